@@ -1,0 +1,96 @@
+//! The whole document in memory, and the rules that hold for its paths together.
+
+use std::collections::BTreeMap;
+
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use super::{Entry, ManifestError};
+use crate::model::{DbPath, Visibility};
+
+/// A checked manifest of format 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The database's id.
+    pub database_id: String,
+    /// The name people gave it.
+    pub name: String,
+    /// Its owner's name.
+    pub owner: Option<String>,
+    /// Its slug.
+    pub slug: Option<String>,
+    /// Its visibility.
+    pub visibility: Visibility,
+    /// `lastSyncedAt`, as written: each side's own.
+    pub last_synced_at: String,
+    /// `syncedFrom`.
+    pub synced_from: Option<String>,
+    /// Its files.
+    pub files: BTreeMap<DbPath, Entry>,
+    /// `metadata`.
+    pub metadata: Option<Value>,
+    /// Fields this program does not know.
+    pub unknown: Map<String, Value>,
+}
+
+impl Manifest {
+    /// Reads and checks a document.
+    pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
+        super::parse::parse(json)
+    }
+
+    /// The document on one line, as it travels.
+    pub fn to_json(&self) -> Vec<u8> {
+        // Writing to memory, and every map key is a string: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The document with line breaks, as it lies in a directory for people to read.
+    pub fn to_json_pretty(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).unwrap_or_default()
+    }
+}
+
+impl serde::Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Files<'a>(&'a BTreeMap<DbPath, Entry>);
+        impl serde::Serialize for Files<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().map(|(path, entry)| (path, entry.with_path(path))))
+            }
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("version", &1)?;
+        map.serialize_entry("databaseId", &self.database_id)?;
+        map.serialize_entry("name", &self.name)?;
+        if let Some(owner) = &self.owner {
+            map.serialize_entry("owner", owner)?;
+        }
+        if let Some(slug) = &self.slug {
+            map.serialize_entry("slug", slug)?;
+        }
+        map.serialize_entry("visibility", &self.visibility)?;
+        map.serialize_entry("lastSyncedAt", &self.last_synced_at)?;
+        map.serialize_entry("files", &Files(&self.files))?;
+        if let Some(from) = &self.synced_from {
+            map.serialize_entry("syncedFrom", from)?;
+        }
+        if let Some(metadata) = &self.metadata {
+            map.serialize_entry("metadata", metadata)?;
+        }
+        for (key, value) in &self.unknown {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Refuses a set of files in which one name is both a file and a directory.
+pub(crate) fn check_shape(files: &BTreeMap<DbPath, Entry>) -> Result<(), DbPath> {
+    for path in files.keys() {
+        if path.ancestors().any(|ancestor| files.contains_key(ancestor)) {
+            return Err(path.clone());
+        }
+    }
+    Ok(())
+}

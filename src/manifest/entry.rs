@@ -1,0 +1,69 @@
+//! One file of a manifest.
+
+use jiff::Timestamp;
+use serde::ser::SerializeMap;
+use serde_json::{Map, Value};
+
+use crate::model::{ContentHash, DbPath};
+
+/// What a manifest says of one file. Its path is the key it is stored under.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Size in bytes.
+    pub size: u64,
+    /// The hash of the whole content.
+    pub hash: ContentHash,
+    /// The text of `modifiedAt`, kept as written: an unreadable date loses comparisons but is not rewritten.
+    pub modified_at: Box<str>,
+    /// `etag`, where the writer recorded one.
+    pub etag: Option<Box<str>>,
+    /// `contentType`, where the writer recorded one.
+    pub content_type: Option<Box<str>>,
+    /// Fields this program does not know.
+    pub unknown: Option<Box<Map<String, Value>>>,
+}
+
+impl Entry {
+    /// When the content last changed, if `modifiedAt` is a date at all.
+    pub fn modified(&self) -> Option<Timestamp> {
+        self.modified_at.parse().ok()
+    }
+
+    /// Whether both entries name the same bytes.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.size == other.size && self.hash == other.hash
+    }
+
+    /// The entry with its path beside it, as the manifest writes it.
+    pub fn with_path<'a>(&'a self, path: &'a DbPath) -> EntryAt<'a> {
+        EntryAt { path, entry: self }
+    }
+}
+
+/// An entry and its path, to be serialized as one object.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryAt<'a> {
+    path: &'a DbPath,
+    entry: &'a Entry,
+}
+
+impl serde::Serialize for EntryAt<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", self.path)?;
+        map.serialize_entry("size", &self.entry.size)?;
+        map.serialize_entry("hash", &format_args!("{}", self.entry.hash))?;
+        map.serialize_entry("hashAlgorithm", self.entry.hash.algorithm())?;
+        map.serialize_entry("modifiedAt", &self.entry.modified_at)?;
+        if let Some(etag) = &self.entry.etag {
+            map.serialize_entry("etag", etag)?;
+        }
+        if let Some(content_type) = &self.entry.content_type {
+            map.serialize_entry("contentType", content_type)?;
+        }
+        for (key, value) in self.entry.unknown.iter().flat_map(|fields| fields.iter()) {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,14 @@
+//! The sync manifest (`_meta/manifest.json`, format 1): what files a database has, and their hashes.
+//!
+//! Owns reading, checking and writing the document. A [`Manifest`] in hand has been checked: every path is inside
+//! the root, none is reserved, none is both a file and a directory. Fields this program does not know are kept.
+
+mod document;
+mod entry;
+mod names;
+mod parse;
+
+pub use document::Manifest;
+pub use entry::Entry;
+pub use names::{MANIFEST_PATH, PRIVATE_DIR, is_protected, is_reserved};
+pub use parse::ManifestError;

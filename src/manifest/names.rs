@@ -1,0 +1,71 @@
+//! Names that never travel.
+
+use crate::model::DbPath;
+
+/// Where a database's manifest lies, below its root.
+pub const MANIFEST_PATH: &str = "_meta/manifest.json";
+/// The tools' own directory below a database's root; never uploaded, refused in manifests (rule 11).
+pub const PRIVATE_DIR: &str = ".parquedb";
+
+/// Whether a manifest that lists `path` is refused: the path is the tools' own.
+pub fn is_reserved(path: &DbPath) -> bool {
+    let text = path.as_str();
+    text == MANIFEST_PATH
+        || text == "_meta/locks"
+        || text.starts_with("_meta/locks/")
+        || path.components().next() == Some(PRIVATE_DIR)
+}
+
+/// Whether a name met anywhere in a directory is left out of scans: other tools' droppings, and what is likely
+/// a secret. A database that already lists such a file keeps its entry as it is (rule 11).
+pub fn is_protected(component: &str) -> bool {
+    let lower = component.to_ascii_lowercase();
+    matches!(
+        lower.as_str(),
+        PRIVATE_DIR
+            | ".git"
+            | "node_modules"
+            | ".ds_store"
+            | ".netrc"
+            | ".npmrc"
+            | ".pypirc"
+            | "id_rsa"
+            | "id_ed25519"
+    ) || lower.starts_with(".env")
+        || lower.ends_with(".token")
+        || lower.ends_with(".pem")
+        || lower.ends_with(".key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_droppings_are_protected_data_is_not() {
+        for name in [
+            ".env",
+            ".env.local",
+            "owner.token",
+            "server.key",
+            "cert.pem",
+            ".git",
+            "node_modules",
+            ".DS_Store",
+        ] {
+            assert!(is_protected(name), "{name}");
+        }
+        for name in ["data.parquet", "environment", "keys.parquet", "token", "git", ".hidden"] {
+            assert!(!is_protected(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_tools_own_paths_are_reserved() {
+        let reserved = |text: &str| is_reserved(&DbPath::parse(text).unwrap());
+        assert!(
+            reserved("_meta/manifest.json") && reserved("_meta/locks/x") && reserved(".parquedb/sync.json")
+        );
+        assert!(!reserved("_meta/schema.json") && !reserved("data/.parquedb.txt"));
+    }
+}

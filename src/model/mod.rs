@@ -1,0 +1,20 @@
+//! The nouns of the house: paths, hashes, ranges, revisions, visibility. No I/O and no async here, so every
+//! floor above may speak in these words.
+
+mod exit;
+mod hash;
+mod path;
+mod range;
+mod reference;
+mod revision;
+mod token;
+mod visibility;
+
+pub use exit::ExitCode;
+pub use hash::{ContentHash, HashParseError, Sha256};
+pub use path::{DbPath, MAX_COMPONENT_BYTES, MAX_PATH_BYTES, PathError};
+pub use range::ByteRange;
+pub use reference::{DbRef, ReferenceError, is_owner_name, is_slug, slugify};
+pub use revision::Revision;
+pub use token::Token;
+pub use visibility::{Visibility, VisibilityError};

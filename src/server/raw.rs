@@ -1,0 +1,234 @@
+//! `GET`/`HEAD /db/:owner/:slug/*path`: the current revision's files, byte-exact.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+};
+use axum::http::response::Builder;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use super::App;
+use super::identity::admit;
+use super::refusal::Refusal;
+use crate::access::Standing;
+use crate::manifest::MANIFEST_PATH;
+use crate::model::{ByteRange, DbPath, DbRef, Revision, Sha256};
+use crate::store::{ContentStream, Database, StoreError};
+use crate::wire::{
+    Answer, Conditions, ContentRange, REVISION_HEADER, Representation, content_type_of, evaluate,
+};
+
+/// Where a file's bytes are.
+#[derive(Clone)]
+enum Source {
+    Content(Sha256),
+    Memory(Bytes),
+}
+
+/// One file as it will be sent.
+struct Found {
+    source: Source,
+    size: u64,
+    etag: String,
+    content_type: String,
+    modified: Option<i64>,
+    revision: Revision,
+}
+
+pub(super) async fn file(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    serve_file(&app, &method, &uri, &headers).await.map_err(Refusal::as_raw)
+}
+
+async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Response, Refusal> {
+    let caller = app.caller(headers).await?;
+    let (reference, path) = split_url(uri.path());
+    let found = match &reference {
+        Some(reference) => app.store.find(reference).await?,
+        None => None,
+    };
+    let database = admit(&caller, found, Standing::Reads)?;
+    let absent = || Refusal::Api(StatusCode::NOT_FOUND, "No such file".into());
+    let found = path.and_then(|path| find(&database, &path)).ok_or_else(absent)?;
+
+    let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let conditions = Conditions {
+        if_match: header(IF_MATCH),
+        if_none_match: header(IF_NONE_MATCH),
+        if_modified_since: header(IF_MODIFIED_SINCE),
+        if_unmodified_since: header(IF_UNMODIFIED_SINCE),
+        if_range: header(IF_RANGE),
+        range: header(RANGE),
+    };
+    let now = Representation { etag: &found.etag, modified: found.modified, size: found.size };
+    let answer = evaluate(conditions, now);
+    Ok(respond(&database, found, answer, *method == Method::HEAD).await?)
+}
+
+/// `/db/owner/slug/a/b` into its name and path, each segment percent-decoded once, by itself: an encoded slash is
+/// a character of a name, and no name has one.
+fn split_url(url_path: &str) -> (Option<DbRef>, Option<DbPath>) {
+    let mut segments = url_path.trim_start_matches('/').split('/').skip(1).map(|segment| {
+        let decoded = percent_encoding::percent_decode_str(segment).decode_utf8().ok()?;
+        (!decoded.contains('/')).then(|| decoded.into_owned())
+    });
+    let reference = match (segments.next().flatten(), segments.next().flatten()) {
+        (Some(owner), Some(slug)) => DbRef::new(&owner, &slug).ok(),
+        _ => None,
+    };
+    let components: Option<Vec<String>> = segments.collect();
+    (reference, components.and_then(|components| DbPath::parse(&components.join("/")).ok()))
+}
+
+fn find(database: &Database, path: &DbPath) -> Option<Found> {
+    if path.as_str() == MANIFEST_PATH {
+        let published = database.published()?;
+        let modified = database.revision().1;
+        return Some(Found {
+            size: published.json.len() as u64,
+            source: Source::Memory(published.json),
+            etag: published.etag,
+            content_type: "application/json".into(),
+            modified: modified.parse::<jiff::Timestamp>().ok().map(|time| time.as_second()),
+            revision: published.revision,
+        });
+    }
+    let (entry, revision) = database.file(path)?;
+    let hash = entry.hash.sha256()?;
+    Some(Found {
+        source: Source::Content(hash),
+        size: entry.size,
+        etag: format!("\"{hash}\""),
+        content_type: content_type_of(path.as_str()).to_owned(),
+        modified: entry.modified().map(|time| time.as_second()),
+        revision,
+    })
+}
+
+async fn respond(database: &Database, found: Found, answer: Answer, head: bool) -> Result<Response, Refusal> {
+    let size = found.size;
+    let base = Response::builder().header(ETAG, &found.etag).header(REVISION_HEADER, found.revision.0);
+    let base = match found.modified.and_then(last_modified) {
+        Some(date) => base.header(LAST_MODIFIED, date),
+        None => base,
+    };
+    let described =
+        |base: Builder| base.header(ACCEPT_RANGES, "bytes").header(CONTENT_TYPE, &found.content_type);
+    let built = match answer {
+        Answer::NotModified => base.status(StatusCode::NOT_MODIFIED).body(Body::empty()),
+        Answer::PreconditionFailed => {
+            return Err(Refusal::Raw(StatusCode::PRECONDITION_FAILED, "The file is another version".into()));
+        }
+        Answer::Unsatisfiable => base
+            .status(StatusCode::RANGE_NOT_SATISFIABLE)
+            .header(CONTENT_RANGE, format!("bytes */{size}"))
+            .body(Body::empty()),
+        Answer::Whole => {
+            let body = if head {
+                Body::empty()
+            } else {
+                body(database, &found.source, ByteRange::new(0, size)).await?
+            };
+            described(base).header(CONTENT_LENGTH, size).body(body)
+        }
+        Answer::Part(range) => {
+            let body = if head { Body::empty() } else { body(database, &found.source, range).await? };
+            described(base)
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(CONTENT_LENGTH, range.len())
+                .header(CONTENT_RANGE, ContentRange { range, total: size }.to_header())
+                .body(body)
+        }
+        Answer::Parts(ranges) => {
+            let boundary = crate::store::random_hex::<12>();
+            let (heads, closing) = multipart_frame(&boundary, &found.content_type, &ranges, size);
+            let framing = heads.iter().map(Bytes::len).sum::<usize>() + closing.len();
+            let length = ranges.iter().map(ByteRange::len).sum::<u64>() + framing as u64;
+            let mut pieces: Vec<ContentStream> = Vec::new();
+            if !head {
+                for (frame, range) in heads.into_iter().zip(ranges) {
+                    pieces.push(futures::stream::iter([Ok(frame)]).boxed());
+                    pieces.push(stream(database, &found.source, range).await?);
+                }
+                pieces.push(futures::stream::iter([Ok(closing)]).boxed());
+            }
+            base.header(ACCEPT_RANGES, "bytes")
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(CONTENT_LENGTH, length)
+                .header(CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"))
+                .body(Body::from_stream(futures::stream::iter(pieces).flatten()))
+        }
+    };
+    // Every header above is made of digits, dates and checked names.
+    Ok(built.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+}
+
+async fn body(database: &Database, source: &Source, range: ByteRange) -> Result<Body, StoreError> {
+    Ok(Body::from_stream(stream(database, source, range).await?.inspect_err(|error| {
+        tracing::error!(error = error as &dyn std::error::Error, "a file was sent in part only");
+    })))
+}
+
+async fn stream(database: &Database, source: &Source, range: ByteRange) -> Result<ContentStream, StoreError> {
+    match source {
+        Source::Content(hash) => database.read_content(hash, range).await,
+        Source::Memory(bytes) => {
+            let index = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
+            let part = bytes.slice(index(range.start)..index(range.end));
+            Ok(futures::stream::iter([Ok(part)]).boxed())
+        }
+    }
+}
+
+/// The lines before each part, and those after the last.
+fn multipart_frame(
+    boundary: &str,
+    content_type: &str,
+    ranges: &[ByteRange],
+    total: u64,
+) -> (Vec<Bytes>, Bytes) {
+    let head = |range: &ByteRange| {
+        let range = ContentRange { range: *range, total }.to_header();
+        Bytes::from(format!(
+            "\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {range}\r\n\r\n"
+        ))
+    };
+    (ranges.iter().map(head).collect(), Bytes::from(format!("\r\n--{boundary}--\r\n")))
+}
+
+/// An HTTP date. One in the future is not sent: a client would compare with its own clock (RFC 9110, 8.8.2.1).
+fn last_modified(seconds: i64) -> Option<String> {
+    let seconds = u64::try_from(seconds).ok()?;
+    let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))?;
+    (time <= std::time::SystemTime::now()).then(|| httpdate::fmt_http_date(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_segments_are_decoded_once_each() {
+        let path = |url: &str| split_url(url).1.map(|path| path.as_str().to_owned());
+        assert_eq!(path("/db/a/b/x%20y/%C3%BC%2B%25"), Some("x y/ü+%".into()));
+        assert_eq!(path("/db/a/b/%2541"), Some("%41".into()), "once only");
+        assert_eq!(path("/db/a/b/a+b"), Some("a+b".into()));
+        for hostile in
+            ["/db/a/b/x%2Fy", "/db/a/b/%2e%2e/x", "/db/a/b/..", "/db/a/b//x", "/db/a/b/%00", "/db/a/b/%ff"]
+        {
+            assert_eq!(path(hostile), None, "{hostile}");
+        }
+        assert_eq!(split_url("/db/a%2Fb/c/d").0, None);
+    }
+}

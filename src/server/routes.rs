@@ -1,0 +1,33 @@
+//! Which URL leads where.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
+use tower_http::compression::CompressionLayer;
+
+use super::refusal::Refusal;
+use super::{App, cors, public, raw, sync, uploads};
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    // Handlers read bodies through their own limits; axum's would be a second, hidden one.
+    let api = Router::new()
+        .route("/me", get(public::me))
+        .route("/api/public", get(public::list))
+        .route("/api/db/{owner}/{slug}", get(public::describe))
+        .route("/api/sync/register", post(sync::register))
+        .route("/api/sync/upload-urls", post(sync::upload_urls))
+        .route("/api/sync/manifest/{id}", get(sync::manifest))
+        .route("/api/sync/commit/{id}", post(sync::commit))
+        .layer(CompressionLayer::new());
+    let files = Router::new()
+        .route("/api/sync/upload/{id}/{path}", put(uploads::receive))
+        .route("/db/{owner}/{slug}/{*path}", get(raw::file));
+    api.merge(files)
+        .fallback(async || Refusal::Api(StatusCode::NOT_FOUND, "No such route".into()))
+        .layer(DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn(cors::add_headers))
+        .with_state(app)
+}

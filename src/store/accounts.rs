@@ -1,0 +1,89 @@
+//! Accounts and their tokens. A token is kept as its hash only.
+
+use jiff::Timestamp;
+use object_store::{ObjectStoreExt, PutMode};
+use serde::{Deserialize, Serialize};
+
+use super::log::{decode, encode, get_optional};
+use super::{Store, StoreError, keys};
+use crate::model::{Sha256, Token};
+
+/// Someone who may own databases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// Stable id.
+    pub id: String,
+    /// Name: the owner part of references.
+    pub username: String,
+    /// Since when.
+    pub created_at: String,
+}
+
+/// A fresh token of 256 random bits.
+pub fn random_token() -> Token {
+    Token::new(&format!("pqt_{}", random_hex::<32>()))
+}
+
+fn hash_of(token: &Token) -> Sha256 {
+    Sha256::of(token.reveal().as_bytes())
+}
+
+/// `N` random bytes in hexadecimal, from the system's generator.
+pub(crate) fn random_hex<const N: usize>() -> String {
+    let mut bytes = [0; N];
+    // The only documented failure is a system without a random source: nothing secret can be made there.
+    #[allow(clippy::expect_used)]
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .expect("the system has a random source");
+    hex::encode(bytes)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenRecord {
+    username: String,
+    created_at: String,
+}
+
+impl Store {
+    /// The account of that name, made now if there is none.
+    pub async fn ensure_account(&self, username: &str) -> Result<Account, StoreError> {
+        let key = keys::account(username);
+        let account = Account {
+            id: format!("user_{}", random_hex::<8>()),
+            username: username.to_owned(),
+            created_at: Timestamp::now().to_string(),
+        };
+        match self.objects.put_opts(&key, encode(&account).into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(account),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let bytes =
+                    self.objects.get(&key).await.map_err(StoreError::unavailable("read an account"))?;
+                let bytes = bytes.bytes().await.map_err(StoreError::unavailable("read an account"))?;
+                decode(&key, &bytes)
+            }
+            Err(error) => Err(StoreError::unavailable("create an account")(error)),
+        }
+    }
+
+    /// Lets `token` speak for `username` from now on.
+    pub async fn allow_token(&self, token: &Token, username: &str) -> Result<(), StoreError> {
+        let record = TokenRecord { username: username.to_owned(), created_at: Timestamp::now().to_string() };
+        let key = keys::token(&hash_of(token));
+        match self.objects.put_opts(&key, encode(&record).into(), PutMode::Create.into()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(StoreError::unavailable("record a token")(error)),
+        }
+    }
+
+    /// Whom `token` speaks for, if anyone.
+    pub async fn account_of(&self, token: &Token) -> Result<Option<Account>, StoreError> {
+        let key = keys::token(&hash_of(token));
+        let Some(bytes) = get_optional(&*self.objects, &key).await? else { return Ok(None) };
+        let record: TokenRecord = decode(&key, &bytes)?;
+        let key = keys::account(&record.username);
+        let Some(bytes) = get_optional(&*self.objects, &key).await? else { return Ok(None) };
+        decode(&key, &bytes).map(Some)
+    }
+}

@@ -1,0 +1,329 @@
+//! Publishing: one revision, whole or not at all, decided by creating the object that bears its number.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+
+use jiff::Timestamp;
+
+use super::databases::{State, WHOLE_MANIFEST_EVERY};
+use super::log::{Append, encode};
+use super::{Database, RevisionRecord, StoreError};
+use crate::model::{DbPath, Revision, Sha256};
+use crate::wire::{CommitRequest, CommitResponse};
+
+/// What is to be published, and by whom.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The account that publishes.
+    pub author: String,
+    /// The change.
+    pub request: CommitRequest,
+}
+
+/// Why a change was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The base is not current any more; plan again from this revision.
+    #[error("the database has moved on to revision {current}")]
+    Moved {
+        /// The current revision.
+        current: Revision,
+    },
+    /// The change itself cannot be: nothing was published.
+    #[error("{reason}")]
+    Rejected {
+        /// What is wrong.
+        reason: String,
+        /// The paths concerned.
+        paths: Vec<DbPath>,
+    },
+    /// The store failed; whether the revision exists can be asked again with the same commit id.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn rejected(reason: &str, paths: Vec<DbPath>) -> PublishError {
+    PublishError::Rejected { reason: reason.to_owned(), paths }
+}
+
+impl Database {
+    /// Publishes `change` as the revision after its base, or says why not. Publishing the same commit id again
+    /// gives the same answer and no second revision (rule 3).
+    pub async fn publish(&self, change: Change) -> Result<CommitResponse, PublishError> {
+        let request = &change.request;
+        if !matches!(request.commit_id.len(), 8..=128)
+            || !request.commit_id.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return Err(rejected("commitId must be 8 to 128 printable characters", Vec::new()));
+        }
+        check_request(request)?;
+        self.check_contents(request).await?;
+        let _turn = self.turn.lock().await;
+        loop {
+            self.catch_up().await?;
+            if let Some(answer) = self.settled(request).await? {
+                return Ok(answer);
+            }
+            let record = {
+                let state = self.read();
+                if request.base != state.revision {
+                    return Err(PublishError::Moved { current: state.revision });
+                }
+                check_against(&state, request)?;
+                RevisionRecord {
+                    format: 1,
+                    revision: state.revision.next(),
+                    parent: state.record_hash,
+                    commit_id: request.commit_id.clone(),
+                    author: change.author.clone(),
+                    time: Timestamp::now().to_string(),
+                    message: request.message.clone(),
+                    put: request.put.clone(),
+                    delete: request.delete.clone(),
+                }
+            };
+            let body = encode(&record);
+            let hash = Sha256::of(&body);
+            let revision = record.revision;
+            match self.revisions().append(revision.0, body).await? {
+                // Someone else has that number, or our own write was repeated by the client library: look.
+                Append::Taken => continue,
+                Append::Done => {}
+            }
+            self.apply(record, hash)?;
+            if revision.0 % WHOLE_MANIFEST_EVERY == 0 {
+                // It only saves later readers some work: the revision is published either way.
+                if let Err(error) = self.store_whole_manifest().await {
+                    tracing::warn!(%error, database = %self.id, "no whole manifest was stored");
+                }
+            }
+            return Ok(CommitResponse { revision, etag: self.manifest_etag() });
+        }
+    }
+
+    /// The answer this commit already got, if it is among the revisions since its base.
+    async fn settled(&self, request: &CommitRequest) -> Result<Option<CommitResponse>, StoreError> {
+        let current = self.read().revision;
+        for number in (request.base.0 + 1)..=current.0 {
+            if let Some((record, _)) = self.record(Revision(number)).await? {
+                if record.commit_id == request.commit_id {
+                    return Ok(Some(CommitResponse {
+                        revision: record.revision,
+                        etag: self.manifest_etag(),
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses entries whose content is not stored here, with that size.
+    async fn check_contents(&self, request: &CommitRequest) -> Result<(), PublishError> {
+        let mut missing = Vec::new();
+        let mut present = HashSet::new();
+        for put in &request.put {
+            let Some(hash) = put.entry.hash.sha256() else {
+                return Err(rejected("entries must carry a SHA-256", vec![put.path.clone()]));
+            };
+            let content = (hash, put.entry.size);
+            if present.contains(&content) {
+                continue;
+            }
+            if self.has_content(&hash, put.entry.size).await? {
+                present.insert(content);
+            } else {
+                missing.push(put.path.clone());
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(rejected("the content of these entries is not stored", missing))
+        }
+    }
+}
+
+/// What can be refused without looking at the database.
+fn check_request(request: &CommitRequest) -> Result<(), PublishError> {
+    let mut paths = HashSet::new();
+    let named = request.put.iter().map(|put| &put.path).chain(&request.delete);
+    match named.into_iter().find(|path| !paths.insert(*path)) {
+        Some(twice) => Err(rejected("a path is named twice", vec![twice.clone()])),
+        None => Ok(()),
+    }
+}
+
+/// Refuses deletions of what is not there, and names that would be both a file and a directory. Costs in
+/// proportion to the change, not to the database.
+fn check_against(state: &State, request: &CommitRequest) -> Result<(), PublishError> {
+    let deleted: HashSet<&DbPath> = request.delete.iter().collect();
+    let absent: Vec<_> =
+        request.delete.iter().filter(|path| !state.files.contains_key(*path)).cloned().collect();
+    if !absent.is_empty() {
+        return Err(rejected("these paths cannot be deleted: they are not there", absent));
+    }
+    let put: HashSet<&str> = request.put.iter().map(|put| put.path.as_str()).collect();
+    let stays = |path: &str| state.files.get_key_value(path).is_some_and(|(path, _)| !deleted.contains(path));
+    let clashing = request.put.iter().filter(|entry| {
+        let below = format!("{}/", entry.path.as_str());
+        let from = (Bound::Included(below.as_str()), Bound::Unbounded);
+        let mut beneath =
+            state.files.range::<str, _>(from).take_while(|(path, _)| path.as_str().starts_with(&below));
+        entry.path.ancestors().any(|ancestor| put.contains(ancestor) || stays(ancestor))
+            || beneath.any(|(path, _)| !deleted.contains(path))
+    });
+    let clashing: Vec<_> = clashing.map(|entry| entry.path.clone()).collect();
+    if clashing.is_empty() {
+        Ok(())
+    } else {
+        Err(rejected("these paths would be both a file and a directory", clashing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Registration, Store};
+    use super::*;
+    use crate::manifest::{Entry, Manifest};
+    use crate::model::ContentHash;
+    use crate::wire::PutEntry;
+
+    async fn database() -> (Store, Arc<Database>) {
+        let store = Store::in_memory().await;
+        let reference = "alice/x".parse().unwrap();
+        let registration = Registration { reference, name: "x".into(), visibility: None };
+        let database = store.register(&registration).await.unwrap();
+        (store, database)
+    }
+
+    async fn put(database: &Database, path: &str, text: &str) -> PutEntry {
+        let hash = Sha256::of(text.as_bytes());
+        let mut upload = database.upload(text.len() as u64, Some(hash)).await.unwrap();
+        upload.write(text.as_bytes()).await.unwrap();
+        upload.finish().await.unwrap();
+        let entry = Entry {
+            size: text.len() as u64,
+            hash: ContentHash::Sha256(hash),
+            modified_at: "2026-01-01T00:00:00Z".into(),
+            etag: None,
+            content_type: None,
+            unknown: None,
+        };
+        PutEntry { path: DbPath::parse(path).unwrap(), entry }
+    }
+
+    fn change(base: u64, id: &str, put: Vec<PutEntry>, delete: &[&str]) -> Change {
+        let delete = delete.iter().map(|path| DbPath::parse(path).unwrap()).collect();
+        let request = CommitRequest {
+            commit_id: format!("commit-{id}"),
+            base: Revision(base),
+            put,
+            delete,
+            message: None,
+        };
+        Change { author: "alice".into(), request }
+    }
+
+    #[tokio::test]
+    async fn rule_3_a_repeated_commit_is_answered_again_and_published_once() {
+        let (_store, database) = database().await;
+        let one = change(0, "1", vec![put(&database, "a", "1").await], &[]);
+        assert_eq!(database.publish(one.clone()).await.unwrap().revision, Revision(1));
+        let two = change(1, "2", vec![put(&database, "a", "2").await], &[]);
+        assert_eq!(database.publish(two).await.unwrap().revision, Revision(2));
+        assert_eq!(
+            database.publish(one).await.unwrap().revision,
+            Revision(1),
+            "found although the base moved"
+        );
+        assert_eq!(database.revision().0, Revision(2));
+        let late = change(1, "3", vec![put(&database, "b", "3").await], &[]);
+        assert!(matches!(database.publish(late).await, Err(PublishError::Moved { current: Revision(2) })));
+    }
+
+    #[tokio::test]
+    async fn rule_2_two_processes_racing_for_a_revision_have_one_winner() {
+        let (store, here) = database().await;
+        let there = Store::attach(store.objects.clone()).await.unwrap();
+        let there = there.open(here.id()).await.unwrap().unwrap();
+        for round in 0..20 {
+            let entry = put(&here, "a", &format!("{round}")).await;
+            let (a, b) = tokio::join!(
+                here.publish(change(round, &format!("here-{round}"), vec![entry.clone()], &[])),
+                there.publish(change(round, &format!("there-{round}"), vec![entry], &[])),
+            );
+            assert!(a.is_ok() != b.is_ok(), "round {round}: {a:?} {b:?}");
+        }
+        here.refresh().await.unwrap();
+        there.refresh().await.unwrap();
+        assert_eq!(here.manifest_etag(), there.manifest_etag());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_is_refused_and_nothing_is_published() {
+        let (_store, database) = database().await;
+        let first = vec![put(&database, "d/x", "1").await, put(&database, "f", "2").await];
+        database.publish(change(0, "base0", first, &[])).await.unwrap();
+        let a = put(&database, "a", "1").await;
+        let mut not_stored = a.clone();
+        not_stored.entry.hash = ContentHash::Sha256(Sha256([7; 32]));
+        let mut wrong_size = a.clone();
+        wrong_size.entry.size += 1;
+        let mut md5 = a.clone();
+        md5.entry.hash = ContentHash::Md5([1; 16]);
+        for (what, puts, deletes) in [
+            ("content not stored", vec![not_stored], &[][..]),
+            ("wrong size", vec![wrong_size], &[]),
+            ("md5", vec![md5], &[]),
+            ("twice", vec![a.clone(), a.clone()], &[]),
+            ("put and deleted", vec![put(&database, "f", "1").await], &["f"]),
+            ("delete of nothing", vec![], &["nope"]),
+            ("below a file", vec![put(&database, "f/x", "1").await], &[]),
+            ("over a directory", vec![put(&database, "d", "1").await], &[]),
+            ("clash within", vec![put(&database, "n", "1").await, put(&database, "n/m", "1").await], &[]),
+        ] {
+            let refused = database.publish(change(1, "refused", puts, deletes)).await;
+            assert!(matches!(refused, Err(PublishError::Rejected { .. })), "{what}: {refused:?}");
+        }
+        assert_eq!(database.revision().0, Revision(1));
+        let swap = vec![put(&database, "d", "1").await, put(&database, "f/x", "1").await];
+        database.publish(change(1, "swap-both", swap, &["d/x", "f"])).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_starting_anew_reads_the_same_manifest() {
+        let (store, database) = database().await;
+        for n in 0..(2 * WHOLE_MANIFEST_EVERY + 5) {
+            let entry = put(&database, &format!("f{}", n % 7), &n.to_string()).await;
+            database.publish(change(n, &format!("commit{n}"), vec![entry], &[])).await.unwrap();
+        }
+        let anew = Store::attach(store.objects.clone()).await.unwrap();
+        let anew = anew.open(database.id()).await.unwrap().unwrap();
+        let (old, new) = (database.published().unwrap(), anew.published().unwrap());
+        assert_eq!((old.etag, &old.json, old.revision), (new.etag, &new.json, new.revision));
+        assert_eq!(Manifest::from_json(&new.json).unwrap().files.len(), 7);
+    }
+
+    #[tokio::test]
+    async fn uploads_that_are_not_what_they_announce_leave_nothing() {
+        let (_store, database) = database().await;
+        for size in [10_u64, 3 << 20] {
+            let bytes = vec![7; usize::try_from(size).unwrap()];
+            let right = Sha256::of(&bytes);
+            for (announced, hash, what) in
+                [(size, Sha256([1; 32]), "hash"), (size + 1, right, "short"), (size - 1, right, "long")]
+            {
+                let mut upload = database.upload(announced, Some(hash)).await.unwrap();
+                let written = upload.write(&bytes).await;
+                assert!(written.is_err() || upload.finish().await.is_err(), "{what}");
+                assert!(!database.has_content(&hash, announced).await.unwrap(), "{what}");
+            }
+            let mut upload = database.upload(size, None).await.unwrap();
+            upload.write(&bytes).await.unwrap();
+            assert_eq!(upload.finish().await.unwrap(), right);
+            assert!(database.has_content(&right, size).await.unwrap());
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What travels between client and server: header names, JSON shapes, and RFC 9110's rules for ranges and
+//! conditions. Shared by both sides, so they cannot disagree. Nothing here sends or serves.
+
+mod conditional;
+mod content_range;
+mod content_type;
+mod messages;
+
+pub use conditional::{Answer, Conditions, Representation, evaluate};
+pub use content_range::ContentRange;
+pub use content_type::content_type_of;
+pub use messages::{
+    CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, ErrorBody, FileToUpload, Me, MovedBody,
+    PutEntry, RegisterRequest, RegisterResponse, RejectedBody, UploadTarget, UploadUrlsRequest,
+    UploadUrlsResponse,
+};
+
+/// The revision a response was made from (rule 1).
+pub const REVISION_HEADER: &str = "x-parquedb-revision";
+/// The permission to upload one file.
+pub const UPLOAD_TOKEN_HEADER: &str = "x-upload-token";
+/// The most files one `upload-urls` request may name.
+pub const MAX_UPLOAD_URLS: usize = 1000;
+/// The most bytes a commit's body may have: about a million entries.
+pub const MAX_COMMIT_BYTES: usize = 512 << 20;
