@@ -11,7 +11,7 @@ use super::identity::admit;
 use super::refusal::Refusal;
 use crate::access::{Caller, Standing};
 use crate::model::DbRef;
-use crate::store::{Database, StoreError};
+use crate::store::{Database, DatabaseSettings, StoreError};
 use crate::wire::{DatabaseDescription, DatabaseList, Me};
 
 pub(super) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Json<Me>, Refusal> {
@@ -30,14 +30,34 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Json<DatabaseList>, Refusal> {
     app.caller(&headers).await?;
-    let limit = number(&uri, "limit", 50, 1..=1000)?;
-    let offset = number(&uri, "offset", 0, 0..=100_000)?;
-    let mut public = app.store.all().await?;
-    public.retain(|database| database.settings().visibility.allows_discovery());
-    let total = public.len();
+    list_page(&app, &uri, |settings| settings.visibility.allows_discovery()).await
+}
+
+/// The caller's own databases, of every visibility.
+pub(super) async fn list_own(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Json<DatabaseList>, Refusal> {
+    match app.caller(&headers).await? {
+        Caller::Anonymous => Err(Refusal::Api(StatusCode::UNAUTHORIZED, "Not logged in".into())),
+        Caller::Account { username } => list_page(&app, &uri, |settings| settings.owner == username).await,
+    }
+}
+
+async fn list_page(
+    app: &App,
+    uri: &Uri,
+    shown: impl Fn(&DatabaseSettings) -> bool,
+) -> Result<Json<DatabaseList>, Refusal> {
+    let limit = number(uri, "limit", 50, 1..=1000)?;
+    let offset = number(uri, "offset", 0, 0..=100_000)?;
+    let mut listed = app.store.all().await?;
+    listed.retain(|database| shown(&database.settings()));
+    let total = listed.len();
     let mut databases = Vec::new();
-    for database in public.iter().skip(offset).take(limit) {
-        databases.push(describe_database(&app, database).await?);
+    for database in listed.iter().skip(offset).take(limit) {
+        databases.push(describe_database(app, database).await?);
     }
     let has_more = offset.saturating_add(databases.len()) < total;
     Ok(Json(DatabaseList { databases, total: total as u64, has_more }))

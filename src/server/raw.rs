@@ -151,7 +151,7 @@ async fn respond(database: &Database, found: Found, answer: Answer, head: bool) 
                 .body(body)
         }
         Answer::Parts(ranges) => {
-            let boundary = crate::store::random_hex::<12>();
+            let boundary = crate::disk::random_hex::<12>();
             let (heads, closing) = multipart_frame(&boundary, &found.content_type, &ranges, size);
             let framing = heads.iter().map(Bytes::len).sum::<usize>() + closing.len();
             let length = ranges.iter().map(ByteRange::len).sum::<u64>() + framing as u64;

@@ -17,6 +17,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/me", get(public::me))
         .route("/api/public", get(public::list))
         .route("/api/db/{owner}/{slug}", get(public::describe))
+        .route("/api/sync/databases", get(public::list_own))
         .route("/api/sync/register", post(sync::register))
         .route("/api/sync/upload-urls", post(sync::upload_urls))
         .route("/api/sync/manifest/{id}", get(sync::manifest))

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 
 use super::App;
 use super::refusal::Refusal;
+use crate::disk::random_hex;
 use crate::model::{DbPath, Sha256};
-use crate::store::random_hex;
 use crate::wire::UPLOAD_TOKEN_HEADER;
 
 /// Permissions outstanding at once: a bound on memory, far above what one client asks for.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::log::{decode, encode, get_optional};
 use super::{Store, StoreError, keys};
+use crate::disk::random_hex;
 use crate::model::{Sha256, Token};
 
 /// Someone who may own databases.
@@ -27,16 +28,6 @@ pub fn random_token() -> Token {
 
 fn hash_of(token: &Token) -> Sha256 {
     Sha256::of(token.reveal().as_bytes())
-}
-
-/// `N` random bytes in hexadecimal, from the system's generator.
-pub(crate) fn random_hex<const N: usize>() -> String {
-    let mut bytes = [0; N];
-    // The only documented failure is a system without a random source: nothing secret can be made there.
-    #[allow(clippy::expect_used)]
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
-        .expect("the system has a random source");
-    hex::encode(bytes)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -51,7 +51,7 @@ impl Store {
     pub(super) async fn attach(objects: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
         let key = object_store::path::Path::from(keys::STORE);
         if get_optional(&*objects, &key).await?.is_none() {
-            let id = format!("st_{}", super::accounts::random_hex::<8>());
+            let id = format!("st_{}", crate::disk::random_hex::<8>());
             let document = encode(&StoreDocument { format: FORMAT, id });
             match objects.put_opts(&key, document.into(), PutMode::Create.into()).await {
                 Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}

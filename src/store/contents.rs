@@ -9,8 +9,8 @@ use object_store::{
     GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
 };
 
-use super::accounts::random_hex;
 use super::{Database, StoreError, keys};
+use crate::disk::random_hex;
 use crate::model::{ByteRange, Sha256};
 
 /// Uploads up to this size are one write; larger ones go in parts of [`PART`].

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 
-use super::accounts::random_hex;
 use super::log::{Append, NumberedLog, decode, encode, get_optional};
 use super::{DatabaseSettings, RevisionRecord, Store, StoreError, keys};
+use crate::disk::random_hex;
 use crate::manifest::{Entry, Manifest};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
 use crate::wire::PutEntry;

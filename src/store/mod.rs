@@ -15,7 +15,6 @@ mod publish;
 mod revisions;
 mod settings;
 
-pub(crate) use accounts::random_hex;
 pub use accounts::{Account, random_token};
 pub use attach::Store;
 pub use contents::{ContentStream, ContentUpload, UploadError};

@@ -1,0 +1,98 @@
+//! A failure as the user meets it: one line, and an exit status.
+
+use parquedb_mount::config::ConfigError;
+use parquedb_mount::model::ExitCode;
+use parquedb_mount::remote::RemoteError;
+use parquedb_mount::store::StoreError;
+use parquedb_mount::sync::SyncError;
+
+/// What ends a program unhappily.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit status.
+    pub code: ExitCode,
+    /// One line: what, and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with its line.
+    pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Wrong usage.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Usage, message)
+    }
+}
+
+/// The error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = inner.source();
+    }
+    line
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        Self::new(error.exit_code(), with_remedy(&error))
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        let message = match &error {
+            SyncError::Remote(inner) => with_remedy(inner),
+            SyncError::LocalManifest { .. } => {
+                format!("{}: restore it, or remove it and pull again", chain(&error))
+            }
+            _ => chain(&error),
+        };
+        Self::new(error.exit_code(), message)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Unavailable { .. } => ExitCode::Failure,
+            StoreError::Damaged { .. } => ExitCode::Integrity,
+            StoreError::Newer { .. } => ExitCode::Newer,
+            StoreError::Directory { .. } | StoreError::NotAStore { .. } => ExitCode::Usage,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+/// What a person can do about a remote that failed.
+fn with_remedy(error: &RemoteError) -> String {
+    let remedy = match error {
+        RemoteError::Unreachable { .. } => "check the network and --remote",
+        RemoteError::Trouble { .. } => "try again later",
+        RemoteError::NotAuthenticated { .. } => "log in with: parquedb login --token-file FILE",
+        RemoteError::NotAllowed { .. } => "ask its owner",
+        RemoteError::NotFound { .. } => "check the name, or ask its owner",
+        RemoteError::Moved { .. } => "try again",
+        RemoteError::WrongAnswer { .. } => "is it a ParqueDB server? nothing of the answer was used",
+        RemoteError::Manifest { newer: true, .. } => "install a newer parquedb",
+        RemoteError::Manifest { newer: false, .. } => {
+            "nothing was changed; ask its owner to publish it again"
+        }
+        RemoteError::Refused { .. } | RemoteError::LocalFile { .. } => return error.to_string(),
+    };
+    format!("{error} ({remedy})")
+}

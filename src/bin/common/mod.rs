@@ -1,0 +1,6 @@
+//! What both programs share: the flags that stand everywhere, how a failure is told, and log set-up.
+
+pub mod failure;
+pub mod flags;
+pub mod logging;
+pub mod output;

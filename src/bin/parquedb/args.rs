@@ -1,0 +1,127 @@
+//! What can be typed. The names are fixed: scripts depend on them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use parquedb_mount::model::Visibility;
+use url::Url;
+
+use crate::common::flags::EverywhereFlags;
+
+const EXIT_CODES: &str = "Exit status:
+  0 done, in sync      1 other failure        2 usage or configuration
+  3 needs a decision   4 not allowed          5 no such database or file
+  6 remote unreachable 7 remote kept changing 8 integrity
+  9 newer format       10 partly done";
+
+/// Share ParqueDB databases: push, pull, serve. To mount one, see parquedb-mount.
+#[derive(Debug, Parser)]
+#[command(name = "parquedb", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub everywhere: EverywhereFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a ParqueDB server on this machine
+    Serve(ServeArgs),
+    /// Publish a directory as a database
+    Push(PushArgs),
+    /// Bring a directory to a database's current revision
+    Pull(PullArgs),
+    /// List your databases, or the public ones
+    List(ListArgs),
+    /// Store a token for the remote
+    Login(LoginArgs),
+    /// Show who the remote says you are
+    Whoami,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first start creates the store and an owner token in STORE/owner.token (mode 0600), \
+    and prints the next commands to type. Ctrl-C stops it; nothing acknowledged is lost."
+)]
+pub struct ServeArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// The store's directory [default: parquedb/store in your data directory]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<String>,
+    /// Whose databases these are [default: your login name]
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+    /// The URL clients reach this server by, where a proxy stands in front
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<Url>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Only what changed since the last push or pull is sent; equal contents are sent once. Files \
+    changed on both sides are left alone (exit 3).\n\nExample:\n  parquedb push --directory ./my-data --slug my-dataset \
+    --visibility public"
+)]
+pub struct PushArgs {
+    /// The directory to publish
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The database's name in URLs [default: from parquedb.toml, or the directory's name]
+    #[arg(long, value_name = "SLUG")]
+    pub slug: Option<String>,
+    /// Who may see it: public, unlisted or private [default: as it is; private when new]
+    #[arg(long, value_name = "LEVEL")]
+    pub visibility: Option<Visibility>,
+    /// Show what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Publish over files that others changed too (their versions stay in the history)
+    #[arg(long)]
+    pub force: bool,
+    /// Let more than a quarter of the files be deleted
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Files you edited are never overwritten: those the remote changed too are named and left alone \
+    (exit 3).\n\nExample:\n  parquedb pull alice/my-dataset --directory ./local-data"
+)]
+pub struct PullArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// The directory to bring up to date; made if missing
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Show what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Let more than a quarter of the files be deleted
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// List public databases instead of your own
+    #[arg(long)]
+    pub public: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The token is checked with the remote and stored for that remote only, mode 0600. A token on the \
+    command line can be seen by other users of this machine: prefer --token-file, or --token - to read standard input."
+)]
+pub struct LoginArgs {
+    /// The token; '-' reads it from standard input
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<String>,
+}

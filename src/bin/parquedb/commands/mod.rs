@@ -1,0 +1,45 @@
+//! One file for each command: flags in, library call, lines or JSON out.
+
+pub mod list;
+pub mod login;
+pub mod pull;
+pub mod push;
+pub mod serve;
+pub mod whoami;
+
+use std::collections::BTreeSet;
+
+use parquedb_mount::model::DbPath;
+
+use crate::common::output::Style;
+
+/// "1 file", "2 files".
+fn files(count: usize) -> String {
+    if count == 1 { "1 file".into() } else { format!("{count} files") }
+}
+
+/// A list of paths, each behind a mark; long ones cut short.
+fn list_paths<'a>(style: Style, mark: &str, paths: impl ExactSizeIterator<Item = &'a DbPath>) {
+    const SHOWN: usize = 50;
+    let count = paths.len();
+    for path in paths.take(SHOWN) {
+        style.line(format!("  {mark} {path}"));
+    }
+    if count > SHOWN {
+        style.line(format!("  … and {} more", count - SHOWN));
+    }
+}
+
+/// Paths for JSON.
+fn texts<'a>(paths: impl IntoIterator<Item = &'a DbPath>) -> Vec<&'a str> {
+    paths.into_iter().map(DbPath::as_str).collect()
+}
+
+/// Tells of files that both sides changed.
+fn tell_conflicts(style: Style, conflicts: &BTreeSet<DbPath>, remedy: &str) {
+    if !conflicts.is_empty() {
+        style.line(format!("\n{} changed on both sides and left alone:", files(conflicts.len())));
+        list_paths(style, "!", conflicts.iter());
+        style.line(remedy);
+    }
+}

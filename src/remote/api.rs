@@ -1,0 +1,115 @@
+//! The routes by name.
+
+use reqwest::header::ETAG;
+use reqwest::{Method, Response};
+
+use super::{Remote, RemoteError};
+use crate::manifest::{MANIFEST_PATH, Manifest};
+use crate::model::{DbRef, Revision};
+use crate::wire::{
+    CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, Me, REVISION_HEADER, RegisterRequest,
+    RegisterResponse, UploadUrlsRequest, UploadUrlsResponse,
+};
+
+/// The most bytes a manifest may have: several million entries.
+const MAX_MANIFEST_BYTES: usize = 2 << 30;
+
+/// A manifest with the revision it is.
+#[derive(Debug, Clone)]
+pub struct FetchedManifest {
+    /// The document, checked.
+    pub manifest: Manifest,
+    /// Its entity tag, with quotes; empty where the remote gave none.
+    pub etag: String,
+    /// Its number; a static host knows none.
+    pub revision: Option<Revision>,
+}
+
+impl Remote {
+    /// Who the token speaks for.
+    pub async fn me(&self) -> Result<Me, RemoteError> {
+        let response = self.send(self.request(Method::GET, "/me")).await?;
+        self.json(response).await
+    }
+
+    /// A database's description.
+    pub async fn describe(&self, database: &DbRef) -> Result<DatabaseDescription, RemoteError> {
+        let path = format!("/api/db/{}/{}", database.owner(), database.slug());
+        let response = self.send(self.request(Method::GET, &path)).await?;
+        self.json(response).await
+    }
+
+    /// One page of the public databases.
+    pub async fn list_public(&self, limit: usize, offset: usize) -> Result<DatabaseList, RemoteError> {
+        self.list("/api/public", limit, offset).await
+    }
+
+    /// One page of the caller's own databases.
+    pub async fn list_own(&self, limit: usize, offset: usize) -> Result<DatabaseList, RemoteError> {
+        self.list("/api/sync/databases", limit, offset).await
+    }
+
+    async fn list(&self, path: &str, limit: usize, offset: usize) -> Result<DatabaseList, RemoteError> {
+        let request = self.request(Method::GET, path).query(&[("limit", limit), ("offset", offset)]);
+        let response = self.send(request).await?;
+        self.json(response).await
+    }
+
+    /// The current manifest, as any host of the seed's layout serves it: one request.
+    pub async fn manifest(&self, database: &DbRef) -> Result<FetchedManifest, RemoteError> {
+        let path = format!("/db/{}/{}/{MANIFEST_PATH}", database.owner(), database.slug());
+        self.with_retries(|| async {
+            let response = self.send(self.request(Method::GET, &path)).await?;
+            self.read_manifest(response).await
+        })
+        .await
+    }
+
+    async fn read_manifest(&self, response: Response) -> Result<FetchedManifest, RemoteError> {
+        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let etag = text(ETAG.as_str()).unwrap_or_default().to_owned();
+        let revision = text(REVISION_HEADER).and_then(|text| text.parse().ok()).map(Revision);
+        let announced = response.content_length();
+        let body = self.body(response, MAX_MANIFEST_BYTES).await?;
+        if announced.is_some_and(|announced| announced != body.len() as u64) {
+            return Err(self.wrong("the manifest is cut short".into()));
+        }
+        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+    }
+
+    /// Registers a database, or finds it.
+    pub async fn register(&self, request: &RegisterRequest) -> Result<RegisterResponse, RemoteError> {
+        self.with_retries(|| async {
+            let response = self.send(self.request(Method::POST, "/api/sync/register").json(request)).await?;
+            self.json(response).await
+        })
+        .await
+    }
+
+    /// Asks where to put files, and which of them need not be sent. At most
+    /// [`MAX_UPLOAD_URLS`](crate::wire::MAX_UPLOAD_URLS) at a time.
+    pub async fn upload_urls(&self, request: &UploadUrlsRequest) -> Result<UploadUrlsResponse, RemoteError> {
+        let answer: UploadUrlsResponse = self
+            .with_retries(|| async {
+                let request = self.request(Method::POST, "/api/sync/upload-urls").json(request);
+                self.json(self.send(request).await?).await
+            })
+            .await?;
+        let asked = request.files.iter().map(|file| &file.path);
+        if !asked.eq(answer.urls.iter().map(|target| &target.path)) {
+            return Err(self.wrong("it gives upload URLs for other files".into()));
+        }
+        Ok(answer)
+    }
+
+    /// Publishes a revision. Sending the same commit again is safe (rule 3), so it is repeated after a lost
+    /// answer.
+    pub async fn commit(&self, id: &str, request: &CommitRequest) -> Result<CommitResponse, RemoteError> {
+        let path = format!("/api/sync/commit/{}", crate::model::encode_segment(id));
+        self.with_retries(|| async {
+            let response = self.send(self.request(Method::POST, &path).json(request)).await?;
+            self.json(response).await
+        })
+        .await
+    }
+}

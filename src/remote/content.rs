@@ -1,0 +1,119 @@
+//! Reading a content by range: what comes is exactly what was asked for, of exactly the version meant, or an
+//! error. A proxy that answers 200 to a range, another version, a shifted range: nothing of it reaches a reader.
+
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MATCH, RANGE,
+};
+use reqwest::{Method, Response, StatusCode};
+
+use super::{Remote, RemoteError};
+use crate::model::{ByteRange, ContentHash, DbPath, DbRef};
+use crate::wire::ContentRange;
+
+/// Which content: a path of a database, pinned to one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentKey {
+    /// The database.
+    pub database: DbRef,
+    /// The path.
+    pub path: DbPath,
+    /// Size in bytes.
+    pub size: u64,
+    /// The hash of the whole content; its SHA-256 is the entity tag every answer must bear.
+    pub hash: ContentHash,
+}
+
+impl ContentKey {
+    fn etag(&self) -> Option<String> {
+        self.hash.sha256().map(|hash| format!("\"{hash}\""))
+    }
+}
+
+/// The bytes of a range as they arrive. Ends with an error if they are fewer or more than asked for.
+#[derive(Debug)]
+pub struct ContentBody {
+    remote: Remote,
+    response: Response,
+    left: u64,
+}
+
+impl ContentBody {
+    /// The next piece; nothing after the last byte of the range.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
+        match self.response.chunk().await.map_err(|error| self.remote.broken(&error))? {
+            Some(piece) if piece.len() as u64 > self.left => {
+                Err(self.remote.wrong("more bytes came than were asked for".into()))
+            }
+            Some(piece) => {
+                self.left -= piece.len() as u64;
+                Ok(Some(piece))
+            }
+            None if self.left > 0 => Err(RemoteError::Unreachable {
+                remote: self.remote.url().to_owned(),
+                reason: format!("the answer broke off {} bytes early", self.left),
+            }),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Remote {
+    /// Opens a range of a content: one request, answered as asked or not at all. `range` lies inside the content
+    /// and is not empty.
+    pub async fn open_range(
+        &self,
+        content: &ContentKey,
+        range: ByteRange,
+    ) -> Result<ContentBody, RemoteError> {
+        let path = format!(
+            "/db/{}/{}/{}",
+            content.database.owner(),
+            content.database.slug(),
+            content.path.url_encoded()
+        );
+        let mut request = self.request(Method::GET, &path).header(RANGE, range.to_header());
+        // Data is never compressed on the way: offsets must mean the same on both sides.
+        request = request.header(ACCEPT_ENCODING, "identity");
+        if let Some(etag) = content.etag() {
+            request = request.header(IF_MATCH, etag);
+        }
+        let response = self.send(request).await?;
+        self.check_range(content, range, &response)?;
+        Ok(ContentBody { remote: self.clone(), response, left: range.len() })
+    }
+
+    fn check_range(
+        &self,
+        content: &ContentKey,
+        asked: ByteRange,
+        response: &Response,
+    ) -> Result<(), RemoteError> {
+        let text =
+            |name: reqwest::header::HeaderName| response.headers().get(name).and_then(|v| v.to_str().ok());
+        let wrong = |what: &str| Err(self.wrong(format!("{what} for '{}'", content.path)));
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return wrong(&format!("HTTP {} instead of 206", response.status().as_u16()));
+        }
+        if text(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return wrong("compressed bytes");
+        }
+        let expected = ContentRange { range: asked, total: content.size };
+        if text(CONTENT_RANGE).and_then(ContentRange::parse) != Some(expected) {
+            return wrong(&format!(
+                "Content-Range {:?} instead of '{}'",
+                text(CONTENT_RANGE),
+                expected.to_header()
+            ));
+        }
+        if let Some(length) = text(CONTENT_LENGTH) {
+            if length.parse() != Ok(asked.len()) {
+                return wrong(&format!("Content-Length {length} instead of {}", asked.len()));
+            }
+        }
+        match content.etag() {
+            Some(etag) if text(ETAG) != Some(etag.as_str()) => wrong("another version's ETag"),
+            _ => Ok(()),
+        }
+    }
+}

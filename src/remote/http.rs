@@ -1,0 +1,203 @@
+//! Sending a request and sorting its answer. Credentials go to the remote's own origin only: a redirect elsewhere
+//! is refused, not followed.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::RemoteError;
+use crate::model::{Revision, Token};
+use crate::wire::{ErrorBody, MovedBody};
+
+/// Redirects followed inside the remote's origin.
+const MAX_REDIRECTS: usize = 5;
+/// The most bytes of an error's body that are read.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+/// The most bytes of any other JSON answer but a manifest.
+pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
+
+/// How to reach a remote.
+#[derive(Debug, Clone)]
+pub struct RemoteOptions {
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest silence while an answer is awaited or read.
+    pub idle_timeout: Duration,
+    /// How often a request that failed in passing is sent again; mounts repeat reads by their own deadline.
+    pub retries: usize,
+}
+
+impl Default for RemoteOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(30), retries: 3 }
+    }
+}
+
+/// A remote server, and who we are to it. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    client: reqwest::Client,
+    base: Url,
+    authorization: Option<HeaderValue>,
+    retries: usize,
+}
+
+impl Remote {
+    /// A client for `base`. Nothing is sent yet.
+    pub fn new(base: &Url, token: Option<&Token>, options: &RemoteOptions) -> Result<Self, RemoteError> {
+        let wrong = |reason: String| RemoteError::WrongAnswer { remote: base.to_string(), reason };
+        // The second call finds the provider installed, which is what it wanted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("parquedb-mount/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.idle_timeout)
+            .tcp_nodelay(true)
+            .redirect(same_origin_only())
+            .gzip(true)
+            .build()
+            .map_err(|error| wrong(format!("no client can be made: {error}")))?;
+        let authorization = match token {
+            None => None,
+            Some(token) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
+                    .map_err(|_| wrong("the token cannot stand in a header".into()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        Ok(Self { client, base: base.clone(), authorization, retries: options.retries })
+    }
+
+    /// The remote's URL, without a closing slash.
+    pub fn url(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Whether requests carry a token.
+    pub fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
+    /// A request below the remote's URL; `path` is encoded and begins with a slash.
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url()));
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
+    }
+
+    /// A request to a URL the remote gave us, which may be anywhere: it never carries the token.
+    pub(super) fn request_elsewhere(&self, method: Method, url: Url) -> RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// Sends once; any answer but success is an error.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, RemoteError> {
+        let response = request.send().await.map_err(|error| self.broken(&error))?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(response);
+        }
+        Err(self.refusal(response).await)
+    }
+
+    /// Does `attempt` again while it fails in passing, a few times, waiting longer each time.
+    pub(super) async fn with_retries<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, RemoteError>>,
+    {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(300))
+            .with_max_delay(Duration::from_secs(10))
+            .with_jitter()
+            .with_max_times(self.retries);
+        attempt.retry(waits).when(RemoteError::is_transient).await
+    }
+
+    /// Reads a JSON answer.
+    pub(super) async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, RemoteError> {
+        let bytes = self.body(response, MAX_JSON_BYTES).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.wrong(format!("its JSON is not understood: {error}")))
+    }
+
+    /// Reads a whole body of at most `limit` bytes.
+    pub(super) async fn body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, RemoteError> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.broken(&error))? {
+            if body.len() + piece.len() > limit {
+                return Err(self.wrong(format!("its answer is larger than {limit} bytes")));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    /// A request that brought no answer, or only part of one.
+    pub(super) fn broken(&self, error: &reqwest::Error) -> RemoteError {
+        if error.is_redirect() {
+            return self.wrong("it redirects to another place; name that place with --remote instead".into());
+        }
+        // The innermost cause says what happened; the outer ones repeat the URL.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() };
+        RemoteError::Unreachable { remote: self.url().to_owned(), reason }
+    }
+
+    pub(super) fn wrong(&self, reason: String) -> RemoteError {
+        RemoteError::WrongAnswer { remote: self.url().to_owned(), reason }
+    }
+
+    async fn refusal(&self, response: Response) -> RemoteError {
+        let status = response.status();
+        let body = self.body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+        let remote = self.url().to_owned();
+        let text = error_text(&body);
+        match status {
+            StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { text },
+            StatusCode::FORBIDDEN => RemoteError::NotAllowed { text },
+            StatusCode::NOT_FOUND => RemoteError::NotFound { text },
+            StatusCode::PRECONDITION_FAILED => {
+                let moved = serde_json::from_slice::<MovedBody>(&body).ok();
+                RemoteError::Moved {
+                    revision: moved.map(|moved| moved.revision).filter(|r| *r != Revision::NONE),
+                }
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                RemoteError::Trouble { remote, status: status.as_u16(), text }
+            }
+            StatusCode::REQUEST_TIMEOUT => RemoteError::Trouble { remote, status: status.as_u16(), text },
+            status => RemoteError::Refused { remote, status: status.as_u16(), text },
+        }
+    }
+}
+
+/// What an error's body says, short enough for a line and without control characters.
+fn error_text(body: &[u8]) -> String {
+    let text = match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => body.error,
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    let line: String = text.trim().chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.is_empty() { "no explanation".into() } else { line }
+}
+
+fn same_origin_only() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
+        if same && attempt.previous().len() <= MAX_REDIRECTS {
+            attempt.follow()
+        } else {
+            attempt.error("redirected to another place")
+        }
+    })
+}

@@ -1,0 +1,14 @@
+//! The far side: ParqueDB's HTTP API as a client. Every answer is checked against what was asked before anyone
+//! sees it. What cannot be reached, or answers with an error of its own, is never taken for "absent" (rule 15).
+
+mod api;
+mod content;
+mod error;
+mod http;
+mod upload;
+
+pub use api::FetchedManifest;
+pub use content::{ContentBody, ContentKey};
+pub use error::RemoteError;
+pub use http::{Remote, RemoteOptions};
+pub use upload::UploadSource;

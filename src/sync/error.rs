@@ -1,0 +1,102 @@
+//! Why a push or pull stopped.
+
+use crate::manifest::ManifestError;
+use crate::model::{DbPath, ExitCode, Revision};
+use crate::remote::RemoteError;
+
+use super::brake::MassDeletion;
+
+/// A push or pull that did not do its work. What it had already done is whole files; running it again goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The remote failed or refused.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The directory could not be read or written.
+    #[error("{path}: {source}")]
+    Directory {
+        /// Which file or directory.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The directory's own manifest cannot be used.
+    #[error("{path}: {source}")]
+    LocalManifest {
+        /// Which.
+        path: String,
+        /// Why not.
+        #[source]
+        source: ManifestError,
+    },
+    /// Another run works in this directory.
+    #[error("another parquedb is at work in '{path}': wait for it, or stop it")]
+    Busy {
+        /// Which directory.
+        path: String,
+    },
+    /// The directory belongs to another database (rule 14).
+    #[error(
+        "this directory was last synced with {here}, and the remote's database is {there}: \
+         use another directory, or remove _meta/manifest.json to start from what is in both"
+    )]
+    OtherDatabase {
+        /// The id the directory knows.
+        here: String,
+        /// The id of the remote's database.
+        there: String,
+    },
+    /// The remote is older than what this directory has seen of it (rule 4).
+    #[error(
+        "the remote is at revision {there}, but this directory has already seen revision {here}: it was rolled back \
+         or replaced; nothing was changed. Ask its owner; to accept it, remove _meta/manifest.json"
+    )]
+    RolledBack {
+        /// The revision seen here.
+        here: Revision,
+        /// The remote's.
+        there: Revision,
+    },
+    /// The brake (rule 14).
+    #[error(
+        "{} of {} files would be deleted {side}: nothing was changed. \
+         If that is meant, say --allow-mass-delete", .counts.deletions, .counts.files
+    )]
+    Halted {
+        /// How many of how many.
+        counts: MassDeletion,
+        /// On which side.
+        side: &'static str,
+    },
+    /// A content did not have the hash the manifest names.
+    #[error("'{path}' arrived with other bytes than the manifest names: nothing of it was kept; try again")]
+    WrongContent {
+        /// Which.
+        path: DbPath,
+    },
+    /// Somebody else published again and again.
+    #[error("others kept publishing meanwhile: try again")]
+    KeptChanging,
+}
+
+impl SyncError {
+    /// The exit status this failure ends a program with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Remote(error) => error.exit_code(),
+            Self::Directory { .. } | Self::Busy { .. } => ExitCode::Failure,
+            Self::LocalManifest { source: ManifestError::Newer { .. }, .. } => ExitCode::Newer,
+            Self::LocalManifest { .. } | Self::WrongContent { .. } => ExitCode::Integrity,
+            Self::OtherDatabase { .. } | Self::RolledBack { .. } | Self::Halted { .. } => {
+                ExitCode::NeedsDecision
+            }
+            Self::KeptChanging => ExitCode::KeptChanging,
+        }
+    }
+
+    pub(super) fn directory(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_string();
+        move |source| Self::Directory { path, source }
+    }
+}

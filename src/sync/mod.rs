@@ -1,0 +1,22 @@
+//! Push and pull between a plain directory and a remote, three-way: what both sides were when they last agreed
+//! (the base, per path), what is here, and what the remote has now.
+//!
+//! The planning is pure ([`classify`], [`plan_push`], [`plan_pull`]); a conflict is a value, not an error. Nothing
+//! a person wrote is overwritten by either direction.
+
+mod brake;
+mod error;
+mod local;
+mod plan;
+mod pull;
+mod push;
+mod report;
+mod workdir;
+
+pub use brake::{Brake, MassDeletion};
+pub use error::SyncError;
+pub use plan::{Files, Overwrite, PathState, PullPlan, PushPlan, classify, plan_pull, plan_push};
+pub use pull::{PullOptions, PullReport, pull};
+pub use push::{PushOptions, PushReport, push};
+pub use report::{Event, Reporter};
+pub use workdir::Workdir;

@@ -1,0 +1,266 @@
+//! Pull: what the remote has changed comes here, each file whole, and nothing that was edited here is touched.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::plan::{Files, PullPlan, plan_pull};
+use super::workdir::{Identity, Intent};
+use super::{Brake, Event, Reporter, SyncError, Workdir, local};
+use crate::manifest::Entry;
+use crate::model::{ByteRange, DbPath, DbRef, ExitCode, Revision};
+use crate::remote::{ContentKey, Remote, RemoteError};
+use crate::tree::{self, Applied, Hasher, Root, Scan, Staged};
+use crate::wire::DatabaseDescription;
+
+/// Downloads under way at once.
+const AT_ONCE: usize = 8;
+/// How often one file is asked for again.
+const MAX_ATTEMPTS: usize = 4;
+/// How often a pull plans again because the remote moved.
+const MAX_PLANS: usize = 5;
+
+/// What to pull, and where to.
+#[derive(Debug, Clone)]
+pub struct PullOptions {
+    /// The database.
+    pub reference: DbRef,
+    /// The directory; made if it is missing.
+    pub directory: PathBuf,
+    /// Whether mass deletions go through.
+    pub brake: Brake,
+    /// Only says what would be done.
+    pub dry_run: bool,
+}
+
+/// What a pull did, or would do.
+#[derive(Debug)]
+pub struct PullReport {
+    /// The plan, which was carried out unless this was a dry run. Files that were edited while the pull ran
+    /// are among its conflicts.
+    pub plan: PullPlan,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// The revision the directory now has, where the remote numbers them.
+    pub revision: Option<Revision>,
+}
+
+impl PullReport {
+    /// Conflicts need a decision; everything else is done.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.plan.conflicts.is_empty() { ExitCode::Done } else { ExitCode::NeedsDecision }
+    }
+}
+
+/// Brings a directory to the remote's current revision, but for what was changed in it.
+pub async fn pull(
+    remote: &Remote,
+    options: &PullOptions,
+    reporter: &dyn Reporter,
+) -> Result<PullReport, SyncError> {
+    let found = remote.describe(&options.reference).await?;
+    reporter.report(Event::Found {
+        name: &found.name,
+        visibility: found.visibility,
+        collections: found.collection_count,
+    });
+    let shown = options.directory.display();
+    if !options.dry_run {
+        std::fs::create_dir_all(&options.directory).map_err(SyncError::directory(shown))?;
+    } else if !options.directory.exists() {
+        let files = current(remote, options, &found).await?.0;
+        let plan = plan_pull(&Files::new(), &Files::new(), &files);
+        return Ok(PullReport { plan, bytes_received: 0, revision: Some(found.revision) });
+    }
+    let intent = if options.dry_run { Intent::Look } else { Intent::Work };
+    let mut workdir = Workdir::open(&options.directory, intent)?;
+    for _ in 0..MAX_PLANS {
+        match pull_once(remote, options, &found, &mut workdir, reporter).await {
+            Err(SyncError::Remote(RemoteError::Moved { .. })) => {}
+            other => return other,
+        }
+    }
+    Err(SyncError::KeptChanging)
+}
+
+/// The remote's current files.
+async fn current(
+    remote: &Remote,
+    options: &PullOptions,
+    found: &DatabaseDescription,
+) -> Result<(Files, Option<Revision>), SyncError> {
+    if found.revision == Revision::NONE {
+        return Ok((Files::new(), Some(Revision::NONE)));
+    }
+    let fetched = remote.manifest(&options.reference).await?;
+    if fetched.manifest.database_id != found.id {
+        return Err(RemoteError::Moved { revision: None }.into());
+    }
+    Ok((fetched.manifest.files, fetched.revision))
+}
+
+async fn pull_once(
+    remote: &Remote,
+    options: &PullOptions,
+    found: &DatabaseDescription,
+    workdir: &mut Workdir,
+    reporter: &dyn Reporter,
+) -> Result<PullReport, SyncError> {
+    let shown = options.directory.display();
+    let root = workdir.root().clone();
+    let (theirs, revision) = current(remote, options, found).await?;
+    let base = workdir.base(&found.id, revision, &theirs)?;
+    let scan = tree::scan(&root).map_err(SyncError::directory(shown))?;
+    // Files neither side has ever agreed on need not be read: nothing will happen to them.
+    let like = |path: &DbPath| theirs.get(path).or_else(|| base.get(path)).map(|entry| entry.hash);
+    let wanted = |path: &DbPath| theirs.contains_key(path) || base.contains_key(path);
+    let mut here = local::read(&root, &scan, like, wanted, reporter).await?;
+    // What a scan passes over is no deletion, and is not replaced.
+    let untouchable = passed_over(&root, &scan, &base, &theirs)?;
+    for path in &untouchable {
+        here.files.remove(path);
+    }
+    let mut plan = plan_pull(&base, &here.files, &theirs);
+    for path in untouchable {
+        plan.put.remove(&path);
+        plan.delete.remove(&path);
+        if !base.get(&path).zip(theirs.get(&path)).is_some_and(|(base, theirs)| base.same_content(theirs)) {
+            plan.conflicts.insert(path);
+        }
+    }
+    options
+        .brake
+        .check(plan.delete.len(), here.files.len())
+        .map_err(|counts| SyncError::Halted { counts, side: "here" })?;
+    if options.dry_run {
+        return Ok(PullReport { plan, bytes_received: 0, revision });
+    }
+
+    let bytes = plan.put.values().map(|entry| entry.size).sum();
+    reporter.report(Event::Transferring { files: plan.put.len() as u64, bytes });
+    let downloads = plan.put.iter().map(|(path, entry)| {
+        let root = root.clone();
+        async move { Ok((path.clone(), download(remote, options, &root, path, entry, reporter).await?)) }
+    });
+    let staged: Result<Vec<(DbPath, Staged)>, SyncError> =
+        futures::stream::iter(downloads).buffer_unordered(AT_ONCE).try_collect().await;
+    reporter.report(Event::Finished);
+    let mut settled = base.clone();
+    let staged = staged?;
+    // Everything is here and checked: from now on only names change.
+    for path in plan.delete.clone() {
+        let Some(seen) = here.stamps.get(&path) else { continue };
+        match root.remove(&path, *seen).map_err(SyncError::directory(&path))? {
+            Applied::Done => {
+                settled.remove(&path);
+            }
+            Applied::Overtaken => {
+                plan.delete.remove(&path);
+                plan.conflicts.insert(path);
+            }
+        }
+    }
+    for (path, staged) in staged {
+        let placed = root.place(staged, &path, here.stamps.get(&path).copied());
+        match placed.map_err(SyncError::directory(&path))? {
+            Applied::Done => {
+                settled
+                    .extend(theirs.get_key_value(&path).map(|(path, entry)| (path.clone(), entry.clone())));
+            }
+            Applied::Overtaken => {
+                plan.put.remove(&path);
+                plan.conflicts.insert(path);
+            }
+        }
+    }
+    for (path, entry) in &theirs {
+        if here.files.get(path).is_some_and(|mine| mine.same_content(entry)) {
+            settled.insert(path.clone(), entry.clone());
+        }
+    }
+    settled.retain(|path, _| theirs.contains_key(path) || here.files.contains_key(path));
+    let synced_from = format!("remote:{}", remote.url());
+    let identity = Identity {
+        id: &found.id,
+        name: &found.name,
+        reference: &options.reference,
+        visibility: found.visibility,
+        synced_from: &synced_from,
+    };
+    workdir.save_base(&identity, settled, revision)?;
+    Ok(PullReport { plan, bytes_received: bytes, revision })
+}
+
+/// Paths of the base or the remote at which the directory has something the scan does not take as a file: a
+/// protected name, a link, a directory.
+fn passed_over(root: &Root, scan: &Scan, base: &Files, theirs: &Files) -> Result<Vec<DbPath>, SyncError> {
+    let mut paths = Vec::new();
+    for path in base.keys().chain(theirs.keys()) {
+        if !scan.files.contains_key(path) && root.stamp(path).map_err(SyncError::directory(path))?.is_some() {
+            paths.push(path.clone());
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
+}
+
+/// Receives one content into a staged file, and agrees only if its hash is the manifest's.
+async fn download(
+    remote: &Remote,
+    options: &PullOptions,
+    root: &Arc<Root>,
+    path: &DbPath,
+    entry: &Entry,
+    reporter: &dyn Reporter,
+) -> Result<Staged, SyncError> {
+    let mut wait = std::time::Duration::from_millis(300);
+    for _ in 1..MAX_ATTEMPTS {
+        match download_once(remote, options, root, path, entry, reporter).await {
+            Err(SyncError::Remote(error)) if error.is_transient() => {
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            other => return other,
+        }
+    }
+    download_once(remote, options, root, path, entry, reporter).await
+}
+
+async fn download_once(
+    remote: &Remote,
+    options: &PullOptions,
+    root: &Arc<Root>,
+    path: &DbPath,
+    entry: &Entry,
+    reporter: &dyn Reporter,
+) -> Result<Staged, SyncError> {
+    let io = |error| SyncError::directory(path)(error);
+    let mut staged = root.stage().map_err(io)?;
+    let mut hasher = Hasher::like(&entry.hash);
+    let key = ContentKey {
+        database: options.reference.clone(),
+        path: path.clone(),
+        size: entry.size,
+        hash: entry.hash,
+    };
+    if entry.size > 0 {
+        let mut body = remote.open_range(&key, ByteRange::new(0, entry.size)).await?;
+        while let Some(piece) = body.next().await? {
+            hasher.update(&piece);
+            // Writes go to the page cache; only the closing sync waits for the disk.
+            staged.write(&piece).map_err(io)?;
+            reporter.report(Event::Progress { bytes: piece.len() as u64 });
+        }
+    }
+    if hasher.finish() != entry.hash {
+        return Err(SyncError::WrongContent { path: path.clone() });
+    }
+    let modified = entry.modified();
+    tokio::task::spawn_blocking(move || staged.seal(modified).map(|()| staged))
+        .await
+        .map_err(std::io::Error::other)
+        .and_then(|sealed| sealed)
+        .map_err(io)
+}

@@ -1,0 +1,12 @@
+//! A plain directory as a database's working copy: scanned, hashed, and changed one file at a time, each whole or
+//! not at all. No path leaves the directory and no symbolic link is followed, whatever a manifest says.
+
+mod apply;
+mod hashing;
+mod root;
+mod scan;
+
+pub use apply::{Applied, Staged};
+pub use hashing::{Hasher, hash_file};
+pub use root::{Root, Stamp};
+pub use scan::{Scan, ScannedFile, SkipReason, Skipped, scan};

@@ -1,0 +1,107 @@
+//! What files a directory has.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use walkdir::WalkDir;
+
+use super::Root;
+use crate::manifest::{is_protected, is_reserved};
+use crate::model::DbPath;
+
+/// A regular file that was found. It has not been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScannedFile {
+    /// Size in bytes when it was seen.
+    pub size: u64,
+}
+
+/// Something that is not published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why something is not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// Looks like a secret or another tool's own (rule 11).
+    Protected,
+    /// A symbolic link.
+    SymbolicLink,
+    /// A device, socket or fifo.
+    NotAFile,
+    /// The name is not UTF-8, or too long for a manifest.
+    Name,
+}
+
+impl SkipReason {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Protected => "protected name",
+            Self::SymbolicLink => "symbolic link",
+            Self::NotAFile => "not a regular file",
+            Self::Name => "name cannot be published",
+        }
+    }
+}
+
+/// The result of a scan.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Files, by path.
+    pub files: BTreeMap<DbPath, ScannedFile>,
+    /// What was left out and is worth telling; the tools' own files are not.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Lists the directory's files. An unreadable directory is an error: its files must not pass for deleted
+/// (rule 15).
+pub fn scan(root: &Root) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    let mut walk = WalkDir::new(root.path()).min_depth(1).follow_links(false).into_iter();
+    while let Some(entry) = walk.next() {
+        let entry = entry.map_err(|error| {
+            let path = error.path().map(|path| path.display().to_string()).unwrap_or_default();
+            let cause = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+            io::Error::other(format!("{path}: {cause}"))
+        })?;
+        let kind = entry.file_type();
+        let relative = entry.path().strip_prefix(root.path()).unwrap_or(entry.path());
+        let mut skip = |reason| scan.skipped.push(Skipped { path: relative.to_owned(), reason });
+        if entry.file_name().to_str().is_some_and(is_protected) {
+            if kind.is_dir() {
+                walk.skip_current_dir();
+            } else {
+                skip(SkipReason::Protected);
+            }
+            continue;
+        }
+        if kind.is_dir() {
+            continue;
+        }
+        if kind.is_symlink() {
+            skip(SkipReason::SymbolicLink);
+            continue;
+        }
+        if !kind.is_file() {
+            skip(SkipReason::NotAFile);
+            continue;
+        }
+        let Some(path) = relative.to_str().and_then(|text| DbPath::parse(text).ok()) else {
+            skip(SkipReason::Name);
+            continue;
+        };
+        if is_reserved(&path) || path.name().ends_with(".conflict") {
+            continue;
+        }
+        let size = entry.metadata().map_err(io::Error::from)?.len();
+        scan.files.insert(path, ScannedFile { size });
+    }
+    Ok(scan)
+}
