@@ -78,6 +78,11 @@ impl Remote {
         self.base.as_str().trim_end_matches('/')
     }
 
+    /// The remote's origin: scheme, host and port.
+    pub fn origin(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
+
     /// Whether requests carry a token.
     pub fn has_token(&self) -> bool {
         self.authorization.is_some()

@@ -26,6 +26,7 @@ pub struct EverywhereFlags {
 }
 
 /// Where we are going, and what is known of the user.
+#[allow(dead_code, reason = "each of the two programs uses its part")]
 pub struct Context {
     /// The chosen remote.
     pub choice: RemoteChoice,

@@ -1,1 +1,119 @@
-fn main() {}
+//! `parquedb-mount`: a remote database as a folder.
+
+mod args;
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use parquedb_mount::config::Dirs;
+use parquedb_mount::daemon::{MountError, MountOptions, Readiness, in_background, prepare_mountpoint, run};
+use parquedb_mount::model::{DbRef, ExitCode as Exit};
+use parquedb_mount::remote::{Remote, RemoteOptions};
+use serde_json::json;
+
+use args::MountArgs;
+use common::failure::{Failure, chain};
+use common::output::Style;
+
+fn main() -> ExitCode {
+    let args = MountArgs::parse();
+    let style = Style::of(&args.everywhere);
+    match mount(&args, style) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            style.failure("parquedb-mount", &failure);
+            failure.code.into()
+        }
+    }
+}
+
+/// Everything that can be known to be wrong is found out before going into the background.
+fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
+    let database: DbRef = args.database.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let dirs = Dirs::of_user()?;
+    let context = args.everywhere.context(None)?;
+    let remote = context.remote(&RemoteOptions {
+        connect_timeout: Duration::from_secs(5).min(args.read_timeout),
+        idle_timeout: args.read_timeout,
+        retries: 2,
+    })?;
+    if args.foreground {
+        common::logging::init("info");
+    }
+    let usage = |error: &dyn std::error::Error| Failure::usage(chain(error));
+    let mountpoint = prepare_mountpoint(&args.mountpoint).map_err(|error| usage(&error))?;
+    let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|error| usage(&error));
+    let options = MountOptions {
+        database,
+        mountpoint,
+        cache_dir: absolute(args.cache_dir.clone().unwrap_or(dirs.cache))?,
+        cache_limit: args.cache_size.0,
+        read_deadline: args.read_timeout,
+        allow_other: args.options.iter().any(|option| option == "allow_other"),
+        mount_options: args.options.iter().filter(|option| *option != "allow_other").cloned().collect(),
+    };
+    if args.foreground {
+        return serve(remote, &options, &mut Readiness::nobody(), style);
+    }
+    let state_dir = absolute(args.state_dir.clone().unwrap_or(dirs.state))?;
+    std::fs::create_dir_all(&state_dir)
+        .map_err(|error| Failure::usage(format!("{}: {error}", state_dir.display())))?;
+    let log = state_dir.join(format!("mount-{}-{}.log", options.database.owner(), options.database.slug()));
+    let heard = in_background(&log, |mut readiness| {
+        common::logging::init("info");
+        match serve(remote, &options, &mut readiness, Style::Quiet) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                tracing::error!("{}", failure.message);
+                readiness.failed(failure.code, &failure.message);
+                failure.code.into()
+            }
+        }
+    });
+    match heard.map_err(|error| Failure::new(Exit::Failure, error.to_string()))? {
+        (Exit::Done, _) => {
+            tell_mounted(&options, style);
+            Ok(())
+        }
+        (code, message) => Err(Failure::new(code, message)),
+    }
+}
+
+fn serve(
+    remote: Remote,
+    options: &MountOptions,
+    readiness: &mut Readiness,
+    style: Style,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))?;
+    if style != Style::Quiet {
+        style.line(format!(
+            "Mounting {} on {}; Ctrl-C unmounts.",
+            options.database,
+            options.mountpoint.display()
+        ));
+    }
+    let ended = runtime.block_on(run(remote, options, readiness));
+    // Tasks that wait for a dead remote must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended.map_err(|error| match error {
+        MountError::Remote(inner) => inner.into(),
+        other => Failure::new(other.exit_code(), chain(&other)),
+    })
+}
+
+fn tell_mounted(options: &MountOptions, style: Style) {
+    let mountpoint = options.mountpoint.display();
+    style.line(format!(
+        "{} is mounted on {mountpoint}; fusermount3 -u {mountpoint} unmounts it.",
+        options.database
+    ));
+    style.json(&json!({"database": options.database.to_string(), "mountpoint": options.mountpoint}));
+}

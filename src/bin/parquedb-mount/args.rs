@@ -1,0 +1,84 @@
+//! What can be typed. The names are fixed: scripts depend on them.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::common::flags::EverywhereFlags;
+
+/// Mount a remote ParqueDB database as a folder: read it with DuckDB, Polars, pandas or ls.
+#[derive(Debug, Parser)]
+#[command(
+    name = "parquedb-mount",
+    version,
+    after_help = "Exits 0 once the mount answers; otherwise the status says why (see parquedb --help) and the reason is \
+        printed. Unmount with: fusermount3 -u DIR\n\nExamples:\n  parquedb-mount alice/my-dataset /mnt/data\n  \
+        parquedb-mount --remote http://127.0.0.1:3000 -f alice/my-dataset ./data"
+)]
+pub struct MountArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// An empty directory to mount it on
+    #[arg(value_name = "DIR")]
+    pub mountpoint: PathBuf,
+    /// Stay in the foreground and log to standard error
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Refuse writes (this version's mounts are always read-only)
+    #[arg(long)]
+    pub read_only: bool,
+    /// Where fetched blocks are kept [default: parquedb in your cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// The most the cache may take, for example 500MB or 10GB
+    #[arg(long, value_name = "SIZE", default_value = "10GB")]
+    pub cache_size: Size,
+    /// Where the daemon keeps its log [default: parquedb in your state directory]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// A read that the remote does not answer fails after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    pub read_timeout: Duration,
+    /// Mount options, for example allow_other
+    #[arg(short = 'o', value_name = "OPTION,…", value_delimiter = ',')]
+    pub options: Vec<String>,
+    #[command(flatten)]
+    pub everywhere: EverywhereFlags,
+}
+
+/// A number of bytes, as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let factor: u64 = match unit.trim().to_ascii_uppercase().as_str() {
+            "" | "B" => 1,
+            "K" | "KB" => 1000,
+            "M" | "MB" => 1000_u64.pow(2),
+            "G" | "GB" => 1000_u64.pow(3),
+            "T" | "TB" => 1000_u64.pow(4),
+            "KIB" => 1 << 10,
+            "MIB" => 1 << 20,
+            "GIB" => 1 << 30,
+            "TIB" => 1 << 40,
+            _ => return Err("a size is a number and B, KB, MB, GB, TB, KiB, MiB, GiB or TiB".into()),
+        };
+        let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
+        number.checked_mul(factor).map(Self).ok_or_else(|| "that is too large".to_owned())
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds from 0.1 to 86400".into()),
+    }
+}

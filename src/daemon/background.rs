@@ -1,0 +1,86 @@
+//! Going into the background, honestly: the process that was started ends only when the mount answers, with
+//! status 0, or when it has failed, with the reason.
+//!
+//! The only user of `daemonize`: it forks, so it must run before any thread exists.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::path::Path;
+
+use daemonize::{Daemonize, Outcome};
+
+use crate::model::ExitCode;
+
+/// Going into the background failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot go into the background: {0}")]
+pub struct BackgroundError(String);
+
+/// How the daemon tells the process that started it what became of it. Dropped unused, it says that the daemon
+/// died.
+#[derive(Debug)]
+pub struct Readiness(Option<PipeWriter>);
+
+impl Readiness {
+    /// For a daemon in the foreground: there is nobody to tell.
+    pub fn nobody() -> Self {
+        Self(None)
+    }
+
+    /// The mount answers.
+    pub fn ready(&mut self) {
+        self.tell(ExitCode::Done, "");
+    }
+
+    /// It failed. `false`: there was nobody to tell.
+    pub fn failed(&mut self, code: ExitCode, reason: &str) -> bool {
+        self.tell(code, reason)
+    }
+
+    fn tell(&mut self, code: ExitCode, text: &str) -> bool {
+        let Some(mut pipe) = self.0.take() else { return false };
+        let mut message = vec![code as u8];
+        message.extend_from_slice(text.as_bytes());
+        pipe.write_all(&message).is_ok()
+    }
+}
+
+/// Runs `daemon` in the background, its standard error going to `log`. In the process that was started, returns
+/// what the daemon said; the daemon itself never returns from here.
+pub fn in_background(
+    log: &Path,
+    daemon: impl FnOnce(Readiness) -> std::process::ExitCode,
+) -> Result<(ExitCode, String), BackgroundError> {
+    let failed = |error: io::Error| BackgroundError(error.to_string());
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    let log_file = File::options().create(true).append(true).open(log);
+    let log_file = log_file.map_err(|error| BackgroundError(format!("{}: {error}", log.display())))?;
+    // The daemon works in `/`, so that it keeps no file system busy; every path has been made absolute.
+    match Daemonize::new().working_directory("/").umask(0o077).stderr(log_file).execute() {
+        Outcome::Parent(Ok(_)) => {
+            drop(writer);
+            Ok(hear(reader, log))
+        }
+        Outcome::Child(Ok(_)) => {
+            drop(reader);
+            let code = daemon(Readiness(Some(writer)));
+            // The daemon's threads end with it; nothing is left to run in the caller.
+            std::process::exit(if code == std::process::ExitCode::SUCCESS { 0 } else { 1 });
+        }
+        Outcome::Parent(Err(error)) | Outcome::Child(Err(error)) => Err(BackgroundError(error.to_string())),
+    }
+}
+
+fn hear(mut pipe: PipeReader, log: &Path) -> (ExitCode, String) {
+    let mut message = Vec::new();
+    let heard = pipe.read_to_end(&mut message);
+    match (heard, message.split_first()) {
+        (Ok(_), Some((code, text))) => {
+            (ExitCode::from_number(*code), String::from_utf8_lossy(text).into_owned())
+        }
+        _ => {
+            let text = format!("the daemon died before the mount answered; see {}", log.display());
+            (ExitCode::Failure, text)
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Wiring: the only place that knows every part of a mount, and the life of the process around it.
+
+mod background;
+mod mount;
+mod mountpoint;
+
+pub use background::{BackgroundError, Readiness, in_background};
+pub use mount::{MountError, MountOptions, run};
+pub use mountpoint::{MountpointError, prepare_mountpoint};

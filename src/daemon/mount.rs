@@ -1,0 +1,172 @@
+//! One mount, from the manifest to the last unmount.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::background::Readiness;
+use crate::cache::{Cache, CacheError, CacheOptions, Scope};
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::fuse::{MountedSession, SessionOptions, unmount};
+use crate::metrics::MountCounters;
+use crate::model::{DbRef, ExitCode};
+use crate::namespace::Tree;
+use crate::remote::{Remote, RemoteError};
+use crate::vfs::Vfs;
+
+/// After a signal, files that are open may be read for so long before the daemon goes.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What to mount, and how.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// The database.
+    pub database: DbRef,
+    /// An empty directory, absolute and without links: see [`prepare_mountpoint`](super::prepare_mountpoint).
+    pub mountpoint: PathBuf,
+    /// Where the block cache lies.
+    pub cache_dir: PathBuf,
+    /// The most bytes it may take.
+    pub cache_limit: u64,
+    /// A read that cannot be served fails after so long.
+    pub read_deadline: Duration,
+    /// Let other users in.
+    pub allow_other: bool,
+    /// Further mount options for the kernel.
+    pub mount_options: Vec<String>,
+}
+
+/// Why a mount could not be made, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The remote failed or refused.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The kernel or fusermount3 refused.
+    #[error("cannot mount on '{path}': {reason}")]
+    Mount {
+        /// Where.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The session ended with an error.
+    #[error("the mount broke: {0}")]
+    Broke(#[source] std::io::Error),
+}
+
+impl MountError {
+    /// The exit status this failure ends a program with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Remote(error) => error.exit_code(),
+            Self::Cache(_) => ExitCode::Usage,
+            Self::Mount { .. } | Self::Broke(_) => ExitCode::Failure,
+        }
+    }
+}
+
+/// Mounts and serves until someone unmounts or a signal comes. `readiness` hears of it once the mount answers.
+/// Called inside a runtime of several threads.
+pub async fn run(
+    remote: Remote,
+    options: &MountOptions,
+    readiness: &mut Readiness,
+) -> Result<(), MountError> {
+    let counters = Arc::new(MountCounters::default());
+    counters.requests.add(1);
+    let fetched = remote.manifest(&options.database).await?;
+    let published = fetched.manifest.last_synced_at.parse::<jiff::Timestamp>().ok();
+    let published = published.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
+    let tree = Tree::build(&fetched.manifest.files);
+
+    let cache = Arc::new(Cache::open(&options.cache_dir, CacheOptions { limit: options.cache_limit })?);
+    let scope = Scope::new(remote.origin().as_str(), &fetched.manifest.database_id);
+    let fetch = FetchOptions { deadline: options.read_deadline };
+    let fetcher = Fetcher::new(remote, cache, scope, fetch, counters.clone());
+    let revision = fetched.revision;
+    // The tree has what is needed of it.
+    drop(fetched);
+    let vfs = Arc::new(Vfs::new(options.database.clone(), revision, published, tree, fetcher, counters));
+
+    // Signals are heard from before the mount is there: one that comes early is not lost.
+    let cannot_hear = |source| MountError::Broke(source);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_hear)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_hear)?;
+    let session = start_session(vfs, options)?;
+    let mountpoint = session.mountpoint().to_owned();
+    let mut ended = tokio::task::spawn_blocking(move || session.wait());
+    tracing::info!(database = %options.database, mountpoint = %mountpoint.display(), "mounted");
+    answers(&mountpoint).await?;
+    readiness.ready();
+
+    let stopped = tokio::select! {
+        ended = &mut ended => Some(ended),
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+    };
+    let ended = match stopped {
+        Some(ended) => ended,
+        None => {
+            tracing::info!(mountpoint = %mountpoint.display(), "unmounting");
+            let path = mountpoint.clone();
+            let unmounted = tokio::task::spawn_blocking(move || unmount(&path)).await;
+            if let Ok(Err(error)) = unmounted {
+                return Err(MountError::Mount {
+                    path: mountpoint.display().to_string(),
+                    reason: error.to_string(),
+                });
+            }
+            match tokio::time::timeout(GRACE, ended).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!("files were still open when the mount ended");
+                    return Ok(());
+                }
+            }
+        }
+    };
+    tracing::info!(mountpoint = %mountpoint.display(), "unmounted");
+    ended.map_err(std::io::Error::other).and_then(|session| session).map_err(MountError::Broke)
+}
+
+fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession, MountError> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
+    let session = SessionOptions {
+        name: options.database.to_string(),
+        allow_other: options.allow_other,
+        extra: options.mount_options.clone(),
+        threads,
+    };
+    MountedSession::start(vfs, &options.mountpoint, &session, tokio::runtime::Handle::current()).map_err(
+        |error| {
+            let remedy = match error.kind() {
+                std::io::ErrorKind::NotFound => ": is fuse3 installed, and /dev/fuse there?",
+                std::io::ErrorKind::PermissionDenied => ": may you use /dev/fuse?",
+                _ => "",
+            };
+            MountError::Mount {
+                path: options.mountpoint.display().to_string(),
+                reason: format!("{error}{remedy}"),
+            }
+        },
+    )
+}
+
+/// Asks the mount itself, as any program would.
+async fn answers(mountpoint: &std::path::Path) -> Result<(), MountError> {
+    let path = mountpoint.to_owned();
+    let asked = tokio::task::spawn_blocking(move || rustix::fs::stat(&path).map(|stat| stat.st_ino)).await;
+    let reason = match asked {
+        Ok(Ok(1)) => return Ok(()),
+        Ok(Ok(_)) => "it was unmounted again at once".to_owned(),
+        Ok(Err(error)) => std::io::Error::from(error).to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(MountError::Mount { path: mountpoint.display().to_string(), reason })
+}

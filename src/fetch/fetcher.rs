@@ -1,0 +1,322 @@
+//! Reading through the cache.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::flight::{Flights, Landing};
+use super::{FetchError, Readahead};
+use crate::cache::{BLOCK, BlockRange, Cache, CachedContent, Look, Scope};
+use crate::metrics::MountCounters;
+use crate::model::{ByteRange, ContentHash};
+use crate::remote::{ContentKey, Remote, RemoteError};
+
+/// A content up to this size is fetched whole at the first read: one request instead of several.
+const WHOLE: u64 = 1 << 20;
+/// Reads that someone waits for, under way at once.
+const DEMANDS: usize = 32;
+/// Reads ahead of anyone, under way at once: few, so that they never crowd out a reader.
+const AHEAD: usize = 4;
+/// How often a wrong answer is asked for again: it may be a proxy's passing fault.
+const WRONG_ANSWERS: usize = 3;
+/// Blocks written to the cache at once.
+const WRITE: usize = 8 * BLOCK as usize;
+
+/// How patient reads are.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchOptions {
+    /// A read gives up after so long without what it needs.
+    pub deadline: Duration,
+}
+
+/// Fetches the contents of one database.
+pub struct Fetcher {
+    remote: Remote,
+    cache: Arc<Cache>,
+    scope: Scope,
+    options: FetchOptions,
+    counters: Arc<MountCounters>,
+    demands: Semaphore,
+    ahead: Semaphore,
+    open: Mutex<HashMap<ContentHash, Weak<OpenContent>>>,
+    /// Where fetching happens; readers come from threads of their own.
+    runtime: tokio::runtime::Handle,
+}
+
+/// A content that is being read: one for all its readers, whatever path they came by.
+pub struct OpenContent {
+    fetcher: Arc<Fetcher>,
+    key: ContentKey,
+    cached: Arc<CachedContent>,
+    flights: Arc<Flights>,
+}
+
+/// Whether somebody waits for the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Demand,
+    Ahead,
+}
+
+impl Fetcher {
+    /// A fetcher for the database that `scope` names in the cache. Called inside the runtime that will do the
+    /// fetching.
+    pub fn new(
+        remote: Remote,
+        cache: Arc<Cache>,
+        scope: Scope,
+        options: FetchOptions,
+        counters: Arc<MountCounters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            remote,
+            cache,
+            scope,
+            options,
+            counters,
+            demands: Semaphore::new(DEMANDS),
+            ahead: Semaphore::new(AHEAD),
+            open: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+        })
+    }
+
+    /// Opens a content, pinned to the version its key names.
+    pub fn open(self: &Arc<Self>, key: &ContentKey) -> io::Result<Arc<OpenContent>> {
+        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(content) = open.get(&key.hash).and_then(Weak::upgrade) {
+            return Ok(content);
+        }
+        let cached = self.cache.content(&self.scope, &key.hash, key.size)?;
+        let content = Arc::new(OpenContent {
+            fetcher: self.clone(),
+            key: key.clone(),
+            cached,
+            flights: Arc::default(),
+        });
+        open.retain(|_, content| content.strong_count() > 0);
+        open.insert(key.hash, Arc::downgrade(&content));
+        Ok(content)
+    }
+}
+
+impl OpenContent {
+    /// The content's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.key.size
+    }
+
+    /// The part of `offset..offset + length` that lies inside the content.
+    fn clamp(&self, offset: u64, length: u64) -> ByteRange {
+        ByteRange::new(offset.min(self.key.size), offset.saturating_add(length).min(self.key.size))
+    }
+
+    /// What the cache has, without waiting for anything but the disk; `None` where something is missing.
+    pub fn read_cached(&self, offset: u64, length: u64) -> Option<Bytes> {
+        let range = self.clamp(offset, length);
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        let bytes = self.look(range)?;
+        self.fetcher.counters.bytes_read.add(range.len());
+        self.fetcher.counters.bytes_from_cache.add(range.len());
+        Some(bytes)
+    }
+
+    fn look(&self, range: ByteRange) -> Option<Bytes> {
+        match self.cached.read(range) {
+            Ok(Look::Hit(bytes)) => Some(bytes),
+            Ok(Look::Miss) => None,
+            Ok(Look::Rotten(blocks)) => {
+                tracing::warn!(path = %self.key.path, blocks, "cached blocks have rotted: fetching them again");
+                self.fetcher.counters.blocks_rotten.add(blocks);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(path = %self.key.path, %error, "the cache cannot be read: fetching again");
+                None
+            }
+        }
+    }
+
+    /// Reads bytes that lie inside the content, from the cache or the remote, all of them or an error, within the
+    /// deadline. Past the end there are none.
+    pub async fn read(self: &Arc<Self>, offset: u64, length: u64) -> Result<Bytes, FetchError> {
+        let range = self.clamp(offset, length);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let deadline = self.fetcher.options.deadline;
+        let late = |_| FetchError::Unreachable(format!("no bytes came for {} s", deadline.as_secs_f32()));
+        let bytes = tokio::time::timeout(deadline, self.read_patiently(range)).await.map_err(late)??;
+        self.fetcher.counters.bytes_read.add(range.len());
+        Ok(bytes)
+    }
+
+    async fn read_patiently(self: &Arc<Self>, range: ByteRange) -> Result<Bytes, FetchError> {
+        // A second round finds what rotted between storing and reading; after that the cache is not trusted.
+        for _ in 0..2 {
+            self.bring(range, Need::Demand).await?;
+            if let Some(bytes) = self.look(range) {
+                return Ok(bytes);
+            }
+        }
+        self.read_around_the_cache(range).await
+    }
+
+    /// Fetches ahead of a reader what `readahead` suggests after a read. Nobody waits for it.
+    pub fn read_ahead(self: &Arc<Self>, readahead: &mut Readahead, offset: u64, length: u64) {
+        let range = self.clamp(offset, length);
+        let Some(ahead) = readahead.after(range, self.key.size) else { return };
+        let content = self.clone();
+        self.fetcher.runtime.spawn(async move {
+            if let Err(error) = content.bring(ahead, Need::Ahead).await {
+                tracing::debug!(path = %content.key.path, %error, "nothing was read ahead");
+            }
+        });
+    }
+
+    /// Makes sure the blocks of `range` are cached, or were tried.
+    async fn bring(self: &Arc<Self>, range: ByteRange, need: Need) -> Result<(), FetchError> {
+        let range = if self.key.size <= WHOLE { ByteRange::new(0, self.key.size) } else { range };
+        let wanted = BlockRange::covering(range);
+        let (joined, started) = self.flights.join(wanted, |block| self.cached.has(block));
+        for landing in started {
+            let content = self.clone();
+            // A task of its own: a reader that goes away does not take the bytes from others who joined.
+            self.fetcher.runtime.spawn(async move {
+                let result = content.fly(&landing, need).await;
+                if let Err(error) = &result {
+                    tracing::warn!(path = %content.key.path, %error, "bytes could not be fetched");
+                }
+                landing.land(result);
+            });
+        }
+        for flight in joined {
+            flight.reaches(wanted.end.min(flight.blocks.end)).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
+    async fn fly(&self, landing: &Landing, need: Need) -> Result<(), FetchError> {
+        let fetcher = &self.fetcher;
+        let turns = if need == Need::Demand { &fetcher.demands } else { &fetcher.ahead };
+        let _turn =
+            turns.acquire().await.map_err(|_| FetchError::Unreachable("the mount is stopping".into()))?;
+        let flight = &landing.flight;
+        if !fetcher.cache.reserve(flight.blocks.bytes(self.key.size).len()) {
+            // No room: the readers go around the cache.
+            return Ok(());
+        }
+        let mut next = flight.blocks.start;
+        let mut since = Instant::now();
+        let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
+        loop {
+            let before = next;
+            let error =
+                match self.fetch_blocks(&mut next, flight.blocks.end, |block| flight.stored(block)).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                };
+            if next > before {
+                (since, wait) = (Instant::now(), Duration::from_millis(50));
+            }
+            match &error {
+                BlockError::Remote(RemoteError::WrongAnswer { .. }) => {
+                    fetcher.counters.responses_refused.add(1);
+                    wrong += 1;
+                    if wrong >= WRONG_ANSWERS {
+                        return Err(error.into());
+                    }
+                }
+                BlockError::Remote(remote) if remote.is_transient() => {}
+                // The cache cannot be written: the readers go around it.
+                BlockError::Cache(error) => {
+                    tracing::warn!(%error, "the cache cannot be written");
+                    return Ok(());
+                }
+                BlockError::Remote(_) => return Err(error.into()),
+            }
+            if since.elapsed() + wait >= fetcher.options.deadline {
+                return Err(error.into());
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// One request for blocks `next..end`; `next` moves on as blocks are stored.
+    async fn fetch_blocks(&self, next: &mut u64, end: u64, stored: impl Fn(u64)) -> Result<(), BlockError> {
+        let range = BlockRange { start: *next, end }.bytes(self.key.size);
+        self.fetcher.counters.requests.add(1);
+        let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
+        let mut pending = BytesMut::new();
+        let mut left = range.len();
+        while let Some(piece) = body.next().await? {
+            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+            left -= piece.len() as u64;
+            pending.extend_from_slice(&piece);
+            // Only whole blocks are stored; the content's last one may be shorter.
+            let whole =
+                if left == 0 { pending.len() } else { pending.len() - pending.len() % BLOCK as usize };
+            if whole >= WRITE || (left == 0 && whole > 0) {
+                let bytes = pending.split_to(whole);
+                self.cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+                *next += (whole as u64).div_ceil(BLOCK);
+                stored(*next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads straight from the remote, keeping nothing.
+    async fn read_around_the_cache(&self, range: ByteRange) -> Result<Bytes, FetchError> {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            self.fetcher.counters.requests.add(1);
+            match self.read_directly(range).await {
+                Ok(bytes) => return Ok(bytes),
+                // The caller's deadline ends this.
+                Err(error) if error.is_transient() => tokio::time::sleep(wait).await,
+                Err(error) => return Err(error.into()),
+            }
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn read_directly(&self, range: ByteRange) -> Result<Bytes, RemoteError> {
+        let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
+        while let Some(piece) = body.next().await? {
+            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+enum BlockError {
+    Remote(RemoteError),
+    Cache(String),
+}
+
+impl From<RemoteError> for BlockError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
+    }
+}
+
+impl From<BlockError> for FetchError {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Remote(error) => error.into(),
+            BlockError::Cache(text) => Self::Cache(text),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Requests under way for one content, so that nobody asks for the same block twice.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use super::FetchError;
+use crate::cache::BlockRange;
+
+/// How far a flight has come.
+#[derive(Debug, Clone)]
+pub(super) enum Progress {
+    /// Blocks before this one are stored.
+    Stored(u64),
+    /// It is over. Blocks it did not store were not kept.
+    Landed(Result<(), FetchError>),
+}
+
+/// One run of blocks being fetched.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) blocks: BlockRange,
+    progress: watch::Sender<Progress>,
+}
+
+impl Flight {
+    /// Says that blocks before `block` are stored.
+    pub(super) fn stored(&self, block: u64) {
+        self.progress.send_replace(Progress::Stored(block));
+    }
+
+    /// Waits until blocks before `until` are stored, or it is over.
+    pub(super) async fn reaches(&self, until: u64) -> Result<(), FetchError> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            match &*progress.borrow_and_update() {
+                Progress::Stored(block) if *block >= until => return Ok(()),
+                Progress::Landed(result) => return result.clone(),
+                Progress::Stored(_) => {}
+            }
+            if progress.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The flights of one content.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Mutex<Vec<Arc<Flight>>>);
+
+/// Removes its flight when it ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Landing {
+    flights: Arc<Flights>,
+    pub(super) flight: Arc<Flight>,
+    result: Result<(), FetchError>,
+}
+
+impl Landing {
+    /// Ends the flight with a result.
+    pub(super) fn land(mut self, result: Result<(), FetchError>) {
+        self.result = result;
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut all = self.flights.0.lock().unwrap_or_else(|e| e.into_inner());
+        all.retain(|other| !Arc::ptr_eq(other, &self.flight));
+        drop(all);
+        self.flight.progress.send_replace(Progress::Landed(self.result.clone()));
+    }
+}
+
+impl Flights {
+    /// The flights that will bring `wanted`, and those of them that the caller has to start.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        wanted: BlockRange,
+        is_here: impl Fn(u64) -> bool,
+    ) -> (Vec<Arc<Flight>>, Vec<Landing>) {
+        let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let overlaps =
+            |flight: &Arc<Flight>| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end;
+        let under_way: Vec<_> = all.iter().filter(|flight| overlaps(flight)).cloned().collect();
+        let coming = |block: u64| under_way.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
+        let needed = |block: &u64| !is_here(*block) && !coming(*block);
+        let started: Vec<Landing> = runs((wanted.start..wanted.end).filter(needed))
+            .into_iter()
+            .map(|run| {
+                let blocks = BlockRange { start: run.start, end: run.end };
+                let progress = watch::Sender::new(Progress::Stored(run.start));
+                let flight = Arc::new(Flight { blocks, progress });
+                all.push(flight.clone());
+                // A flight that is dropped before it lands was cancelled at shutdown.
+                let result = Err(FetchError::Unreachable("the mount is stopping".into()));
+                Landing { flights: self.clone(), flight, result }
+            })
+            .collect();
+        let mut joined = under_way;
+        joined.extend(started.iter().map(|landing| landing.flight.clone()));
+        (joined, started)
+    }
+}
+
+fn runs(blocks: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some(run) if run.end == block => run.end += 1,
+            _ => runs.push(block..block + 1),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_in_one_flight_only() {
+        let flights = Arc::new(Flights::default());
+        let here = |block: u64| block == 5;
+        let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, here);
+        let blocks: Vec<_> = started.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect();
+        assert_eq!((joined.len(), blocks), (2, vec![(2, 5), (6, 8)]));
+        let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, here);
+        let blocks: Vec<_> = again.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect();
+        assert_eq!((joined.len(), blocks), (4, vec![(0, 2), (8, 10)]));
+        drop(started);
+        let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, here);
+        assert_eq!(after.len(), 1, "a flight that ended is asked for again");
+    }
+}

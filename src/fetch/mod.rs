@@ -1,0 +1,11 @@
+//! Bytes coming down: reading a content through the cache. A block is asked for once however many want it, what
+//! comes is stored as it comes, and passing faults are ridden out until the reader's deadline.
+
+mod error;
+mod fetcher;
+mod flight;
+mod readahead;
+
+pub use error::FetchError;
+pub use fetcher::{FetchOptions, Fetcher, OpenContent};
+pub use readahead::Readahead;

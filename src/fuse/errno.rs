@@ -1,0 +1,22 @@
+//! Errors as numbers: the one place where it is decided.
+
+use fuser::Errno;
+
+use crate::fetch::FetchError;
+use crate::vfs::VfsError;
+
+/// What a program sees. What is merely unreachable is EIO, never ENOENT.
+pub(super) fn errno(error: &VfsError) -> Errno {
+    match error {
+        VfsError::NotFound => Errno::ENOENT,
+        VfsError::NotADirectory => Errno::ENOTDIR,
+        VfsError::IsADirectory => Errno::EISDIR,
+        VfsError::BadHandle => Errno::EBADF,
+        VfsError::NotPinned => Errno::EOPNOTSUPP,
+        VfsError::Fetch(FetchError::Stale) => Errno::ESTALE,
+        VfsError::Fetch(FetchError::Denied(_)) => Errno::EACCES,
+        VfsError::Fetch(FetchError::Unreachable(_) | FetchError::Wrong(_) | FetchError::Cache(_)) => {
+            Errno::EIO
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The requests of a read-only mount. What memory or the cache can answer is answered on the kernel's own
+//! thread; the rest goes to the runtime, and the thread takes the next request.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+
+use super::errno::errno;
+use crate::namespace::Ino;
+use crate::vfs::{Attr, AttrKind, HandleId, Vfs, VfsError};
+
+/// The mounted revision never changes under the kernel, so it may remember names and attributes.
+const REMEMBER: Duration = Duration::from_secs(24 * 3600);
+/// How far the kernel reads ahead by itself.
+const KERNEL_READAHEAD: u32 = 1 << 20;
+/// Reads the kernel may have waiting in the background: far more than a query engine's threads.
+const BACKGROUND: u16 = 128;
+const BLOCK_SIZE: u32 = 4096;
+
+pub(super) struct MountedFs {
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl MountedFs {
+    fn attr(&self, attr: &Attr) -> FileAttr {
+        let modified = system_time(attr.modified);
+        let (kind, perm) = match attr.kind {
+            AttrKind::Directory => (FileType::Directory, 0o555),
+            AttrKind::File => (FileType::RegularFile, 0o444),
+        };
+        FileAttr {
+            ino: INodeNo(attr.ino.0),
+            size: attr.size,
+            blocks: attr.size.div_ceil(512),
+            atime: modified,
+            mtime: modified,
+            ctime: modified,
+            crtime: modified,
+            kind,
+            perm,
+            nlink: attr.links,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
+fn system_time(nanoseconds: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
+    let time = if nanoseconds < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+impl Filesystem for MountedFs {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Each is an improvement where the kernel has it, and not missed where it has not.
+        for capability in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+        ] {
+            let _ = config.add_capabilities(capability);
+        }
+        if let Err(most) = config.set_max_readahead(KERNEL_READAHEAD) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_background(BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.vfs.lookup(Ino(parent.0), name) {
+            Ok(attr) => reply.entry(&REMEMBER, &self.attr(&attr), Generation(0)),
+            Err(VfsError::NotFound) => {
+                // Inode 0 lets the kernel remember that there is nothing of that name.
+                let nothing = Attr { ino: Ino(0), kind: AttrKind::File, size: 0, modified: 0, links: 0 };
+                reply.entry(&REMEMBER, &self.attr(&nothing), Generation(0));
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.vfs.attr(Ino(ino.0)) {
+            Ok(attr) => reply.attr(&REMEMBER, &self.attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.open(Ino(ino.0)) {
+            // An inode has one content for the life of the mount: the kernel's pages stay right.
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(error) => {
+                tracing::warn!(ino = ino.0, %error, "cannot open");
+                reply.error(errno(&error));
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let handle = HandleId(fh.0);
+        match self.vfs.read_cached(handle, offset, u64::from(size)) {
+            Ok(Some(bytes)) => reply.data(&bytes),
+            Ok(None) => {
+                let vfs = self.vfs.clone();
+                self.runtime.spawn(async move {
+                    match vfs.read(handle, offset, u64::from(size)).await {
+                        Ok(bytes) => reply.data(&bytes),
+                        Err(error) => {
+                            tracing::warn!(ino = ino.0, offset, size, %error, "cannot read");
+                            reply.error(errno(&error));
+                        }
+                    }
+                });
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.release(HandleId(fh.0));
+        reply.ok();
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        match self.vfs.list(Ino(ino.0), offset) {
+            Ok(entries) => {
+                for (at, name, attr) in entries {
+                    if reply.add(INodeNo(attr.ino.0), at + 1, self.attr(&attr).kind, name) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        match self.vfs.list(Ino(ino.0), offset) {
+            Ok(entries) => {
+                for (at, name, attr) in entries {
+                    let attr = self.attr(&attr);
+                    if reply.add(attr.ino, at + 1, name, &REMEMBER, &attr, Generation(0)) {
+                        break;
+                    }
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let (nodes, bytes) = self.vfs.totals();
+        let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
+        reply.statfs(blocks, 0, 0, nodes, 0, BLOCK_SIZE, 255, BLOCK_SIZE);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = match name.to_str().map(|name| self.vfs.xattr(Ino(ino.0), name)) {
+            Some(Ok(Some(value))) => value,
+            Some(Err(error)) => return reply.error(errno(&error)),
+            Some(Ok(None)) | None => return reply.error(fuser::Errno::NO_XATTR),
+        };
+        match (u32::try_from(value.len()), size) {
+            (Ok(length), 0) => reply.size(length),
+            (Ok(length), size) if length <= size => reply.data(value.as_bytes()),
+            _ => reply.error(fuser::Errno::ERANGE),
+        }
+    }
+
+    /// The mount's own attributes are asked for by name and not listed, so that copying tools do not copy them.
+    fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    }
+
+    /// Permissions are the kernel's to check (`default_permissions`).
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.ok();
+    }
+}

@@ -1,0 +1,8 @@
+//! The kernel's door: FUSE requests into [`Vfs`](crate::vfs::Vfs) calls and back. Only translation lives here,
+//! and `fuser`'s types do not leave it.
+
+mod errno;
+mod filesystem;
+mod session;
+
+pub use session::{MountedSession, SessionOptions, UnmountError, clear_dead_mount, mounted_type, unmount};

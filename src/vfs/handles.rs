@@ -1,0 +1,41 @@
+//! Open files.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::fetch::{OpenContent, Readahead};
+
+/// The number of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HandleId(pub u64);
+
+/// An open file: the content it was opened with, whatever the path names later.
+pub(super) struct Handle {
+    pub(super) content: Arc<OpenContent>,
+    pub(super) readahead: Mutex<Readahead>,
+}
+
+/// All open files.
+#[derive(Default)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    open: RwLock<HashMap<HandleId, Arc<Handle>>>,
+}
+
+impl Handles {
+    pub(super) fn insert(&self, content: Arc<OpenContent>) -> HandleId {
+        let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
+        let handle = Arc::new(Handle { content, readahead: Mutex::default() });
+        self.open.write().unwrap_or_else(|e| e.into_inner()).insert(id, handle);
+        id
+    }
+
+    pub(super) fn get(&self, id: HandleId) -> Option<Arc<Handle>> {
+        self.open.read().unwrap_or_else(|e| e.into_inner()).get(&id).cloned()
+    }
+
+    pub(super) fn remove(&self, id: HandleId) {
+        self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id);
+    }
+}

@@ -1,0 +1,12 @@
+//! What the mount does when it is asked: names to attributes, handles to bytes. It knows nothing of FUSE, so the
+//! behaviour can be tried without a kernel.
+
+mod attr;
+mod error;
+mod handles;
+mod read;
+
+pub use attr::{Attr, AttrKind};
+pub use error::VfsError;
+pub use handles::HandleId;
+pub use read::Vfs;
