@@ -143,5 +143,8 @@ fn is_dead(path: &Path) -> bool {
         // Attributes may be remembered by the kernel; the file system's statistics never are.
         let _ = tell.send(matches!(rustix::fs::statfs(&path), Err(Errno::NOTCONN | Errno::CONNABORTED)));
     });
-    asking.is_ok() && hear.recv_timeout(PROBE).unwrap_or(false)
+    let (Ok(thread), Ok(dead)) = (asking, hear.recv_timeout(PROBE)) else { return false };
+    // The daemon forks after this: no thread may be left.
+    let _ = thread.join();
+    dead
 }
