@@ -124,7 +124,7 @@ mod tests {
             b[7] ^= 1;
             b
         }] {
-            std::fs::File::options()
+            File::options()
                 .write(true)
                 .open(dir.path().join("data"))
                 .unwrap()

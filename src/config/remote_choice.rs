@@ -72,10 +72,8 @@ impl RemoteChoice {
             None
         } else if let Some(file) = &sources.token_file {
             Some(token_from_file(file)?)
-        } else if let Some(text) = sources.token.as_deref().filter(|text| !text.trim().is_empty()) {
-            Some(Token::new(text))
         } else {
-            None
+            sources.token.as_deref().filter(|text| !text.trim().is_empty()).map(Token::new)
         };
         let token = match (given, stored) {
             (Some(token), _) => Some(token),

@@ -225,7 +225,8 @@ mod tests {
                 for name in path.split('/') {
                     at = tree.lookup(at, name).unwrap();
                 }
-                proptest::prop_assert_eq!(tree.path(at).unwrap().as_str(), *path);
+                let found = tree.path(at).unwrap();
+                proptest::prop_assert_eq!(found.as_str(), *path);
             }
             for ino in 1..=tree.len() as u64 {
                 let names: Vec<_> = tree.children(Ino(ino)).unwrap_or_default().iter().map(|c| tree.name(*c)).collect();

@@ -106,10 +106,10 @@ impl Remote {
                 expected.to_header()
             ));
         }
-        if let Some(length) = text(CONTENT_LENGTH) {
-            if length.parse() != Ok(asked.len()) {
-                return wrong(&format!("Content-Length {length} instead of {}", asked.len()));
-            }
+        if let Some(length) = text(CONTENT_LENGTH)
+            && length.parse() != Ok(asked.len())
+        {
+            return wrong(&format!("Content-Length {length} instead of {}", asked.len()));
         }
         match content.etag() {
             Some(etag) if text(ETAG) != Some(etag.as_str()) => wrong("another version's ETag"),

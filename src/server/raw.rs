@@ -48,7 +48,7 @@ pub(super) async fn file(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    serve_file(&app, &method, &uri, &headers).await.map_err(Refusal::as_raw)
+    serve_file(&app, &method, &uri, &headers).await.map_err(Refusal::into_raw)
 }
 
 async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Response, Refusal> {
@@ -73,7 +73,7 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
     };
     let now = Representation { etag: &found.etag, modified: found.modified, size: found.size };
     let answer = evaluate(conditions, now);
-    Ok(respond(&database, found, answer, *method == Method::HEAD).await?)
+    respond(&database, found, answer, *method == Method::HEAD).await
 }
 
 /// `/db/owner/slug/a/b` into its name and path, each segment percent-decoded once, by itself: an encoded slash is

@@ -37,7 +37,7 @@ impl Refusal {
     }
 
     /// The same refusal as raw files speak it.
-    pub(super) fn as_raw(self) -> Self {
+    pub(super) fn into_raw(self) -> Self {
         match self {
             Self::Api(status, text) => Self::Raw(status, text),
             other => other,

@@ -201,10 +201,10 @@ impl ContentUpload {
 
     /// Gives the upload up and removes what it left.
     pub async fn abort(mut self) {
-        if let Some(mut parts) = self.parts.take() {
-            if let Err(error) = parts.abort().await {
-                tracing::warn!(%error, "an abandoned upload could not be removed");
-            }
+        if let Some(mut parts) = self.parts.take()
+            && let Err(error) = parts.abort().await
+        {
+            tracing::warn!(%error, "an abandoned upload could not be removed");
         }
     }
 }

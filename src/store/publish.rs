@@ -105,13 +105,10 @@ impl Database {
     async fn settled(&self, request: &CommitRequest) -> Result<Option<CommitResponse>, StoreError> {
         let current = self.read().revision;
         for number in (request.base.0 + 1)..=current.0 {
-            if let Some((record, _)) = self.record(Revision(number)).await? {
-                if record.commit_id == request.commit_id {
-                    return Ok(Some(CommitResponse {
-                        revision: record.revision,
-                        etag: self.manifest_etag(),
-                    }));
-                }
+            if let Some((record, _)) = self.record(Revision(number)).await?
+                && record.commit_id == request.commit_id
+            {
+                return Ok(Some(CommitResponse { revision: record.revision, etag: self.manifest_etag() }));
             }
         }
         Ok(None)

@@ -103,7 +103,7 @@ impl Root {
     pub(super) fn directory(&self, components: &[&str], create: CreateDirs) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if components.is_empty() {
-            return Ok(self.dir.try_clone()?);
+            return self.dir.try_clone();
         }
         match rustix::fs::openat2(&self.dir, components.join("/"), flags, Mode::empty(), RESOLVE) {
             Err(Errno::NOENT) if create == CreateDirs::Yes => {}

@@ -57,10 +57,9 @@ pub fn evaluate(conditions: Conditions<'_>, now: Representation<'_>) -> Answer {
         }
     } else if let (Some(since), Some(modified)) =
         (conditions.if_unmodified_since.and_then(http_date), now.modified)
+        && modified > since
     {
-        if modified > since {
-            return Answer::PreconditionFailed;
-        }
+        return Answer::PreconditionFailed;
     }
     if let Some(tags) = conditions.if_none_match {
         // The weak comparison: W/"x" matches "x".
@@ -69,10 +68,9 @@ pub fn evaluate(conditions: Conditions<'_>, now: Representation<'_>) -> Answer {
         }
     } else if let (Some(since), Some(modified)) =
         (conditions.if_modified_since.and_then(http_date), now.modified)
+        && modified <= since
     {
-        if modified <= since {
-            return Answer::NotModified;
-        }
+        return Answer::NotModified;
     }
     let Some(range) = conditions.range else { return Answer::Whole };
     if conditions.if_range.is_some_and(|condition| !same_representation(condition.trim(), now)) {
