@@ -1,4 +1,4 @@
-//! ParqueDB's HTTP API over a store. Routes deny by default: a handler first asks [`admit`](identity::admit) for
+//! ParqueDB's HTTP API over a store. Routes deny by default: a handler first asks `identity::admit` for
 //! its database, and what it may not see it cannot tell from what is not there (rule 29).
 
 mod cors;
