@@ -11,13 +11,15 @@ use super::{Brake, Event, Reporter, SyncError, Workdir, local};
 use crate::manifest::Entry;
 use crate::model::{ByteRange, DbPath, DbRef, ExitCode, Revision};
 use crate::remote::{ContentKey, Remote, RemoteError};
-use crate::tree::{self, Applied, Hasher, Root, Scan, Staged};
+use crate::tree::{self, Applied, Durability, Hasher, Root, Scan, Staged};
 use crate::wire::DatabaseDescription;
 
 /// Downloads under way at once.
 const AT_ONCE: usize = 8;
 /// How often one file is asked for again.
 const MAX_ATTEMPTS: usize = 4;
+/// Up to so many files are made durable one by one; more, all at once.
+const FEW_FILES: usize = 64;
 /// How often a pull plans again because the remote moved.
 const MAX_PLANS: usize = 5;
 
@@ -137,21 +139,28 @@ async fn pull_once(
         return Ok(PullReport { plan, bytes_received: 0, revision });
     }
 
+    let many = plan.put.len() + plan.delete.len() > FEW_FILES;
+    let durability = if many { Durability::Later } else { Durability::Now };
     let bytes = plan.put.values().map(|entry| entry.size).sum();
     reporter.report(Event::Transferring { files: plan.put.len() as u64, bytes });
     let downloads = plan.put.iter().map(|(path, entry)| {
         let root = root.clone();
-        async move { Ok((path.clone(), download(remote, options, &root, path, entry, reporter).await?)) }
+        async move {
+            Ok((path.clone(), download(remote, options, &root, path, entry, durability, reporter).await?))
+        }
     });
     let staged: Result<Vec<(DbPath, Staged)>, SyncError> =
         futures::stream::iter(downloads).buffer_unordered(AT_ONCE).try_collect().await;
     reporter.report(Event::Finished);
     let mut settled = base.clone();
     let staged = staged?;
-    // Everything is here and checked: from now on only names change.
+    if many {
+        sync_everything(&root).await?;
+    }
+    // Everything is here, checked and durable: from now on only names change.
     for path in plan.delete.clone() {
         let Some(seen) = here.stamps.get(&path) else { continue };
-        match root.remove(&path, *seen).map_err(SyncError::directory(&path))? {
+        match root.remove(&path, *seen, durability).map_err(SyncError::directory(&path))? {
             Applied::Done => {
                 settled.remove(&path);
             }
@@ -162,7 +171,7 @@ async fn pull_once(
         }
     }
     for (path, staged) in staged {
-        let placed = root.place(staged, &path, here.stamps.get(&path).copied());
+        let placed = root.place(staged, &path, here.stamps.get(&path).copied(), durability);
         match placed.map_err(SyncError::directory(&path))? {
             Applied::Done => {
                 settled
@@ -173,6 +182,9 @@ async fn pull_once(
                 plan.conflicts.insert(path);
             }
         }
+    }
+    if many {
+        sync_everything(&root).await?;
     }
     for (path, entry) in &theirs {
         if here.files.get(path).is_some_and(|mine| mine.same_content(entry)) {
@@ -190,6 +202,12 @@ async fn pull_once(
     };
     workdir.save_base(&identity, settled, revision)?;
     Ok(PullReport { plan, bytes_received: bytes, revision })
+}
+
+async fn sync_everything(root: &Arc<Root>) -> Result<(), SyncError> {
+    let (root, shown) = (root.clone(), root.path().display().to_string());
+    let synced = tokio::task::spawn_blocking(move || root.sync_everything()).await;
+    synced.map_err(std::io::Error::other).and_then(|synced| synced).map_err(SyncError::directory(shown))
 }
 
 /// Paths of the base or the remote at which the directory has something the scan does not take as a file: a
@@ -213,11 +231,12 @@ async fn download(
     root: &Arc<Root>,
     path: &DbPath,
     entry: &Entry,
+    durability: Durability,
     reporter: &dyn Reporter,
 ) -> Result<Staged, SyncError> {
     let mut wait = std::time::Duration::from_millis(300);
     for _ in 1..MAX_ATTEMPTS {
-        match download_once(remote, options, root, path, entry, reporter).await {
+        match download_once(remote, options, root, path, entry, durability, reporter).await {
             Err(SyncError::Remote(error)) if error.is_transient() => {
                 tokio::time::sleep(wait).await;
                 wait *= 2;
@@ -225,7 +244,7 @@ async fn download(
             other => return other,
         }
     }
-    download_once(remote, options, root, path, entry, reporter).await
+    download_once(remote, options, root, path, entry, durability, reporter).await
 }
 
 async fn download_once(
@@ -234,6 +253,7 @@ async fn download_once(
     root: &Arc<Root>,
     path: &DbPath,
     entry: &Entry,
+    durability: Durability,
     reporter: &dyn Reporter,
 ) -> Result<Staged, SyncError> {
     let io = |error| SyncError::directory(path)(error);
@@ -258,7 +278,7 @@ async fn download_once(
         return Err(SyncError::WrongContent { path: path.clone() });
     }
     let modified = entry.modified();
-    tokio::task::spawn_blocking(move || staged.seal(modified).map(|()| staged))
+    tokio::task::spawn_blocking(move || staged.seal(modified, durability).map(|()| staged))
         .await
         .map_err(std::io::Error::other)
         .and_then(|sealed| sealed)

@@ -19,6 +19,15 @@ const STAGED_PREFIX: &str = "new-";
 /// Files taken out of the tree for a moment: perhaps somebody's.
 const ASIDE_PREFIX: &str = "aside-";
 
+/// When a change reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the call returns: for a few files.
+    Now,
+    /// When [`Root::sync_everything`] is called: for many, where one wait is far cheaper than one for each.
+    Later,
+}
+
 /// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -47,15 +56,15 @@ impl Staged {
         }
     }
 
-    /// Makes the bytes durable and gives them their time.
-    pub fn seal(&mut self, modified: Option<jiff::Timestamp>) -> io::Result<()> {
+    /// Gives the bytes their time, and makes them durable.
+    pub fn seal(&mut self, modified: Option<jiff::Timestamp>, durability: Durability) -> io::Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         if let Some(time) = modified {
             let time =
                 Timespec { tv_sec: time.as_second(), tv_nsec: i64::from(time.subsec_nanosecond().max(0)) };
             rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
         }
-        file.sync_all()
+        if durability == Durability::Now { file.sync_all() } else { Ok(()) }
     }
 }
 
@@ -68,6 +77,11 @@ impl Drop for Staged {
 }
 
 impl Root {
+    /// Makes every change so far durable, with one wait for the whole file system.
+    pub fn sync_everything(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(self.incoming()?)?)
+    }
+
     /// The directory for contents that are not yet, or no longer, in place.
     fn incoming(&self) -> io::Result<Arc<OwnedFd>> {
         if let Some(dir) = self.incoming.get() {
@@ -103,8 +117,14 @@ impl Root {
         Ok(Staged { dir, name, file: Some(file), placed: false })
     }
 
-    /// Puts a sealed content at `path`, where `expected` stands now (or nothing).
-    pub fn place(&self, mut staged: Staged, path: &DbPath, expected: Option<Stamp>) -> io::Result<Applied> {
+    /// Puts a sealed content, durable by now, at `path`, where `expected` stands now (or nothing).
+    pub fn place(
+        &self,
+        mut staged: Staged,
+        path: &DbPath,
+        expected: Option<Stamp>,
+        durability: Durability,
+    ) -> io::Result<Applied> {
         let parent = match self.parent(path, CreateDirs::Yes) {
             Ok(parent) => parent,
             // A file, or a link, stands where a directory would have to be.
@@ -159,12 +179,14 @@ impl Root {
                 }
             }
         }
-        rustix::fs::fsync(&parent)?;
+        if durability == Durability::Now {
+            rustix::fs::fsync(&parent)?;
+        }
         Ok(Applied::Done)
     }
 
     /// Removes the file at `path` if it is still `expected`, and directories that become empty.
-    pub fn remove(&self, path: &DbPath, expected: Stamp) -> io::Result<Applied> {
+    pub fn remove(&self, path: &DbPath, expected: Stamp, durability: Durability) -> io::Result<Applied> {
         let parent = self.parent(path, CreateDirs::No)?;
         let keep = self.incoming()?;
         let aside = random_name(ASIDE_PREFIX);
@@ -180,7 +202,9 @@ impl Root {
             return Ok(Applied::Overtaken);
         }
         rustix::fs::unlinkat(&*keep, &aside, AtFlags::empty())?;
-        rustix::fs::fsync(&parent)?;
+        if durability == Durability::Now {
+            rustix::fs::fsync(&parent)?;
+        }
         let components: Vec<&str> = path.components().collect();
         for depth in (1..components.len()).rev() {
             let above = self.directory(&components[..depth - 1], CreateDirs::No)?;
@@ -210,7 +234,7 @@ mod tests {
     fn staged(root: &Root, text: &str) -> Staged {
         let mut staged = root.stage().unwrap();
         staged.write(text.as_bytes()).unwrap();
-        staged.seal(Some("2020-01-01T00:00:00.5Z".parse().unwrap())).unwrap();
+        staged.seal(Some("2020-01-01T00:00:00.5Z".parse().unwrap()), Durability::Now).unwrap();
         staged
     }
 
@@ -224,23 +248,26 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         let at = dir.path().join("d/f");
         let f = path("d/f");
-        assert_eq!(root.place(staged(&root, "one"), &f, None).unwrap(), Applied::Done);
+        assert_eq!(root.place(staged(&root, "one"), &f, None, Durability::Now).unwrap(), Applied::Done);
         assert_eq!(root.stamp(&f).unwrap().unwrap().modified().to_string(), "2020-01-01T00:00:00.5Z");
         assert_eq!(
-            root.place(staged(&root, "two"), &f, None).unwrap(),
+            root.place(staged(&root, "two"), &f, None, Durability::Now).unwrap(),
             Applied::Overtaken,
             "something is there"
         );
         let seen = root.stamp(&f).unwrap().unwrap();
         fs::write(&at, "mine").unwrap();
-        assert_eq!(root.place(staged(&root, "two"), &f, Some(seen)).unwrap(), Applied::Overtaken);
-        assert_eq!(root.remove(&f, seen).unwrap(), Applied::Overtaken);
+        assert_eq!(
+            root.place(staged(&root, "two"), &f, Some(seen), Durability::Now).unwrap(),
+            Applied::Overtaken
+        );
+        assert_eq!(root.remove(&f, seen, Durability::Later).unwrap(), Applied::Overtaken);
         assert_eq!(fs::read_to_string(&at).unwrap(), "mine");
         let seen = root.stamp(&f).unwrap().unwrap();
-        assert_eq!(root.place(staged(&root, "two"), &f, Some(seen)).unwrap(), Applied::Done);
+        assert_eq!(root.place(staged(&root, "two"), &f, Some(seen), Durability::Now).unwrap(), Applied::Done);
         assert_eq!(fs::read_to_string(&at).unwrap(), "two");
         let seen = root.stamp(&f).unwrap().unwrap();
-        assert_eq!(root.remove(&f, seen).unwrap(), Applied::Done);
+        assert_eq!(root.remove(&f, seen, Durability::Later).unwrap(), Applied::Done);
         assert!(!dir.path().join("d").exists(), "an empty directory goes with its last file");
         assert_eq!(
             fs::read_dir(dir.path().join(".parquedb/incoming")).unwrap().count(),
@@ -254,7 +281,10 @@ mod tests {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let root = Root::open(dir.path()).unwrap();
         std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
-        assert_eq!(root.place(staged(&root, "x"), &path("link/f"), None).unwrap(), Applied::Overtaken);
+        assert_eq!(
+            root.place(staged(&root, "x"), &path("link/f"), None, Durability::Now).unwrap(),
+            Applied::Overtaken
+        );
         fs::write(outside.path().join("secret"), "s").unwrap();
         std::os::unix::fs::symlink(outside.path().join("secret"), dir.path().join("s")).unwrap();
         assert!(root.open_file(&path("s")).is_err());

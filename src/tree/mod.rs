@@ -6,7 +6,7 @@ mod hashing;
 mod root;
 mod scan;
 
-pub use apply::{Applied, Staged};
+pub use apply::{Applied, Durability, Staged};
 pub use hashing::{Hasher, hash_file};
 pub use root::{Root, Stamp};
 pub use scan::{Scan, ScannedFile, SkipReason, Skipped, scan};

@@ -11,7 +11,7 @@ use super::failure::Failure;
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
 pub struct EverywhereFlags {
-    /// The remote's URL [default: https://api.parque.db]
+    /// The remote's URL [default: <https://api.parque.db>]
     #[arg(long, global = true, value_name = "URL", env = "PARQUEDB_REMOTE_URL", hide_env_values = true)]
     pub remote: Option<String>,
     /// Read the access token from this file (or set PARQUEDB_TOKEN)
