@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// How the names of files end that are about to replace others: a killed process may leave one.
+pub const STAGED_SUFFIX: &str = ".parquedb-new";
+
 /// Who may read a file that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
@@ -20,7 +23,7 @@ pub fn replace_file(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<(
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut staged_name = std::ffi::OsString::from(".");
     staged_name.push(name);
-    staged_name.push(format!(".{}.new", std::process::id()));
+    staged_name.push(format!(".{}{STAGED_SUFFIX}", std::process::id()));
     let staged = dir.join(staged_name);
     let mode = match readers {
         Readers::Everyone => 0o644,

@@ -3,5 +3,5 @@
 mod atomic;
 mod random;
 
-pub use atomic::{Readers, replace_file, sync_dir};
+pub use atomic::{Readers, STAGED_SUFFIX, replace_file, sync_dir};
 pub(crate) use random::random_hex;

@@ -10,5 +10,5 @@ mod parse;
 
 pub use document::Manifest;
 pub use entry::Entry;
-pub use names::{MANIFEST_PATH, PRIVATE_DIR, is_protected, is_reserved};
+pub use names::{MANIFEST_PATH, PRIVATE_DIR, is_protected, is_reserved, stays_put};
 pub use parse::ManifestError;

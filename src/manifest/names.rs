@@ -1,5 +1,6 @@
 //! Names that never travel.
 
+use crate::disk::STAGED_SUFFIX;
 use crate::model::DbPath;
 
 /// Where a database's manifest lies, below its root.
@@ -16,8 +17,15 @@ pub fn is_reserved(path: &DbPath) -> bool {
         || path.components().next() == Some(PRIVATE_DIR)
 }
 
+/// Whether push and pull leave a path alone, on both sides: it is the tools' own, a conflict copy, or has a
+/// protected name in it. A database that lists such a file keeps its entry as it is; a pull does not write it,
+/// for a `.git` that came with a database would be obeyed by the next `git status` (rule 11).
+pub fn stays_put(path: &DbPath) -> bool {
+    is_reserved(path) || path.components().any(is_protected) || path.name().ends_with(".conflict")
+}
+
 /// Whether a name met anywhere in a directory is left out of scans: other tools' droppings, and what is likely
-/// a secret. A database that already lists such a file keeps its entry as it is (rule 11).
+/// a secret.
 pub fn is_protected(component: &str) -> bool {
     let lower = component.to_ascii_lowercase();
     matches!(
@@ -32,6 +40,7 @@ pub fn is_protected(component: &str) -> bool {
             | "id_rsa"
             | "id_ed25519"
     ) || lower.starts_with(".env")
+        || lower.ends_with(STAGED_SUFFIX)
         || lower.ends_with(".token")
         || lower.ends_with(".pem")
         || lower.ends_with(".key")

@@ -7,8 +7,8 @@ use super::{Remote, RemoteError};
 use crate::manifest::{MANIFEST_PATH, Manifest};
 use crate::model::{DbRef, Revision};
 use crate::wire::{
-    CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, Me, REVISION_HEADER, RegisterRequest,
-    RegisterResponse, UploadUrlsRequest, UploadUrlsResponse,
+    ChangesResponse, CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, Me, REVISION_HEADER,
+    RegisterRequest, RegisterResponse, UploadUrlsRequest, UploadUrlsResponse,
 };
 
 /// The most bytes a manifest may have: several million entries.
@@ -100,6 +100,16 @@ impl Remote {
             return Err(self.wrong("it gives upload URLs for other files".into()));
         }
         Ok(answer)
+    }
+
+    /// One page of what was published after `since`.
+    pub async fn changes(&self, id: &str, since: Revision) -> Result<ChangesResponse, RemoteError> {
+        let path = format!("/api/sync/changes/{}", crate::model::encode_segment(id));
+        self.with_retries(|| async {
+            let request = self.request(Method::GET, &path).query(&[("since", since.0)]);
+            self.json(self.send(request).await?).await
+        })
+        .await
     }
 
     /// Publishes a revision. Sending the same commit again is safe (rule 3), so it is repeated after a lost

@@ -50,8 +50,8 @@ async fn list_page(
     uri: &Uri,
     shown: impl Fn(&DatabaseSettings) -> bool,
 ) -> Result<Json<DatabaseList>, Refusal> {
-    let limit = number(uri, "limit", 50, 1..=1000)?;
-    let offset = number(uri, "offset", 0, 0..=100_000)?;
+    let limit = query_number(uri, "limit", 50, 1..=1000)?;
+    let offset = query_number(uri, "offset", 0, 0..=100_000)?;
     let mut listed = app.store.all().await?;
     listed.retain(|database| shown(&database.settings()));
     let total = listed.len();
@@ -106,7 +106,7 @@ fn later(one: String, other: String) -> String {
 }
 
 /// A number from the query string; anything but a number inside `allowed` is refused.
-fn number(
+pub(super) fn query_number(
     uri: &Uri,
     name: &str,
     default: usize,

@@ -21,6 +21,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/api/sync/register", post(sync::register))
         .route("/api/sync/upload-urls", post(sync::upload_urls))
         .route("/api/sync/manifest/{id}", get(sync::manifest))
+        .route("/api/sync/changes/{id}", get(sync::changes))
         .route("/api/sync/commit/{id}", post(sync::commit))
         .layer(CompressionLayer::new());
     let files = Router::new()

@@ -8,21 +8,22 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
 use super::identity::admit;
+use super::public::query_number;
 use super::refusal::Refusal;
 use super::uploads::Grant;
 use crate::access::{Caller, Standing};
-use crate::model::{DbRef, is_slug, slugify};
+use crate::model::{DbRef, Revision, is_slug, slugify};
 use crate::store::{Change, Registration};
 use crate::wire::{
-    Answer, CommitRequest, CommitResponse, Conditions, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS, REVISION_HEADER,
-    RegisterRequest, RegisterResponse, Representation, UPLOAD_TOKEN_HEADER, UploadTarget, UploadUrlsRequest,
-    UploadUrlsResponse, content_type_of, evaluate,
+    Answer, ChangesResponse, CommitRequest, CommitResponse, Conditions, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS,
+    PublishedChange, REVISION_HEADER, RegisterRequest, RegisterResponse, Representation, UPLOAD_TOKEN_HEADER,
+    UploadTarget, UploadUrlsRequest, UploadUrlsResponse, content_type_of, evaluate,
 };
 
 /// How long an upload's permission holds.
@@ -150,6 +151,29 @@ pub(super) async fn commit(
     let answer = database.publish(Change { author: username, request }).await?;
     tracing::info!(database = %id, %base, revision = %answer.revision, "published");
     Ok(Json(answer))
+}
+
+pub(super) async fn changes(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Json<ChangesResponse>, Refusal> {
+    let caller = app.caller(&headers).await?;
+    let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
+    let since = query_number(&uri, "since", 0, 0..=usize::MAX)?;
+    let limit = query_number(&uri, "limit", 100, 1..=1000)?;
+    let revision = database.revision().0;
+    let records = database.changes(Revision(since as u64), limit).await?;
+    let has_more = records.last().is_some_and(|last| last.revision < revision);
+    let changes = records.into_iter().map(|record| PublishedChange {
+        revision: record.revision,
+        commit_id: record.commit_id,
+        time: record.time,
+        put: record.put,
+        delete: record.delete,
+    });
+    Ok(Json(ChangesResponse { revision, changes: changes.collect(), has_more }))
 }
 
 impl App {

@@ -256,6 +256,16 @@ impl Database {
         Ok(Some((record, Sha256::of(&bytes))))
     }
 
+    /// Up to `limit` revisions after `since`, oldest first.
+    pub async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<RevisionRecord>, StoreError> {
+        let current = self.revision().0;
+        let mut records = Vec::new();
+        for number in (since.0.saturating_add(1)..=current.0).take(limit) {
+            records.extend(self.record(Revision(number)).await?.map(|(record, _)| record));
+        }
+        Ok(records)
+    }
+
     /// Moves the state one revision forward, if the record continues it.
     pub(super) fn apply(&self, record: RevisionRecord, hash: Sha256) -> Result<(), StoreError> {
         let mut state = self.write();

@@ -23,10 +23,12 @@ pub struct MassDeletion {
 }
 
 impl Brake {
-    /// Halts more than a quarter of the files, if that is ten or more.
-    pub fn check(self, deletions: usize, files: usize) -> Result<(), MassDeletion> {
+    /// Halts the deletion of more than a quarter of the files, if that is ten or more; and of so many that none
+    /// are `left` afterwards: an emptied root is more often an accident than a wish.
+    pub fn check(self, deletions: usize, files: usize, left: usize) -> Result<(), MassDeletion> {
         let many = deletions >= FEW && deletions.saturating_mul(4) > files;
-        if many && self == Self::On { Err(MassDeletion { deletions, files }) } else { Ok(()) }
+        let all = deletions > 0 && left == 0;
+        if (many || all) && self == Self::On { Err(MassDeletion { deletions, files }) } else { Ok(()) }
     }
 }
 
@@ -36,11 +38,18 @@ mod tests {
 
     #[test]
     fn rule_14_a_quarter_and_at_least_ten() {
-        for (deletions, files, halts) in
-            [(9, 9, false), (10, 10, true), (10, 40, false), (11, 40, true), (0, 0, false)]
-        {
-            assert_eq!(Brake::On.check(deletions, files).is_err(), halts, "{deletions} of {files}");
-            assert!(Brake::Released.check(deletions, files).is_ok());
+        for (deletions, files, left, halts) in [
+            (9, 9, 1, false),
+            (9, 9, 0, true),
+            (1, 1, 0, true),
+            (1, 1, 1, false),
+            (10, 10, 5, true),
+            (10, 40, 30, false),
+            (11, 40, 29, true),
+            (0, 0, 0, false),
+        ] {
+            assert_eq!(Brake::On.check(deletions, files, left).is_err(), halts, "{deletions} of {files}");
+            assert!(Brake::Released.check(deletions, files, left).is_ok());
         }
     }
 }

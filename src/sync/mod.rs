@@ -6,11 +6,13 @@
 
 mod brake;
 mod error;
+mod landed;
 mod local;
 mod plan;
 mod pull;
 mod push;
 mod report;
+mod upload;
 mod workdir;
 
 pub use brake::{Brake, MassDeletion};

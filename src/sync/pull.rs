@@ -1,17 +1,19 @@
 //! Pull: what the remote has changed comes here, each file whole, and nothing that was edited here is touched.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::landed::landed_commit;
 use super::plan::{Files, PullPlan, plan_pull};
 use super::workdir::{Identity, Intent};
 use super::{Brake, Event, Reporter, SyncError, Workdir, local};
-use crate::manifest::Entry;
+use crate::manifest::{Entry, stays_put};
 use crate::model::{ByteRange, DbPath, DbRef, ExitCode, Revision};
 use crate::remote::{ContentKey, Remote, RemoteError};
-use crate::tree::{self, Applied, Durability, Hasher, Root, Scan, Staged};
+use crate::tree::{self, Applied, Durability, Hasher, Occupant, Root, Staged};
 use crate::wire::DatabaseDescription;
 
 /// Downloads under way at once.
@@ -44,6 +46,8 @@ pub struct PullReport {
     pub plan: PullPlan,
     /// Bytes received.
     pub bytes_received: u64,
+    /// Files of the database whose names stay put on either side: not written here.
+    pub not_pulled: Vec<DbPath>,
     /// The revision the directory now has, where the remote numbers them.
     pub revision: Option<Revision>,
 }
@@ -73,7 +77,12 @@ pub async fn pull(
     } else if !options.directory.exists() {
         let files = current(remote, options, &found).await?.0;
         let plan = plan_pull(&Files::new(), &Files::new(), &files);
-        return Ok(PullReport { plan, bytes_received: 0, revision: Some(found.revision) });
+        return Ok(PullReport {
+            plan,
+            bytes_received: 0,
+            revision: Some(found.revision),
+            not_pulled: Vec::new(),
+        });
     }
     let intent = if options.dry_run { Intent::Look } else { Intent::Work };
     let mut workdir = Workdir::open(&options.directory, intent)?;
@@ -111,32 +120,33 @@ async fn pull_once(
 ) -> Result<PullReport, SyncError> {
     let shown = options.directory.display();
     let root = workdir.root().clone();
-    let (theirs, revision) = current(remote, options, found).await?;
-    let base = workdir.base(&found.id, revision, &theirs)?;
+    let (mut theirs, revision) = current(remote, options, found).await?;
+    let landed = landed_commit(remote, workdir, &found.id).await?;
+    let mut base = workdir.base(&found.id, revision, landed.as_ref())?;
+    let not_pulled: Vec<DbPath> = theirs.keys().filter(|path| stays_put(path)).cloned().collect();
+    theirs.retain(|path, _| !stays_put(path));
+    base.retain(|path, _| !stays_put(path));
     let scan = tree::scan(&root).map_err(SyncError::directory(shown))?;
     // Files neither side has ever agreed on need not be read: nothing will happen to them.
     let like = |path: &DbPath| theirs.get(path).or_else(|| base.get(path)).map(|entry| entry.hash);
     let wanted = |path: &DbPath| theirs.contains_key(path) || base.contains_key(path);
-    let mut here = local::read(&root, &scan, like, wanted, reporter).await?;
-    // What a scan passes over is no deletion, and is not replaced.
-    let untouchable = passed_over(&root, &scan, &base, &theirs)?;
-    for path in &untouchable {
-        here.files.remove(path);
-    }
+    let here = local::read(&root, &scan, like, wanted, reporter).await?;
     let mut plan = plan_pull(&base, &here.files, &theirs);
-    for path in untouchable {
+    // What stands in a file's place but is none, a link or a directory, is somebody's: it is not replaced.
+    for path in obstructed(&root, &here.files, base.keys().chain(theirs.keys()))? {
         plan.put.remove(&path);
         plan.delete.remove(&path);
-        if !base.get(&path).zip(theirs.get(&path)).is_some_and(|(base, theirs)| base.same_content(theirs)) {
-            plan.conflicts.insert(path);
-        }
+        plan.changed_here.remove(&path);
+        plan.conflicts.insert(path);
     }
+    let left = here.files.len() - plan.delete.len()
+        + plan.put.keys().filter(|path| !here.files.contains_key(*path)).count();
     options
         .brake
-        .check(plan.delete.len(), here.files.len())
+        .check(plan.delete.len(), here.files.len(), left)
         .map_err(|counts| SyncError::Halted { counts, side: "here" })?;
     if options.dry_run {
-        return Ok(PullReport { plan, bytes_received: 0, revision });
+        return Ok(PullReport { plan, bytes_received: 0, revision, not_pulled });
     }
 
     let many = plan.put.len() + plan.delete.len() > FEW_FILES;
@@ -201,7 +211,7 @@ async fn pull_once(
         synced_from: &synced_from,
     };
     workdir.save_base(&identity, settled, revision)?;
-    Ok(PullReport { plan, bytes_received: bytes, revision })
+    Ok(PullReport { plan, bytes_received: bytes, revision, not_pulled })
 }
 
 async fn sync_everything(root: &Arc<Root>) -> Result<(), SyncError> {
@@ -210,18 +220,22 @@ async fn sync_everything(root: &Arc<Root>) -> Result<(), SyncError> {
     synced.map_err(std::io::Error::other).and_then(|synced| synced).map_err(SyncError::directory(shown))
 }
 
-/// Paths of the base or the remote at which the directory has something the scan does not take as a file: a
-/// protected name, a link, a directory.
-fn passed_over(root: &Root, scan: &Scan, base: &Files, theirs: &Files) -> Result<Vec<DbPath>, SyncError> {
-    let mut paths = Vec::new();
-    for path in base.keys().chain(theirs.keys()) {
-        if !scan.files.contains_key(path) && root.stamp(path).map_err(SyncError::directory(path))?.is_some() {
-            paths.push(path.clone());
+/// Those of `paths` at which the directory has something, but no file that was read.
+fn obstructed<'a>(
+    root: &Root,
+    read: &Files,
+    paths: impl Iterator<Item = &'a DbPath>,
+) -> Result<BTreeSet<DbPath>, SyncError> {
+    let mut found = BTreeSet::new();
+    for path in paths.filter(|path| !read.contains_key(*path)) {
+        match root.occupant(path).map_err(SyncError::directory(path))? {
+            Occupant::Nothing => {}
+            Occupant::File(_) | Occupant::Obstacle => {
+                found.insert(path.clone());
+            }
         }
     }
-    paths.sort();
-    paths.dedup();
-    Ok(paths)
+    Ok(found)
 }
 
 /// Receives one content into a staged file, and agrees only if its hash is the manifest's.
@@ -266,7 +280,12 @@ async fn download_once(
         hash: entry.hash,
     };
     if entry.size > 0 {
-        let mut body = remote.open_range(&key, ByteRange::new(0, entry.size)).await?;
+        // The path is pinned to a content: gone or replaced, the manifest is an old one.
+        let mut body =
+            remote.open_range(&key, ByteRange::new(0, entry.size)).await.map_err(|error| match error {
+                RemoteError::NotFound { .. } => RemoteError::Moved { revision: None },
+                other => other,
+            })?;
         while let Some(piece) = body.next().await? {
             hasher.update(&piece);
             // Writes go to the page cache; only the closing sync waits for the disk.

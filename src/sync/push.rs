@@ -1,30 +1,22 @@
 //! Push: content first, by hash; then one revision, by precondition.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
-
+use super::landed::landed_commit;
+use super::local::{self, Local};
 use super::plan::{Files, Overwrite, PushPlan, plan_push};
+use super::upload::{Sent, upload_contents};
 use super::workdir::{Identity, Intent, PendingCommit};
-use super::{Brake, Event, Reporter, SyncError, Workdir, local};
+use super::{Brake, Event, Reporter, SyncError, Workdir};
 use crate::disk::random_hex;
-use crate::manifest::{Entry, is_protected};
+use crate::manifest::stays_put;
 use crate::model::{DbPath, DbRef, ExitCode, Revision, Visibility};
-use crate::remote::{FetchedManifest, Remote, RemoteError, UploadSource};
-use crate::tree::{self, Root, Skipped};
-use crate::wire::{
-    CommitRequest, DatabaseDescription, FileToUpload, MAX_UPLOAD_URLS, PutEntry, RegisterRequest,
-    UploadTarget, UploadUrlsRequest,
-};
+use crate::remote::{Remote, RemoteError};
+use crate::tree::{self, Skipped};
+use crate::wire::{CommitRequest, DatabaseDescription, PutEntry, RegisterRequest};
 
-/// Uploads under way at once.
-const AT_ONCE: usize = 8;
 /// How often a push plans again because others published.
 const MAX_PLANS: usize = 5;
-/// How often one file is sent again.
-const MAX_ATTEMPTS: usize = 4;
 
 /// What to push, and where.
 #[derive(Debug, Clone)]
@@ -71,258 +63,201 @@ impl PushReport {
     }
 }
 
+/// What the remote has now.
+struct Published {
+    files: Files,
+    revision: Revision,
+}
+
 /// Publishes what changed in a directory since it last agreed with the remote.
 pub async fn push(
     remote: &Remote,
     options: &PushOptions,
     reporter: &dyn Reporter,
 ) -> Result<PushReport, SyncError> {
-    let intent = if options.dry_run { Intent::Look } else { Intent::Work };
     let me = remote.me().await?;
     reporter.report(Event::Authenticated { username: &me.username });
-    let reference = DbRef::new(&me.username, &options.slug).map_err(|error| RemoteError::WrongAnswer {
-        remote: remote.url().to_owned(),
-        reason: format!("it names us {:?}: {error}", me.username),
-    })?;
-    if let Some(owner) = options.owner.as_deref().filter(|owner| *owner != me.username) {
-        let text = format!("the database's file says its owner is {owner}, but you are {}", me.username);
-        return Err(RemoteError::NotAllowed { text }.into());
-    }
+    let reference = own_reference(remote, options, &me.username)?;
+    let intent = if options.dry_run { Intent::Look } else { Intent::Work };
     let mut workdir = Workdir::open(&options.directory, intent)?;
     let existing = match remote.describe(&reference).await {
         Ok(found) => Some(found),
         Err(RemoteError::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let visibility =
-        options.visibility.or(existing.as_ref().map(|found| found.visibility)).unwrap_or_default();
+    let known = existing.as_ref().map(|found| found.visibility);
+    let visibility = options.visibility.or(known).unwrap_or_default();
     reporter.report(Event::Target { visibility, reference: &reference.to_string() });
 
-    let mut published = published_files(remote, &reference, existing.as_ref()).await?;
     let scan = tree::scan(workdir.root()).map_err(SyncError::directory(options.directory.display()))?;
+    let mut published = read_published(remote, &reference, existing.as_ref()).await?;
     let like = |path: &DbPath| published.files.get(path).map(|entry| entry.hash);
     let local = local::read(workdir.root(), &scan, like, |_| true, reporter).await?;
-    // A protected name the database already has is neither deleted nor replaced (rule 11).
-    let protected = |files: &Files| -> Files {
-        let kept = files.iter().filter(|(path, _)| path.components().any(is_protected));
-        kept.map(|(path, entry)| (path.clone(), entry.clone())).collect()
-    };
 
-    let mut registered: Option<String> = None;
-    let (mut contents_sent, mut bytes_sent) = (0, 0);
+    let mut id = None;
+    let mut sent = Sent::default();
     for _ in 0..MAX_PLANS {
-        let base = match &existing {
-            // A database with nothing in it has agreed with nobody yet.
-            Some(found) if published.revision != Some(Revision::NONE) => {
-                workdir.base(&found.id, published.revision, &published.files)?
-            }
-            _ => Files::new(),
-        };
-        let mut here = local.files.clone();
-        here.extend(protected(&published.files));
-        let mut plan = plan_push(&base, &here, &published.files, options.overwrite);
-        if has_md5(&plan) {
-            return Err(RemoteError::WrongAnswer {
-                remote: remote.url().to_owned(),
-                reason: "it lists files by MD5, which cannot be published again".into(),
-            }
-            .into());
-        }
-        for skipped in &scan.skipped {
-            // What was passed over is not deleted: it is still there.
-            if let Some(path) = skipped.path.to_str().and_then(|text| DbPath::parse(text).ok()) {
-                plan.delete.remove(&path);
-            }
-        }
-        options
-            .brake
-            .check(plan.delete.len(), published.files.len())
-            .map_err(|counts| SyncError::Halted { counts, side: "on the remote" })?;
-        let report = |plan: PushPlan, contents_sent, bytes_sent, revision, skipped| PushReport {
+        let base = read_base(remote, &workdir, existing.as_ref(), published.revision).await?;
+        let here = with_untouched(&local, &scan.skipped, &published.files);
+        let plan = plan_push(&base, &here, &published.files, options.overwrite);
+        check_plan(remote, options, &plan, &published.files)?;
+        let done = |plan, sent: Sent, revision, skipped| PushReport {
             reference: reference.clone(),
             plan,
-            contents_sent,
-            bytes_sent,
+            contents_sent: sent.contents,
+            bytes_sent: sent.bytes,
             revision,
             skipped,
         };
         if options.dry_run {
-            let revision = published.revision.unwrap_or_default();
-            return Ok(report(plan, 0, 0, revision, scan.skipped));
+            return Ok(done(plan, sent, published.revision, scan.skipped));
         }
-        let id = match &registered {
-            Some(id) => id.clone(),
-            None => {
-                let request = RegisterRequest {
-                    name: options.name.clone(),
-                    visibility: options.visibility,
-                    slug: Some(options.slug.clone()),
-                    owner: me.username.clone(),
-                };
-                let id = remote.register(&request).await?.id;
-                reporter.report(Event::Registered { id: &id });
-                registered.insert(id).clone()
-            }
+        let id = match &id {
+            Some(id) => id,
+            None => id.insert(register(remote, options, &me.username, reporter).await?),
         };
-        let sent = upload_contents(remote, &id, workdir.root(), &plan.put, reporter).await?;
-        contents_sent += sent.0;
-        bytes_sent += sent.1;
-        let identity = Identity {
-            id: &id,
-            name: existing.as_ref().map_or(&options.name, |found| &found.name),
-            reference: &reference,
-            visibility,
-            synced_from: "local",
-        };
-        let mut revision = published.revision.unwrap_or_default();
+        sent += upload_contents(remote, id, workdir.root(), &plan.put, reporter).await?;
+        let mut revision = published.revision;
         if !plan.is_empty() {
-            match commit(remote, &mut workdir, &id, revision, &plan).await {
+            match commit(remote, &mut workdir, id, revision, &plan).await {
                 Ok(committed) => revision = committed,
                 Err(SyncError::Remote(RemoteError::Moved { .. })) => {
-                    published = FetchedFiles::from(remote.manifest(&reference).await?);
+                    published = fetch_published(remote, &reference).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
         }
-        let base = settled_base(base, &here, &published.files, &plan);
-        workdir.save_base(&identity, base, Some(revision))?;
-        return Ok(report(plan, contents_sent, bytes_sent, revision, scan.skipped));
+        let identity = Identity {
+            id,
+            name: existing.as_ref().map_or(&options.name, |found| &found.name),
+            reference: &reference,
+            visibility,
+            synced_from: "local",
+        };
+        workdir.save_base(&identity, settled_base(base, &here, &published.files, &plan), Some(revision))?;
+        return Ok(done(plan, sent, revision, scan.skipped));
     }
     Err(SyncError::KeptChanging)
 }
 
-struct FetchedFiles {
-    files: Files,
-    revision: Option<Revision>,
-}
-
-impl From<FetchedManifest> for FetchedFiles {
-    fn from(fetched: FetchedManifest) -> Self {
-        Self { files: fetched.manifest.files, revision: fetched.revision }
+fn own_reference(remote: &Remote, options: &PushOptions, username: &str) -> Result<DbRef, SyncError> {
+    let reference = DbRef::new(username, &options.slug).map_err(|error| RemoteError::WrongAnswer {
+        remote: remote.url().to_owned(),
+        reason: format!("it gives us an impossible name: {error}"),
+    })?;
+    match options.owner.as_deref() {
+        Some(owner) if owner != username => {
+            let text = format!("the database's file says its owner is {owner}, but you are {username}");
+            Err(RemoteError::NotAllowed { text }.into())
+        }
+        _ => Ok(reference),
     }
 }
 
-async fn published_files(
+async fn read_published(
     remote: &Remote,
     reference: &DbRef,
     existing: Option<&DatabaseDescription>,
-) -> Result<FetchedFiles, SyncError> {
+) -> Result<Published, SyncError> {
     match existing {
-        Some(found) if found.revision != Revision::NONE => Ok(remote.manifest(reference).await?.into()),
-        _ => Ok(FetchedFiles { files: Files::new(), revision: Some(Revision::NONE) }),
+        Some(found) if found.revision != Revision::NONE => fetch_published(remote, reference).await,
+        _ => Ok(Published { files: Files::new(), revision: Revision::NONE }),
     }
 }
 
-fn has_md5(plan: &PushPlan) -> bool {
-    plan.put.values().any(|entry| entry.hash.sha256().is_none())
+async fn fetch_published(remote: &Remote, reference: &DbRef) -> Result<Published, SyncError> {
+    let fetched = remote.manifest(reference).await?;
+    let revision = fetched.revision.ok_or_else(|| RemoteError::WrongAnswer {
+        remote: remote.url().to_owned(),
+        reason: "it does not number its revisions, so nothing can be published to it".into(),
+    })?;
+    Ok(Published { files: fetched.manifest.files, revision })
+}
+
+async fn read_base(
+    remote: &Remote,
+    workdir: &Workdir,
+    existing: Option<&DatabaseDescription>,
+    revision: Revision,
+) -> Result<Files, SyncError> {
+    match existing {
+        Some(found) if revision == Revision::NONE && workdir.belongs_to_another(&found.id) => {
+            Ok(Files::new())
+        }
+        Some(found) => {
+            let landed = landed_commit(remote, workdir, &found.id).await?;
+            workdir.base(&found.id, Some(revision), landed.as_ref())
+        }
+        // A database that does not exist yet has agreed with nobody.
+        None => Ok(Files::new()),
+    }
+}
+
+/// The local side, with the remote's own state wherever a push has no say: names that stay put, and what the scan
+/// passed over, which is there although it is no file. Neither is deleted nor replaced.
+fn with_untouched(local: &Local, skipped: &[Skipped], remote: &Files) -> Files {
+    let mut here = local.files.clone();
+    let passed_over = |path: &DbPath| {
+        skipped.iter().any(|skipped| std::path::Path::new(path.as_str()).starts_with(&skipped.path))
+    };
+    let untouched = remote.iter().filter(|(path, _)| stays_put(path) || passed_over(path));
+    here.extend(untouched.map(|(path, entry)| (path.clone(), entry.clone())));
+    here
+}
+
+fn check_plan(
+    remote: &Remote,
+    options: &PushOptions,
+    plan: &PushPlan,
+    there: &Files,
+) -> Result<(), SyncError> {
+    if plan.put.values().any(|entry| entry.hash.sha256().is_none()) {
+        return Err(RemoteError::WrongAnswer {
+            remote: remote.url().to_owned(),
+            reason: "it lists files by MD5, which cannot be published again".into(),
+        }
+        .into());
+    }
+    let left =
+        there.len() - plan.delete.len() + plan.put.keys().filter(|path| !there.contains_key(*path)).count();
+    options
+        .brake
+        .check(plan.delete.len(), there.len(), left)
+        .map_err(|counts| SyncError::Halted { counts, side: "on the remote" })
+}
+
+async fn register(
+    remote: &Remote,
+    options: &PushOptions,
+    owner: &str,
+    reporter: &dyn Reporter,
+) -> Result<String, SyncError> {
+    let request = RegisterRequest {
+        name: options.name.clone(),
+        visibility: options.visibility,
+        slug: Some(options.slug.clone()),
+        owner: owner.to_owned(),
+    };
+    let id = remote.register(&request).await?.id;
+    reporter.report(Event::Registered { id: &id });
+    Ok(id)
 }
 
 /// What both sides agree on after the push, path by path (rule 8).
 fn settled_base(mut base: Files, here: &Files, remote: &Files, plan: &PushPlan) -> Files {
     for (path, entry) in here {
-        let agreed =
-            plan.put.contains_key(path) || remote.get(path).is_some_and(|theirs| theirs.same_content(entry));
-        if agreed {
-            base.insert(
-                path.clone(),
-                remote.get(path).filter(|e| e.same_content(entry)).unwrap_or(entry).clone(),
-            );
-        }
+        match remote.get(path).filter(|theirs| theirs.same_content(entry)) {
+            Some(theirs) => base.insert(path.clone(), theirs.clone()),
+            None if plan.put.contains_key(path) => base.insert(path.clone(), entry.clone()),
+            None => None,
+        };
     }
     // Gone on both sides: nothing to remember.
     base.retain(|path, _| {
         !plan.delete.contains(path) && (here.contains_key(path) || remote.contains_key(path))
     });
     base
-}
-
-/// Sends the contents the remote does not have yet: how many, and how many bytes.
-async fn upload_contents(
-    remote: &Remote,
-    id: &str,
-    root: &Arc<Root>,
-    put: &Files,
-    reporter: &dyn Reporter,
-) -> Result<(u64, u64), SyncError> {
-    // Equal contents are sent once.
-    let contents: BTreeMap<_, _> = put.iter().map(|(path, entry)| (entry.hash, (path, entry))).collect();
-    let wanted: Vec<(&DbPath, &Entry)> = contents.into_values().collect();
-    let mut missing: Vec<(&DbPath, &Entry, UploadTarget)> = Vec::new();
-    for batch in wanted.chunks(MAX_UPLOAD_URLS) {
-        let targets = ask_targets(remote, id, batch).await?;
-        missing.extend(batch.iter().zip(targets).filter(|(_, t)| !t.exists).map(|((p, e), t)| (*p, *e, t)));
-    }
-    let bytes: u64 = missing.iter().map(|(_, entry, _)| entry.size).sum();
-    let files = missing.len() as u64;
-    reporter.report(Event::Transferring { files, bytes });
-    let uploads = missing.into_iter().map(|(path, entry, target)| async move {
-        upload_one(remote, id, root, path, entry, target).await?;
-        reporter.report(Event::Progress { bytes: entry.size });
-        Ok::<_, SyncError>(())
-    });
-    let done = futures::stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await;
-    reporter.report(Event::Finished);
-    done?;
-    Ok((files, bytes))
-}
-
-async fn ask_targets(
-    remote: &Remote,
-    id: &str,
-    batch: &[(&DbPath, &Entry)],
-) -> Result<Vec<UploadTarget>, SyncError> {
-    let files = batch.iter().map(|(path, entry)| FileToUpload {
-        path: (*path).clone(),
-        size: entry.size,
-        content_type: entry.content_type.as_deref().map(str::to_owned),
-        hash: entry.hash.sha256(),
-    });
-    let request = UploadUrlsRequest { database_id: id.to_owned(), files: files.collect() };
-    Ok(remote.upload_urls(&request).await?.urls)
-}
-
-/// Sends one file; after a failure in passing, with a new permission, which also says if it arrived after all.
-async fn upload_one(
-    remote: &Remote,
-    id: &str,
-    root: &Arc<Root>,
-    path: &DbPath,
-    entry: &Entry,
-    mut target: UploadTarget,
-) -> Result<(), SyncError> {
-    let source = UploadSource {
-        path: root.path().join(path.as_str()),
-        open: Arc::new({
-            let (root, path) = (root.clone(), path.clone());
-            move || root.open_file(&path)
-        }),
-        size: entry.size,
-    };
-    let mut wait = std::time::Duration::from_millis(300);
-    for attempt in 1.. {
-        match remote.upload(&target, &source).await {
-            Ok(()) => break,
-            Err(RemoteError::Refused { status: 422, .. }) => {
-                let changed = std::io::Error::other(
-                    "it changed while it was being sent: nothing was published; try again",
-                );
-                return Err(SyncError::directory(path)(changed));
-            }
-            Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-                let again = ask_targets(remote, id, &[(path, entry)]).await?;
-                match again.into_iter().next() {
-                    Some(next) if next.exists => break,
-                    Some(next) => target = next,
-                    None => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 async fn commit(
@@ -333,14 +268,19 @@ async fn commit(
     plan: &PushPlan,
 ) -> Result<Revision, SyncError> {
     let put = plan.put.iter().map(|(path, entry)| PutEntry { path: path.clone(), entry: entry.clone() });
-    let delete: Vec<DbPath> = plan.delete.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-    let request =
-        CommitRequest { commit_id: random_hex::<16>(), base, put: put.collect(), delete, message: None };
-    workdir.save_pending(PendingCommit {
-        database_id: id.to_owned(),
+    let request = CommitRequest {
+        commit_id: random_hex::<16>(),
+        base,
+        put: put.collect(),
+        delete: plan.delete.iter().cloned().collect(),
+        message: None,
+    };
+    let pending = PendingCommit {
         commit_id: request.commit_id.clone(),
+        base,
         put: request.put.clone(),
         delete: request.delete.clone(),
-    })?;
+    };
+    workdir.save_pending(id, pending)?;
     Ok(remote.commit(id, &request).await?.revision)
 }

@@ -4,6 +4,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,43 +12,40 @@ use serde::{Deserialize, Serialize};
 use super::SyncError;
 use super::plan::Files;
 use crate::disk::{Readers, replace_file};
-use crate::manifest::{MANIFEST_PATH, Manifest, PRIVATE_DIR};
+use crate::manifest::{MANIFEST_PATH, Manifest, ManifestError, PRIVATE_DIR};
 use crate::model::{DbPath, DbRef, Revision, Visibility};
 use crate::tree::Root;
 use crate::wire::PutEntry;
 
 const STATE_FORMAT: u64 = 1;
+const STATE_FILE: &str = "sync.json";
 
 /// A directory that is synced with a database.
 pub struct Workdir {
-    root: std::sync::Arc<Root>,
+    root: Arc<Root>,
     manifest: Option<Manifest>,
-    state: SyncState,
+    state: Option<SyncState>,
     _lock: Option<File>,
 }
 
 /// `.parquedb/sync.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SyncState {
     format: u64,
-    /// The highest revision seen of the database.
+    /// The database the rest is about.
+    database_id: String,
+    /// The highest revision seen of it.
     revision: Revision,
     /// A commit that was sent and whose answer has not been taken in (rule 3).
     pending: Option<PendingCommit>,
 }
 
-impl Default for SyncState {
-    fn default() -> Self {
-        Self { format: STATE_FORMAT, revision: Revision::NONE, pending: None }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PendingCommit {
-    pub(super) database_id: String,
     pub(super) commit_id: String,
+    pub(super) base: Revision,
     pub(super) put: Vec<PutEntry>,
     pub(super) delete: Vec<DbPath>,
 }
@@ -79,9 +77,7 @@ impl Workdir {
         let lock = match intent {
             Intent::Look => None,
             Intent::Work => {
-                create_private_dir(&private).map_err(SyncError::directory(private.display()))?;
-                let file =
-                    File::create(private.join("lock")).map_err(SyncError::directory(private.display()))?;
+                let file = root.open_private("lock").map_err(SyncError::directory(private.display()))?;
                 match file.try_lock() {
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => {
@@ -95,31 +91,46 @@ impl Workdir {
                 Some(file)
             }
         };
-        let manifest = Self::read_manifest(path)?;
-        let state_path = private.join("sync.json");
-        let state = match std::fs::read(&state_path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
-            Err(error) if is_absent(&error) => Ok(SyncState::default()),
-            Err(error) => Err(error),
-        };
-        let state = state.map_err(SyncError::directory(state_path.display()))?;
-        // A directory whose manifest was removed starts anew, whatever it had seen.
-        let state = if manifest.is_some() || state.pending.is_some() { state } else { SyncState::default() };
-        Ok(Self { root: std::sync::Arc::new(root), manifest, state, _lock: lock })
+        let manifest = Self::read_manifest(&root)?;
+        let state = Self::read_state(&root)?;
+        // A directory whose manifest was removed starts anew, but for a commit whose fate is open.
+        let state = state.filter(|state| manifest.is_some() || state.pending.is_some());
+        Ok(Self { root: Arc::new(root), manifest, state, _lock: lock })
     }
 
-    fn read_manifest(path: &Path) -> Result<Option<Manifest>, SyncError> {
-        let at = path.join(MANIFEST_PATH);
-        match std::fs::read(&at) {
-            Ok(bytes) => Manifest::from_json(&bytes)
+    fn read_state(root: &Root) -> Result<Option<SyncState>, SyncError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u64,
+        }
+        let shown = root.path().join(PRIVATE_DIR).join(STATE_FILE).display().to_string();
+        let Some(bytes) = read_own(root, &[PRIVATE_DIR, STATE_FILE]).map_err(SyncError::directory(&shown))?
+        else {
+            return Ok(None);
+        };
+        match serde_json::from_slice::<Format>(&bytes) {
+            Ok(Format { format: STATE_FORMAT }) => {}
+            Ok(Format { format }) => {
+                let source = ManifestError::Newer { version: format };
+                return Err(SyncError::LocalManifest { path: shown, source });
+            }
+            Err(error) => return Err(damaged(shown, &error)),
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(shown, &error))
+    }
+
+    fn read_manifest(root: &Root) -> Result<Option<Manifest>, SyncError> {
+        let shown = root.path().join(MANIFEST_PATH).display().to_string();
+        let components: Vec<&str> = MANIFEST_PATH.split('/').collect();
+        match read_own(root, &components).map_err(SyncError::directory(&shown))? {
+            Some(bytes) => Manifest::from_json(&bytes)
                 .map(Some)
-                .map_err(|source| SyncError::LocalManifest { path: at.display().to_string(), source }),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(SyncError::directory(at.display())(error)),
+                .map_err(|source| SyncError::LocalManifest { path: shown, source }),
+            None => Ok(None),
         }
     }
 
-    pub(super) fn root(&self) -> &std::sync::Arc<Root> {
+    pub(super) fn root(&self) -> &Arc<Root> {
         &self.root
     }
 
@@ -128,13 +139,27 @@ impl Workdir {
         self.manifest.as_ref()
     }
 
-    /// The base for a sync with database `id`, whose current files are `remote` at `revision`. Paths of a commit
-    /// whose answer was lost count as settled where the remote has just what was sent (rule 3).
+    /// Whether the last sync was with another database than `id`.
+    pub(super) fn belongs_to_another(&self, id: &str) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.database_id != id)
+    }
+
+    fn state_of(&self, id: &str) -> Option<&SyncState> {
+        self.state.as_ref().filter(|state| state.database_id == id)
+    }
+
+    /// A commit to database `id` whose fate is not known.
+    pub(super) fn pending(&self, id: &str) -> Option<&PendingCommit> {
+        self.state_of(id)?.pending.as_ref()
+    }
+
+    /// The base for a sync with database `id`, which is at `revision`, where the remote numbers its revisions.
+    /// What `landed` published is settled: the directory and that revision agree on it (rule 3).
     pub(super) fn base(
         &self,
         id: &str,
         revision: Option<Revision>,
-        remote: &Files,
+        landed: Option<&PendingCommit>,
     ) -> Result<Files, SyncError> {
         let mut base = match &self.manifest {
             Some(manifest) if manifest.database_id != id => {
@@ -146,26 +171,28 @@ impl Workdir {
             Some(manifest) => manifest.files.clone(),
             None => Files::new(),
         };
-        if let Some(there) = revision.filter(|there| *there < self.state.revision) {
-            return Err(SyncError::RolledBack { here: self.state.revision, there });
+        let seen = self.state_of(id).map(|state| state.revision).unwrap_or_default();
+        if let Some(there) = revision.filter(|there| *there < seen) {
+            return Err(SyncError::RolledBack { here: seen, there });
         }
-        if let Some(pending) = self.state.pending.as_ref().filter(|pending| pending.database_id == id) {
-            for put in &pending.put {
-                if remote.get(&put.path).is_some_and(|entry| entry.same_content(&put.entry)) {
-                    base.insert(put.path.clone(), put.entry.clone());
-                }
-            }
-            for path in pending.delete.iter().filter(|path| !remote.contains_key(*path)) {
-                base.remove(path);
-            }
+        for put in landed.iter().flat_map(|landed| &landed.put) {
+            base.insert(put.path.clone(), put.entry.clone());
+        }
+        for path in landed.iter().flat_map(|landed| &landed.delete) {
+            base.remove(path);
         }
         Ok(base)
     }
 
     /// Remembers a commit before it is sent.
-    pub(super) fn save_pending(&mut self, pending: PendingCommit) -> Result<(), SyncError> {
-        self.state.pending = Some(pending);
-        self.write_state()
+    pub(super) fn save_pending(&mut self, id: &str, pending: PendingCommit) -> Result<(), SyncError> {
+        let revision = self.state_of(id).map(|state| state.revision).unwrap_or_default();
+        self.write_state(SyncState {
+            format: STATE_FORMAT,
+            database_id: id.to_owned(),
+            revision,
+            pending: Some(pending),
+        })
     }
 
     /// Remembers what both sides now agree on, durably. Writes nothing where nothing has changed.
@@ -201,20 +228,41 @@ impl Workdir {
             written.map_err(SyncError::directory(path.display()))?;
             self.manifest = Some(manifest);
         }
-        let revision = revision.unwrap_or_default().max(self.state.revision);
-        if self.state.revision != revision || self.state.pending.is_some() {
-            self.state.revision = revision;
-            self.state.pending = None;
-            self.write_state()?;
-        }
-        Ok(())
+        let seen = self.state_of(identity.id).map(|state| state.revision).unwrap_or_default();
+        let settled = SyncState {
+            format: STATE_FORMAT,
+            database_id: identity.id.to_owned(),
+            revision: revision.unwrap_or_default().max(seen),
+            pending: None,
+        };
+        if self.state.as_ref() == Some(&settled) { Ok(()) } else { self.write_state(settled) }
     }
 
-    fn write_state(&self) -> Result<(), SyncError> {
-        let path = self.root.path().join(PRIVATE_DIR).join("sync.json");
-        let bytes = serde_json::to_vec_pretty(&self.state).unwrap_or_default();
-        replace_file(&path, &bytes, Readers::Everyone).map_err(SyncError::directory(path.display()))
+    fn write_state(&mut self, state: SyncState) -> Result<(), SyncError> {
+        let path = self.root.path().join(PRIVATE_DIR).join(STATE_FILE);
+        let bytes = serde_json::to_vec_pretty(&state).unwrap_or_default();
+        replace_file(&path, &bytes, Readers::Everyone).map_err(SyncError::directory(path.display()))?;
+        self.state = Some(state);
+        Ok(())
     }
+}
+
+/// Reads one of the tools' own files; a link in its place is not followed.
+fn read_own(root: &Root, components: &[&str]) -> io::Result<Option<Vec<u8>>> {
+    let path = DbPath::parse(&components.join("/")).map_err(io::Error::other)?;
+    match root.open_file(&path) {
+        Ok(mut file) => {
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut file, &mut bytes)?;
+            Ok(Some(bytes))
+        }
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn damaged(path: String, error: &serde_json::Error) -> SyncError {
+    SyncError::LocalManifest { path, source: ManifestError::Corrupt { reason: error.to_string() } }
 }
 
 fn is_absent(error: &io::Error) -> bool {

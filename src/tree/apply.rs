@@ -238,6 +238,13 @@ mod tests {
         staged
     }
 
+    fn stamp(root: &Root, path: &DbPath) -> Stamp {
+        match root.occupant(path).unwrap() {
+            crate::tree::Occupant::File(stamp) => stamp,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn path(text: &str) -> DbPath {
         DbPath::parse(text).unwrap()
     }
@@ -249,13 +256,13 @@ mod tests {
         let at = dir.path().join("d/f");
         let f = path("d/f");
         assert_eq!(root.place(staged(&root, "one"), &f, None, Durability::Now).unwrap(), Applied::Done);
-        assert_eq!(root.stamp(&f).unwrap().unwrap().modified().to_string(), "2020-01-01T00:00:00.5Z");
+        assert_eq!(stamp(&root, &f).modified().to_string(), "2020-01-01T00:00:00.5Z");
         assert_eq!(
             root.place(staged(&root, "two"), &f, None, Durability::Now).unwrap(),
             Applied::Overtaken,
             "something is there"
         );
-        let seen = root.stamp(&f).unwrap().unwrap();
+        let seen = stamp(&root, &f);
         fs::write(&at, "mine").unwrap();
         assert_eq!(
             root.place(staged(&root, "two"), &f, Some(seen), Durability::Now).unwrap(),
@@ -263,10 +270,10 @@ mod tests {
         );
         assert_eq!(root.remove(&f, seen, Durability::Later).unwrap(), Applied::Overtaken);
         assert_eq!(fs::read_to_string(&at).unwrap(), "mine");
-        let seen = root.stamp(&f).unwrap().unwrap();
+        let seen = stamp(&root, &f);
         assert_eq!(root.place(staged(&root, "two"), &f, Some(seen), Durability::Now).unwrap(), Applied::Done);
         assert_eq!(fs::read_to_string(&at).unwrap(), "two");
-        let seen = root.stamp(&f).unwrap().unwrap();
+        let seen = stamp(&root, &f);
         assert_eq!(root.remove(&f, seen, Durability::Later).unwrap(), Applied::Done);
         assert!(!dir.path().join("d").exists(), "an empty directory goes with its last file");
         assert_eq!(

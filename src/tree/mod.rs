@@ -8,5 +8,5 @@ mod scan;
 
 pub use apply::{Applied, Durability, Staged};
 pub use hashing::{Hasher, hash_file};
-pub use root::{Root, Stamp};
+pub use root::{Occupant, Root, Stamp};
 pub use scan::{Scan, ScannedFile, SkipReason, Skipped, scan};

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::manifest::PRIVATE_DIR;
 use crate::model::DbPath;
 
 /// A directory whose files are a database's.
@@ -19,6 +20,17 @@ pub struct Root {
     dir: OwnedFd,
     /// Opened when the first content is staged.
     pub(super) incoming: OnceLock<Arc<OwnedFd>>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupant {
+    /// Nothing: a file can be put there.
+    Nothing,
+    /// A regular file.
+    File(Stamp),
+    /// Something else, there or in place of one of its directories.
+    Obstacle,
 }
 
 /// What tells one state of a file from another without reading it.
@@ -93,6 +105,14 @@ impl Root {
         Ok(file)
     }
 
+    /// Opens or makes a file of the tools' own, below the directory of their own. A link in its place is refused:
+    /// the directory may come from someone else.
+    pub fn open_private(&self, name: &str) -> io::Result<File> {
+        let dir = self.directory(&[PRIVATE_DIR], CreateDirs::Yes)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(File::from(rustix::fs::openat2(&dir, name, flags, Mode::from_raw_mode(0o644), RESOLVE)?))
+    }
+
     /// Opens the directory that holds `path`, making it if `create` is given.
     pub(super) fn parent(&self, path: &DbPath, create: CreateDirs) -> io::Result<OwnedFd> {
         let components: Vec<&str> = path.components().collect();
@@ -121,18 +141,23 @@ impl Root {
         Ok(dir)
     }
 
-    /// The stamp of the regular file at `path`; nothing where there is none.
-    pub fn stamp(&self, path: &DbPath) -> io::Result<Option<Stamp>> {
+    /// What stands at `path`.
+    pub fn occupant(&self, path: &DbPath) -> io::Result<Occupant> {
         let parent = match self.parent(path, CreateDirs::No) {
             Ok(parent) => parent,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-                return Ok(None);
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Occupant::Nothing),
+            // A file or a link stands where one of its directories would be.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                return Ok(Occupant::Obstacle);
             }
             Err(error) => return Err(error),
         };
         match rustix::fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Stamp::of(&stat))),
-            Err(Errno::NOENT) => Ok(None),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Ok(Occupant::File(Stamp::of(&stat)))
+            }
+            Ok(_) => Ok(Occupant::Obstacle),
+            Err(Errno::NOENT) => Ok(Occupant::Nothing),
             Err(error) => Err(error.into()),
         }
     }

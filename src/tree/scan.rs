@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use walkdir::WalkDir;
 
 use super::Root;
-use crate::manifest::{is_protected, is_reserved};
+use crate::manifest::{is_protected, stays_put};
 use crate::model::DbPath;
 
 /// A regular file that was found. It has not been read.
@@ -97,7 +97,7 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
             skip(SkipReason::Name);
             continue;
         };
-        if is_reserved(&path) || path.name().ends_with(".conflict") {
+        if stays_put(&path) {
             continue;
         }
         let size = entry.metadata().map_err(io::Error::from)?.len();

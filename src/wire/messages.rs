@@ -199,6 +199,34 @@ pub struct CommitResponse {
     pub etag: String,
 }
 
+/// `GET /api/sync/changes/:id?since=N&limit`: what was published after revision N, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangesResponse {
+    /// The current revision.
+    pub revision: Revision,
+    /// One page of revisions.
+    pub changes: Vec<PublishedChange>,
+    /// Whether more follow: ask again since the last one's number.
+    pub has_more: bool,
+}
+
+/// One revision's change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedChange {
+    /// Its number.
+    pub revision: Revision,
+    /// The id its publisher chose (rule 3).
+    pub commit_id: String,
+    /// When, by the server's clock.
+    pub time: String,
+    /// Entries added or replaced.
+    pub put: Vec<PutEntry>,
+    /// Paths removed.
+    pub delete: Vec<DbPath>,
+}
+
 /// The body of 412: the base is not current.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MovedBody {

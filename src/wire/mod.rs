@@ -10,9 +10,9 @@ pub use conditional::{Answer, Conditions, Representation, evaluate};
 pub use content_range::ContentRange;
 pub use content_type::content_type_of;
 pub use messages::{
-    CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, ErrorBody, FileToUpload, Me, MovedBody,
-    PutEntry, RegisterRequest, RegisterResponse, RejectedBody, UploadTarget, UploadUrlsRequest,
-    UploadUrlsResponse,
+    ChangesResponse, CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, ErrorBody,
+    FileToUpload, Me, MovedBody, PublishedChange, PutEntry, RegisterRequest, RegisterResponse, RejectedBody,
+    UploadTarget, UploadUrlsRequest, UploadUrlsResponse,
 };
 
 /// The revision a response was made from (rule 1).

@@ -36,6 +36,10 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
             list_paths(style, "-", plan.delete.iter());
         }
     }
+    if !report.not_pulled.is_empty() {
+        style.line(format!("{} not written here (protected names):", files(report.not_pulled.len())));
+        list_paths(style, "!", report.not_pulled.iter());
+    }
     let remedy = "To take theirs, move yours away and pull again; to keep yours, push with --force.";
     tell_conflicts(style, &plan.conflicts, remedy);
     if !args.dry_run && plan.conflicts.is_empty() {
@@ -51,6 +55,7 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
         "deleted": texts(&plan.delete),
         "conflicts": texts(&plan.conflicts),
         "changedHere": texts(&plan.changed_here),
+        "notPulled": texts(&report.not_pulled),
         "bytesReceived": report.bytes_received,
     }));
     Ok(report.exit_code())

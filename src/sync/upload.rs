@@ -1,0 +1,125 @@
+//! Sending the contents a remote does not have yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::plan::Files;
+use super::{Event, Reporter, SyncError};
+use crate::manifest::Entry;
+use crate::model::DbPath;
+use crate::remote::{Remote, RemoteError, UploadSource};
+use crate::tree::Root;
+use crate::wire::{FileToUpload, UploadTarget, UploadUrlsRequest};
+
+/// Uploads under way at once.
+const AT_ONCE: usize = 8;
+/// Files asked about at a time: their permissions hold for an hour, so not too many before the first is sent.
+const BATCH: usize = 500;
+/// How often one file is sent again.
+const MAX_ATTEMPTS: usize = 4;
+
+/// What had to be sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) contents: u64,
+    pub(super) bytes: u64,
+}
+
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.contents += other.contents;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Makes sure the remote has the contents of `put`. Equal contents are sent once, and none that is there.
+pub(super) async fn upload_contents(
+    remote: &Remote,
+    id: &str,
+    root: &Arc<Root>,
+    put: &Files,
+    reporter: &dyn Reporter,
+) -> Result<Sent, SyncError> {
+    let contents: BTreeMap<_, _> = put.iter().map(|(path, entry)| (entry.hash, (path, entry))).collect();
+    let wanted: Vec<(&DbPath, &Entry)> = contents.into_values().collect();
+    let bytes = wanted.iter().map(|(_, entry)| entry.size).sum();
+    reporter.report(Event::Transferring { files: wanted.len() as u64, bytes });
+    let mut sent = Sent::default();
+    for batch in wanted.chunks(BATCH) {
+        let targets = ask_targets(remote, id, batch).await?;
+        let uploads = batch.iter().zip(targets).map(|((path, entry), target)| async move {
+            let exists = target.exists;
+            if !exists {
+                upload_one(remote, id, root, path, entry, target).await?;
+            }
+            reporter.report(Event::Progress { bytes: entry.size });
+            Ok::<_, SyncError>(if exists { Sent::default() } else { Sent { contents: 1, bytes: entry.size } })
+        });
+        let done: Vec<Sent> = futures::stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+        done.into_iter().for_each(|one| sent += one);
+    }
+    reporter.report(Event::Finished);
+    Ok(sent)
+}
+
+async fn ask_targets(
+    remote: &Remote,
+    id: &str,
+    batch: &[(&DbPath, &Entry)],
+) -> Result<Vec<UploadTarget>, SyncError> {
+    let files = batch.iter().map(|(path, entry)| FileToUpload {
+        path: (*path).clone(),
+        size: entry.size,
+        content_type: entry.content_type.as_deref().map(str::to_owned),
+        hash: entry.hash.sha256(),
+    });
+    let request = UploadUrlsRequest { database_id: id.to_owned(), files: files.collect() };
+    Ok(remote.upload_urls(&request).await?.urls)
+}
+
+/// Sends one file; after a failure in passing, with a new permission, which also says if it arrived after all.
+async fn upload_one(
+    remote: &Remote,
+    id: &str,
+    root: &Arc<Root>,
+    path: &DbPath,
+    entry: &Entry,
+    mut target: UploadTarget,
+) -> Result<(), SyncError> {
+    let source = UploadSource {
+        path: root.path().join(path.as_str()),
+        open: Arc::new({
+            let (root, path) = (root.clone(), path.clone());
+            move || root.open_file(&path)
+        }),
+        size: entry.size,
+    };
+    let mut wait = Duration::from_millis(300);
+    for attempt in 1.. {
+        let error = match remote.upload(&target, &source).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // A permission may have run out, or been forgotten by a server that restarted.
+        let worth_another = error.is_transient() || matches!(error, RemoteError::NotAuthenticated { .. });
+        match error {
+            RemoteError::Refused { status: 422, .. } => {
+                let changed = "it changed while it was being sent: nothing was published; try again";
+                return Err(SyncError::directory(path)(std::io::Error::other(changed)));
+            }
+            error if !worth_another || attempt >= MAX_ATTEMPTS => return Err(error.into()),
+            _ => {}
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+        match ask_targets(remote, id, &[(path, entry)]).await?.into_iter().next() {
+            Some(next) if next.exists => return Ok(()),
+            Some(next) => target = next,
+            None => break,
+        }
+    }
+    Ok(())
+}
