@@ -1,13 +1,13 @@
 //! The cache's directory: finding a content's files, and keeping the whole within its limit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 
@@ -16,6 +16,12 @@ use crate::model::{ContentHash, Sha256};
 
 /// Contents kept open although nobody reads them now: each holds two descriptors.
 const KEPT_OPEN: usize = 256;
+/// The largest content that is cached: sizes come from manifests, and a table of slots follows from them.
+const MAX_SIZE: u64 = 1 << 43;
+/// The unit in which file systems give out space.
+const FS_BLOCK: u64 = 4096;
+/// How long a cache full of open contents is left alone.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// When the limit is reached, so much is freed beyond what is needed, so that the next write does not search
 /// again.
 const FREE_AHEAD: u64 = 64 << 20;
@@ -48,14 +54,22 @@ impl Scope {
     }
 }
 
-type Key = (Scope, ContentHash);
+/// The size belongs to it: two entries may claim one hash and different sizes, and one of them lies.
+type Key = (Scope, ContentHash, u64);
 
 /// A cache directory.
 pub struct Cache {
     root: PathBuf,
     limit: u64,
     open: Mutex<Open>,
-    used: Mutex<u64>,
+    usage: Mutex<Usage>,
+}
+
+struct Usage {
+    /// Reserved since the last measurement, and what that measured.
+    bytes: u64,
+    /// Nothing could be evicted: until then it is not tried again.
+    full_until: Option<Instant>,
 }
 
 struct Open {
@@ -75,19 +89,22 @@ impl Cache {
             root: root_dir,
             limit: options.limit,
             open: Mutex::new(Open { all: HashMap::new(), recent: LruCache::new(capacity) }),
-            used: Mutex::new(used),
+            usage: Mutex::new(Usage { bytes: used, full_until: None }),
         })
     }
 
     /// The cached part of a content of `size` bytes, made empty if there is none.
     pub fn content(&self, scope: &Scope, hash: &ContentHash, size: u64) -> io::Result<Arc<CachedContent>> {
-        let key = (scope.clone(), *hash);
+        if size > MAX_SIZE {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let key = (scope.clone(), *hash, size);
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(content) = open.all.get(&key).and_then(Weak::upgrade) {
             open.recent.put(key, content.clone());
             return Ok(content);
         }
-        let path = self.path(scope, hash);
+        let path = self.path(&key);
         if let Some(dir) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
@@ -107,34 +124,50 @@ impl Cache {
     }
 
     /// Asks for room for `bytes` more. `false` means there is none and nothing that may be evicted: the bytes are
-    /// then read without being kept.
+    /// then read without being kept. It may have to look through the whole cache, so it is not called where that
+    /// would hold others up.
     pub fn reserve(&self, bytes: u64) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(|e| e.into_inner());
-        if *used + bytes > self.limit {
-            let freed =
-                self.evict((*used + bytes - self.limit).saturating_add(FREE_AHEAD.min(self.limit / 8)));
-            *used = used.saturating_sub(freed);
+        let bytes = on_disk(bytes);
+        let mut usage = self.usage.lock().unwrap_or_else(|e| e.into_inner());
+        if usage.bytes + bytes > self.limit {
+            if usage.full_until.is_some_and(|until| Instant::now() < until) {
+                return false;
+            }
+            let ahead = FREE_AHEAD.min(self.limit / 8);
+            usage.bytes = self.evict_to(self.limit.saturating_sub(bytes.saturating_add(ahead)));
+            usage.full_until = None;
         }
-        if *used + bytes > self.limit {
+        if usage.bytes + bytes > self.limit {
+            usage.full_until = Some(Instant::now() + LOOK_AGAIN);
             return false;
         }
-        *used += bytes;
+        usage.bytes += bytes;
         true
     }
 
-    /// Removes contents nobody here reads, least recently used first, until `wanted` bytes are free. Another
-    /// process that has one open goes on reading it: removing a name takes nothing from who holds the file.
-    fn evict(&self, wanted: u64) -> u64 {
-        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
-        open.recent.clear();
-        let in_use: Vec<PathBuf> = open
-            .all
-            .iter()
-            .filter(|(_, content)| content.strong_count() > 0)
-            .map(|((scope, hash), _)| self.path(scope, hash))
-            .collect();
+    /// Gives back room that was reserved and not used.
+    pub fn release(&self, bytes: u64) {
+        let mut usage = self.usage.lock().unwrap_or_else(|e| e.into_inner());
+        usage.bytes = usage.bytes.saturating_sub(on_disk(bytes));
+    }
+
+    /// Removes contents nobody here reads, least recently used first, until all take no more than `target`
+    /// bytes, and returns what they take then, measured. Another process that has one open goes on reading it:
+    /// removing a name takes nothing from who holds the file.
+    fn evict_to(&self, target: u64) -> u64 {
+        let in_use: HashSet<PathBuf> = {
+            let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+            open.recent.clear();
+            open.all
+                .iter()
+                .filter(|(_, content)| content.strong_count() > 0)
+                .map(|(key, _)| self.path(key))
+                .collect()
+        };
         let mut contents: HashMap<PathBuf, (u64, SystemTime)> = HashMap::new();
+        let mut taken = 0;
         for file in stored_files(&self.root) {
+            taken += file.bytes;
             let content = contents.entry(file.path.with_extension("")).or_insert((0, SystemTime::UNIX_EPOCH));
             content.0 += file.bytes;
             if file.path.extension().is_some_and(|extension| extension == "slots") {
@@ -143,24 +176,34 @@ impl Cache {
         }
         let mut oldest: Vec<_> = contents.into_iter().filter(|(path, _)| !in_use.contains(path)).collect();
         oldest.sort_by_key(|(_, (_, used))| *used);
-        let mut freed = 0;
         for (path, (bytes, _)) in oldest {
-            if freed >= wanted {
+            if taken <= target {
                 break;
+            }
+            // Held while removing, so that nobody opens it meanwhile and writes into files without a name.
+            let open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+            let opened = open.all.iter().any(|(key, c)| c.strong_count() > 0 && self.path(key) == path);
+            if opened {
+                continue;
             }
             // Slots first: bytes without slots are nothing, slots without bytes would be a lie.
             let removed = ["slots", "data"].map(|extension| fs::remove_file(path.with_extension(extension)));
             if removed.iter().any(Result::is_ok) {
-                freed += bytes;
+                taken = taken.saturating_sub(bytes);
             }
         }
-        freed
+        taken
     }
 
-    fn path(&self, scope: &Scope, hash: &ContentHash) -> PathBuf {
+    fn path(&self, (scope, hash, size): &Key) -> PathBuf {
         let digits = hash.to_string();
-        self.root.join(&scope.0).join(&digits[..2]).join(digits)
+        self.root.join(&scope.0).join(&digits[..2]).join(format!("{digits}-{size}"))
     }
+}
+
+/// What bytes take on disk: whole pages, with a page for the slots.
+fn on_disk(bytes: u64) -> u64 {
+    bytes.div_ceil(FS_BLOCK).saturating_add(1).saturating_mul(FS_BLOCK)
 }
 
 struct StoredFile {
@@ -205,6 +248,7 @@ mod tests {
     #[test]
     fn the_oldest_unused_content_makes_room_and_open_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
+        // Room for four contents of two blocks and what belongs to them, and a little more.
         let limit = 10 * BLOCK;
         let cache = Cache::open(dir.path(), CacheOptions { limit }).unwrap();
         let scope = Scope::new("https://a", "db_1");

@@ -42,8 +42,8 @@ pub struct Fetcher {
     options: FetchOptions,
     counters: Arc<MountCounters>,
     demands: Semaphore,
-    ahead: Semaphore,
-    open: Mutex<HashMap<ContentHash, Weak<OpenContent>>>,
+    ahead: Arc<Semaphore>,
+    open: Mutex<HashMap<(ContentHash, u64), Weak<OpenContent>>>,
     /// Where fetching happens; readers come from threads of their own.
     runtime: tokio::runtime::Handle,
 }
@@ -80,7 +80,7 @@ impl Fetcher {
             options,
             counters,
             demands: Semaphore::new(DEMANDS),
-            ahead: Semaphore::new(AHEAD),
+            ahead: Arc::new(Semaphore::new(AHEAD)),
             open: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         })
@@ -89,7 +89,7 @@ impl Fetcher {
     /// Opens a content, pinned to the version its key names.
     pub fn open(self: &Arc<Self>, key: &ContentKey) -> io::Result<Arc<OpenContent>> {
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(content) = open.get(&key.hash).and_then(Weak::upgrade) {
+        if let Some(content) = open.get(&(key.hash, key.size)).and_then(Weak::upgrade) {
             return Ok(content);
         }
         let cached = self.cache.content(&self.scope, &key.hash, key.size)?;
@@ -100,7 +100,7 @@ impl Fetcher {
             flights: Arc::default(),
         });
         open.retain(|_, content| content.strong_count() > 0);
-        open.insert(key.hash, Arc::downgrade(&content));
+        open.insert((key.hash, key.size), Arc::downgrade(&content));
         Ok(content)
     }
 }
@@ -173,8 +173,11 @@ impl OpenContent {
     pub fn read_ahead(self: &Arc<Self>, readahead: &mut Readahead, offset: u64, length: u64) {
         let range = self.clamp(offset, length);
         let Some(ahead) = readahead.after(range, self.key.size) else { return };
+        // Without a turn at once it is left: a reader would wait for a flight that has not begun.
+        let Ok(turn) = self.fetcher.ahead.clone().try_acquire_owned() else { return };
         let content = self.clone();
         self.fetcher.runtime.spawn(async move {
+            let _turn = turn;
             if let Err(error) = content.bring(ahead, Need::Ahead).await {
                 tracing::debug!(path = %content.key.path, %error, "nothing was read ahead");
             }
@@ -206,25 +209,40 @@ impl OpenContent {
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
     async fn fly(&self, landing: &Landing, need: Need) -> Result<(), FetchError> {
         let fetcher = &self.fetcher;
-        let turns = if need == Need::Demand { &fetcher.demands } else { &fetcher.ahead };
-        let _turn =
-            turns.acquire().await.map_err(|_| FetchError::Unreachable("the mount is stopping".into()))?;
+        let stopping = |_| FetchError::Unreachable("the mount is stopping".into());
+        // A flight ahead of its readers has its turn already.
+        let _turn = match need {
+            Need::Demand => Some(fetcher.demands.acquire().await.map_err(stopping)?),
+            Need::Ahead => None,
+        };
         let flight = &landing.flight;
-        if !fetcher.cache.reserve(flight.blocks.bytes(self.key.size).len()) {
+        let room = flight.blocks.bytes(self.key.size).len();
+        let cache = fetcher.cache.clone();
+        let reserved = tokio::task::spawn_blocking(move || cache.reserve(room)).await.unwrap_or(false);
+        if !reserved {
             // No room: the readers go around the cache.
             return Ok(());
         }
         let mut next = flight.blocks.start;
+        let result = self.fly_from(&mut next, landing).await;
+        let unused = BlockRange { start: next, end: flight.blocks.end }.bytes(self.key.size).len();
+        if unused > 0 {
+            fetcher.cache.release(unused);
+        }
+        result
+    }
+
+    async fn fly_from(&self, next: &mut u64, landing: &Landing) -> Result<(), FetchError> {
+        let (fetcher, flight) = (&self.fetcher, &landing.flight);
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         loop {
-            let before = next;
-            let error =
-                match self.fetch_blocks(&mut next, flight.blocks.end, |block| flight.stored(block)).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => error,
-                };
-            if next > before {
+            let before = *next;
+            let error = match self.fetch_blocks(next, flight.blocks.end, |block| flight.stored(block)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if *next > before {
                 (since, wait) = (Instant::now(), Duration::from_millis(50));
             }
             match &error {

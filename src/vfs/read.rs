@@ -82,7 +82,10 @@ impl Vfs {
             return Err(VfsError::NotPinned);
         }
         let key = ContentKey { database: self.database.clone(), path, size: *size, hash: *hash };
-        let content = self.fetcher.open(&key).map_err(|error| FetchError::Cache(error.to_string()))?;
+        let content = self.fetcher.open(&key).map_err(|error| match error.kind() {
+            std::io::ErrorKind::FileTooLarge => VfsError::TooLarge,
+            _ => FetchError::Cache(error.to_string()).into(),
+        })?;
         Ok(self.handles.insert(content))
     }
 

@@ -38,7 +38,8 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     let context = args.everywhere.context(None)?;
     let remote = context.remote(&RemoteOptions {
         connect_timeout: Duration::from_secs(5).min(args.read_timeout),
-        idle_timeout: args.read_timeout,
+        // Half a read's patience, so that one dead connection leaves time for another.
+        idle_timeout: args.read_timeout / 2,
         retries: 2,
     })?;
     if args.foreground {
