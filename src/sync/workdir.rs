@@ -3,6 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -80,8 +81,7 @@ impl Workdir {
             Intent::Look => None,
             Intent::Work => {
                 create_private_dir(&private).map_err(SyncError::directory(private.display()))?;
-                let file =
-                    File::create(private.join("lock")).map_err(SyncError::directory(private.display()))?;
+                let file = open_lock(&private.join("lock")).map_err(SyncError::directory(private.display()))?;
                 match file.try_lock() {
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => {
@@ -191,6 +191,8 @@ impl Workdir {
             metadata,
             unknown,
         };
+        // Another database numbers its revisions for itself.
+        let moved_on = self.manifest.as_ref().is_some_and(|before| before.database_id != identity.id);
         if self.manifest.as_ref() != Some(&manifest) {
             manifest.last_synced_at = Timestamp::now().to_string();
             let path = self.root.path().join(MANIFEST_PATH);
@@ -201,7 +203,8 @@ impl Workdir {
             written.map_err(SyncError::directory(path.display()))?;
             self.manifest = Some(manifest);
         }
-        let revision = revision.unwrap_or_default().max(self.state.revision);
+        let seen = if moved_on { Revision::NONE } else { self.state.revision };
+        let revision = revision.unwrap_or_default().max(seen);
         if self.state.revision != revision || self.state.pending.is_some() {
             self.state.revision = revision;
             self.state.pending = None;
@@ -219,6 +222,11 @@ impl Workdir {
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Opens the lock, which must not be a link to elsewhere either.
+fn open_lock(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Makes one of our directories, which must not be a link to elsewhere.
