@@ -193,11 +193,12 @@ async fn pull_once(
 }
 
 /// Paths of the base or the remote at which the directory has something the scan does not take as a file: a
-/// protected name, a link, a directory.
+/// protected name, a link, anything behind a link. A directory is no obstacle if it is empty by the time a file is
+/// put there; if it is not, the file is left out then.
 fn passed_over(root: &Root, scan: &Scan, base: &Files, theirs: &Files) -> Result<Vec<DbPath>, SyncError> {
     let mut paths = Vec::new();
     for path in base.keys().chain(theirs.keys()) {
-        if !scan.files.contains_key(path) && root.stamp(path).map_err(SyncError::directory(path))?.is_some() {
+        if !scan.files.contains_key(path) && root.is_obstructed(path).map_err(SyncError::directory(path))? {
             paths.push(path.clone());
         }
     }

@@ -121,6 +121,23 @@ impl Root {
         Ok(dir)
     }
 
+    /// Whether something other than a directory stands at `path`, or a link on the way to it.
+    pub fn is_obstructed(&self, path: &DbPath) -> io::Result<bool> {
+        let parent = match self.parent(path, CreateDirs::No) {
+            Ok(parent) => parent,
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(!rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The stamp of the regular file at `path`; nothing where there is none.
     pub fn stamp(&self, path: &DbPath) -> io::Result<Option<Stamp>> {
         let parent = match self.parent(path, CreateDirs::No) {
