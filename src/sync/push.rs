@@ -129,9 +129,10 @@ pub async fn push(
             .into());
         }
         for skipped in &scan.skipped {
-            // What was passed over is not deleted: it is still there.
-            if let Some(path) = skipped.path.to_str().and_then(|text| DbPath::parse(text).ok()) {
-                plan.delete.remove(&path);
+            // What was passed over is not deleted: it is still there, and so is what lies behind a link.
+            if let Some(skipped) = skipped.path.to_str() {
+                let behind = |path: &DbPath| path.ancestors().any(|ancestor| ancestor == skipped);
+                plan.delete.retain(|path| path.as_str() != skipped && !behind(path));
             }
         }
         options
