@@ -81,7 +81,8 @@ impl Workdir {
             Intent::Look => None,
             Intent::Work => {
                 create_private_dir(&private).map_err(SyncError::directory(private.display()))?;
-                let file = open_lock(&private.join("lock")).map_err(SyncError::directory(private.display()))?;
+                let file =
+                    open_lock(&private.join("lock")).map_err(SyncError::directory(private.display()))?;
                 match file.try_lock() {
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => {
