@@ -69,7 +69,8 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
         if_modified_since: header(IF_MODIFIED_SINCE),
         if_unmodified_since: header(IF_UNMODIFIED_SINCE),
         if_range: header(IF_RANGE),
-        range: header(RANGE),
+        // RFC 9110, 14.2: ranges are GET's alone, and are ignored with any other method.
+        range: header(RANGE).filter(|_| *method == Method::GET),
     };
     let now = Representation { etag: &found.etag, modified: found.modified, size: found.size };
     let answer = evaluate(conditions, now);

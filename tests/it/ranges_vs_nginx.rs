@@ -125,7 +125,7 @@ fn the_same_requests_get_the_same_answers() {
                 let ours = seen(ask(method, &ours, case, &our_etag).send(&server.address), &our_etag);
                 let nginx = |case| seen(nginx.send(&ask(method, &theirs, case, &their_etag)), &their_etag);
                 let mut rules = [false; DIFFERENCES.len()];
-                let asked = as_nginx_has_it(case, &mut rules);
+                let asked = as_nginx_has_it(method, case, &mut rules);
                 let theirs = nginx(&asked);
                 if ours != theirs {
                     wrong.push(format!(

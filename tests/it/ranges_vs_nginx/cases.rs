@@ -9,7 +9,7 @@ pub struct Case {
 /// A rule of RFC 9110 by which nginx does not go: we answer as if the request had been another one.
 pub struct Difference {
     pub rule: &'static str,
-    as_if: fn(&Case) -> Option<Case>,
+    as_if: fn(&str, &Case) -> Option<Case>,
 }
 
 /// The files' own date, and others, in every form a date may have.
@@ -151,24 +151,28 @@ pub fn all() -> Vec<Case> {
 }
 
 /// The whole list of what is deliberately not as nginx has it.
-pub const DIFFERENCES: [Difference; 4] = [
+pub const DIFFERENCES: [Difference; 5] = [
+    Difference {
+        rule: "14.2: a range is ignored with any method but GET; nginx answers HEAD with 206",
+        as_if: |method, case| (method == "HEAD").then(|| case.without("Range")).flatten(),
+    },
     Difference {
         rule: "14.1.2: a last position past the end is the end, however large; nginx refuses what it cannot count",
-        as_if: |case| {
+        as_if: |_, case| {
             case.with("Range", |range| (range == "bytes=0-18446744073709551615").then_some("bytes=0-"))
         },
     },
     Difference {
         rule: "13.1.3: If-Modified-Since is ignored beside If-None-Match; nginx wants both",
-        as_if: |case| case.value("If-None-Match").and_then(|_| case.without("If-Modified-Since")),
+        as_if: |_, case| case.value("If-None-Match").and_then(|_| case.without("If-Modified-Since")),
     },
     Difference {
         rule: "13.1.4: If-Unmodified-Since is ignored beside If-Match; nginx wants both",
-        as_if: |case| case.value("If-Match").and_then(|_| case.without("If-Unmodified-Since")),
+        as_if: |_, case| case.value("If-Match").and_then(|_| case.without("If-Unmodified-Since")),
     },
     Difference {
         rule: "13.1.4: If-Unmodified-Since is ignored if it is no date; nginx answers 412",
-        as_if: |case| {
+        as_if: |_, case| {
             let no_date = case.value("If-Unmodified-Since").is_some_and(|value| NO_DATE.contains(&value));
             no_date.then(|| case.without("If-Unmodified-Since")).flatten()
         },
@@ -197,10 +201,10 @@ impl Case {
 }
 
 /// The request nginx has to be asked instead to answer as we do, by every rule that applies; `met` notes them.
-pub fn as_nginx_has_it(case: &Case, met: &mut [bool; DIFFERENCES.len()]) -> Case {
+pub fn as_nginx_has_it(method: &str, case: &Case, met: &mut [bool; DIFFERENCES.len()]) -> Case {
     let mut case = case.clone();
     for (difference, met) in DIFFERENCES.iter().zip(met) {
-        if let Some(other) = (difference.as_if)(&case) {
+        if let Some(other) = (difference.as_if)(method, &case) {
             (case, *met) = (other, true);
         }
     }
