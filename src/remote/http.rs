@@ -166,7 +166,7 @@ impl Remote {
         let status = response.status();
         let body = self.body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
         let remote = self.url().to_owned();
-        let text = error_text(&body);
+        let text = error_text(&self.without_token(&body));
         match status {
             StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { text },
             StatusCode::FORBIDDEN => RemoteError::NotAllowed { text },
@@ -182,6 +182,18 @@ impl Remote {
             }
             StatusCode::REQUEST_TIMEOUT => RemoteError::Trouble { remote, status: status.as_u16(), text },
             status => RemoteError::Refused { remote, status: status.as_u16(), text },
+        }
+    }
+}
+
+impl Remote {
+    /// A server that repeats what it was sent must not make us print our token.
+    fn without_token(&self, body: &[u8]) -> Vec<u8> {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let value = self.authorization.as_ref().and_then(|value| value.to_str().ok());
+        match value.and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(token) => text.replace(token, "…").into_bytes(),
+            None => text.into_bytes(),
         }
     }
 }

@@ -69,7 +69,8 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
         if_modified_since: header(IF_MODIFIED_SINCE),
         if_unmodified_since: header(IF_UNMODIFIED_SINCE),
         if_range: header(IF_RANGE),
-        range: header(RANGE),
+        // RFC 9110, 14.2: ranges are GET's alone, and are ignored with any other method.
+        range: header(RANGE).filter(|_| *method == Method::GET),
     };
     let now = Representation { etag: &found.etag, modified: found.modified, size: found.size };
     let answer = evaluate(conditions, now);
@@ -126,7 +127,7 @@ async fn respond(database: &Database, found: Found, answer: Answer, head: bool) 
     let described =
         |base: Builder| base.header(ACCEPT_RANGES, "bytes").header(CONTENT_TYPE, &found.content_type);
     let built = match answer {
-        Answer::NotModified => base.status(StatusCode::NOT_MODIFIED).body(Body::empty()),
+        Answer::NotModified => base.status(StatusCode::NOT_MODIFIED).body(unsized_body()),
         Answer::PreconditionFailed => {
             return Err(Refusal::Raw(StatusCode::PRECONDITION_FAILED, "The file is another version".into()));
         }
@@ -172,6 +173,12 @@ async fn respond(database: &Database, found: Found, answer: Answer, head: bool) 
     };
     // Every header above is made of digits, dates and checked names.
     Ok(built.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+}
+
+/// Nothing, of no known length: a 304 must not say `Content-Length: 0` of a file that is not empty, which is what
+/// becomes of an empty body where HEAD is asked (RFC 9110, 8.6).
+pub(super) fn unsized_body() -> Body {
+    Body::from_stream(futures::stream::empty::<Result<Bytes, StoreError>>())
 }
 
 async fn body(database: &Database, source: &Source, range: ByteRange) -> Result<Body, StoreError> {

@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::App;
 use super::identity::admit;
 use super::public::query_number;
+use super::raw::unsized_body;
 use super::refusal::Refusal;
 use super::uploads::Grant;
 use crate::access::{Caller, Standing};
@@ -126,7 +127,7 @@ pub(super) async fn manifest(
     let size = published.json.len() as u64;
     let answer = evaluate(conditions, Representation { etag: &published.etag, modified: None, size });
     let (status, body) = match answer {
-        Answer::NotModified => (StatusCode::NOT_MODIFIED, Body::empty()),
+        Answer::NotModified => (StatusCode::NOT_MODIFIED, unsized_body()),
         _ => (StatusCode::OK, Body::from(published.json)),
     };
     let headers = [

@@ -392,9 +392,15 @@ impl Database {
 }
 
 impl State {
-    /// The tag changes with the revision and with the settings that show in the document.
+    /// The current manifest's tag.
     pub(super) fn manifest_etag(&self) -> String {
-        let record = self.record_hash.map(|hash| hash.to_string()).unwrap_or_default();
+        self.manifest_etag_at(self.record_hash)
+    }
+
+    /// The manifest's tag at the revision with that record: it changes with the revision and with the settings
+    /// that show in the document.
+    pub(super) fn manifest_etag_at(&self, record_hash: Option<Sha256>) -> String {
+        let record = record_hash.map(|hash| hash.to_string()).unwrap_or_default();
         format!("\"{}\"", Sha256::of(format!("{record}:{}", self.settings_number).as_bytes()))
     }
 

@@ -104,11 +104,12 @@ impl Database {
     /// The answer this commit already got, if it is among the revisions since its base.
     async fn settled(&self, request: &CommitRequest) -> Result<Option<CommitResponse>, StoreError> {
         let current = self.read().revision;
-        for number in (request.base.0 + 1)..=current.0 {
-            if let Some((record, _)) = self.record(Revision(number)).await?
+        for number in request.base.0.saturating_add(1)..=current.0 {
+            if let Some((record, hash)) = self.record(Revision(number)).await?
                 && record.commit_id == request.commit_id
             {
-                return Ok(Some(CommitResponse { revision: record.revision, etag: self.manifest_etag() }));
+                let etag = self.read().manifest_etag_at(Some(hash));
+                return Ok(Some(CommitResponse { revision: record.revision, etag }));
             }
         }
         Ok(None)

@@ -125,7 +125,8 @@ pub enum Overwrite {
     Remote,
 }
 
-/// Plans a pull.
+/// Plans a pull. What was edited there and deleted here arrives (rule 9): nothing of ours is lost by it, and it is
+/// how a conflict is decided for the remote's version.
 pub fn plan_pull(base: &Files, local: &Files, remote: &Files) -> PullPlan {
     let mut plan = PullPlan::default();
     for (path, state) in states(base, local, remote) {
@@ -134,10 +135,10 @@ pub fn plan_pull(base: &Files, local: &Files, remote: &Files) -> PullPlan {
             PathState::LocalChanged => {
                 plan.changed_here.insert(path.clone());
             }
-            PathState::Conflict => {
+            PathState::Conflict if local.contains_key(path) => {
                 plan.conflicts.insert(path.clone());
             }
-            PathState::RemoteChanged => match remote.get(path) {
+            PathState::RemoteChanged | PathState::Conflict => match remote.get(path) {
                 Some(entry) => {
                     plan.put.insert(path.clone(), entry.clone());
                 }
@@ -215,14 +216,16 @@ mod tests {
 
     #[test]
     fn a_pull_takes_what_changed_there_and_touches_nothing_else() {
-        let base =
+        let mut base =
             files(&[("same", 1), ("mine", 1), ("gone", 1), ("theirs", 1), ("both", 1), ("deleted-here", 1)]);
         let local =
             files(&[("same", 1), ("mine", 2), ("gone", 1), ("theirs", 1), ("both", 2), ("untracked", 1)]);
-        let remote =
+        let mut remote =
             files(&[("same", 1), ("mine", 1), ("theirs", 2), ("both", 3), ("added", 1), ("deleted-here", 1)]);
+        base.extend(files(&[("deleted-here-edited-there", 1)]));
+        remote.extend(files(&[("deleted-here-edited-there", 2)]));
         let plan = plan_pull(&base, &local, &remote);
-        assert_eq!(names(plan.put.keys()), ["added", "theirs"]);
+        assert_eq!(names(plan.put.keys()), ["added", "deleted-here-edited-there", "theirs"]);
         assert_eq!(names(&plan.delete), ["gone"]);
         assert_eq!(names(&plan.conflicts), ["both"]);
         assert_eq!(names(&plan.changed_here), ["deleted-here", "mine", "untracked"]);

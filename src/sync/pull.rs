@@ -132,7 +132,7 @@ async fn pull_once(
     let wanted = |path: &DbPath| theirs.contains_key(path) || base.contains_key(path);
     let here = local::read(&root, &scan, like, wanted, reporter).await?;
     let mut plan = plan_pull(&base, &here.files, &theirs);
-    // What stands in a file's place but is none, a link or a directory, is somebody's: it is not replaced.
+    // What stands in a file's place but is none, a link or a device, is somebody's: it is not replaced.
     for path in obstructed(&root, &here.files, base.keys().chain(theirs.keys()))? {
         plan.put.remove(&path);
         plan.delete.remove(&path);
@@ -229,7 +229,7 @@ fn obstructed<'a>(
     let mut found = BTreeSet::new();
     for path in paths.filter(|path| !read.contains_key(*path)) {
         match root.occupant(path).map_err(SyncError::directory(path))? {
-            Occupant::Nothing => {}
+            Occupant::Nothing | Occupant::Directory => {}
             Occupant::File(_) | Occupant::Obstacle => {
                 found.insert(path.clone());
             }

@@ -29,7 +29,9 @@ pub enum Occupant {
     Nothing,
     /// A regular file.
     File(Stamp),
-    /// Something else, there or in place of one of its directories.
+    /// A directory: no obstacle if it is empty by the time a file is put there.
+    Directory,
+    /// Something else, there or in place of one of its directories: it is somebody's, and stays.
     Obstacle,
 }
 
@@ -146,17 +148,17 @@ impl Root {
         let parent = match self.parent(path, CreateDirs::No) {
             Ok(parent) => parent,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Occupant::Nothing),
-            // A file or a link stands where one of its directories would be.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                return Ok(Occupant::Obstacle);
-            }
+            // A file stands where one of its directories would be; it may be about to go.
+            Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => return Ok(Occupant::Nothing),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(Occupant::Obstacle),
             Err(error) => return Err(error),
         };
         match rustix::fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                Ok(Occupant::File(Stamp::of(&stat)))
-            }
-            Ok(_) => Ok(Occupant::Obstacle),
+            Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Occupant::File(Stamp::of(&stat)),
+                FileType::Directory => Occupant::Directory,
+                _ => Occupant::Obstacle,
+            }),
             Err(Errno::NOENT) => Ok(Occupant::Nothing),
             Err(error) => Err(error.into()),
         }

@@ -118,10 +118,8 @@ fn http_date(text: &str) -> Option<i64> {
 /// cannot multiply the work.
 fn ranges(header: &str, size: u64) -> Answer {
     let header = header.trim();
-    let Some(set) = header.get(..6).filter(|unit| unit.eq_ignore_ascii_case("bytes=")).map(|_| &header[6..])
-    else {
-        return Answer::Whole;
-    };
+    let set = header.get(..6).filter(|unit| unit.eq_ignore_ascii_case("bytes=")).map(|_| &header[6..]);
+    let Some(set) = set.filter(|set| !set.is_empty()) else { return Answer::Whole };
     let mut wanted = Vec::new();
     for item in set.split(',') {
         let item = item.trim_matches([' ', '\t']);

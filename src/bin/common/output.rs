@@ -31,7 +31,7 @@ impl Style {
     pub fn line(self, line: impl AsRef<str>) {
         if self == Self::Text {
             // A reader that has gone away is no reason to stop working.
-            let _ = writeln!(std::io::stdout().lock(), "{}", line.as_ref());
+            let _ = writeln!(std::io::stdout().lock(), "{}", without_controls(line.as_ref(), "\n"));
         }
     }
 
@@ -44,7 +44,17 @@ impl Style {
 
     /// Tells a failure: always a line on standard error, and for machines an object on standard output.
     pub fn failure(self, program: &str, failure: &Failure) {
-        let _ = writeln!(std::io::stderr().lock(), "{program}: {}", failure.message);
+        let _ = writeln!(std::io::stderr().lock(), "{program}: {}", without_controls(&failure.message, ""));
         self.json(&json!({"error": failure.message, "exitCode": failure.code as u8}));
     }
+}
+
+/// The text with its control characters escaped, but for those in `kept`: names come from others, and a terminal
+/// obeys what it is sent.
+pub fn without_controls(text: &str, kept: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !kept.contains(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
 }

@@ -9,7 +9,7 @@ use super::{files, list_paths, tell_conflicts, texts};
 use crate::args::PushArgs;
 use crate::common::failure::Failure;
 use crate::common::flags::EverywhereFlags;
-use crate::common::output::Style;
+use crate::common::output::{Style, without_controls};
 use crate::progress::Narrator;
 
 pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
@@ -46,7 +46,8 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
 
     let plan = &report.plan;
     for skipped in &report.skipped {
-        style.line(format!("  not published: {} ({})", skipped.path.display(), skipped.reason.as_str()));
+        let path = without_controls(&skipped.path.display().to_string(), "");
+        style.line(format!("  not published: {path} ({})", skipped.reason.as_str()));
     }
     if args.dry_run {
         style.line("Dry run: nothing was changed.");

@@ -1,0 +1,9 @@
+//! F16: `parquedb push` and `parquedb pull` between directories and a real server.
+
+mod brake;
+mod conflicts;
+mod contents;
+mod output;
+mod protected;
+mod settings;
+mod travel;

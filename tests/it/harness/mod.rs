@@ -1,0 +1,30 @@
+//! What the tests stand on: the real programs as processes, files, and HTTP as raw bytes. Nothing here is mocked;
+//! the [`Responder`] exists to send what a real server never would.
+//!
+//! A process has a type of its own in a file of its own, is started by a constructor that returns once it
+//! answers, and is gone when its value is dropped: [`Server`] for `parquedb serve`, [`Cli`] for every other
+//! command. `Mount`, for `parquedb-mount`, belongs beside them in `mount.rs`.
+
+mod api;
+mod cli;
+mod files;
+mod http;
+mod process;
+mod responder;
+mod server;
+
+pub use api::{describe_entry, put_entry};
+pub use cli::Cli;
+pub use files::{
+    Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
+    write_files,
+};
+pub use http::{Request, Response, exchange, get, head, request};
+pub use process::{finish, run_to_end};
+pub use responder::{Reply, Responder, answer, json_answer};
+pub use server::{Server, allow_account};
+
+use std::time::Duration;
+
+/// No program a test starts may run longer. Far above what any needs, even on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(120);

@@ -1,0 +1,58 @@
+//! Running a program to its end, within the deadline.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
+
+/// What a program left behind. A program ended by a signal has the signal's number, negative.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Starts `command` with `input` on its standard input and waits for its end.
+pub fn run_to_end(command: &mut Command, input: &[u8]) -> Finished {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} did not start: {error}"));
+    let stdout = drain(child.stdout.take());
+    let stderr = drain(child.stderr.take());
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read its input may have closed it.
+        let _ = stdin.write_all(input);
+    }
+    let code = finish(&mut child);
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let Some(code) = code else { panic!("{command:?} hangs:\n{stdout}\n{stderr}") };
+    Finished { code, stdout, stderr }
+}
+
+/// Waits for a process to end; one that does not is killed, and there is no code.
+pub fn finish(child: &mut Child) -> Option<i32> {
+    use std::os::unix::process::ExitStatusExt;
+    let until = Instant::now() + DEADLINE;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)));
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}
+
+/// Reads a pipe beside the program, so that a full pipe never stops it.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

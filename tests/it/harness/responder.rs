@@ -1,0 +1,149 @@
+//! A listener that answers whatever a test tells it to: broken, hostile or forwarded answers no real server gives.
+//! One request a connection. It remembers everything it was asked.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::http::Request;
+use super::{DEADLINE, Response};
+
+/// What a responder does with a request.
+pub enum Reply {
+    /// Writes these bytes and closes.
+    Bytes(Vec<u8>),
+    /// Closes without a word.
+    HangUp,
+}
+
+/// The listener; it stops when dropped.
+pub struct Responder {
+    pub address: String,
+    seen: Arc<Mutex<Vec<Request>>>,
+    stopped: Arc<AtomicBool>,
+    accepting: Option<thread::JoinHandle<()>>,
+}
+
+impl Responder {
+    /// Listens, and answers each request by `respond`.
+    pub fn start(respond: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (seen, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let respond = Arc::new(respond);
+        let accepting = thread::spawn({
+            let (seen, stopped) = (seen.clone(), stopped.clone());
+            move || {
+                for stream in listener.incoming() {
+                    if stopped.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let (seen, respond) = (seen.clone(), respond.clone());
+                    thread::spawn(move || stream.ok().and_then(|s| serve(s, &seen, &*respond).ok()));
+                }
+            }
+        });
+        Self { address, seen, stopped, accepting: Some(accepting) }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Method and target of every request so far.
+    pub fn asked(&self) -> Vec<String> {
+        self.seen().iter().map(|request| format!("{} {}", request.method, request.target)).collect()
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread.
+        let _ = TcpStream::connect(&self.address);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+fn serve(
+    stream: TcpStream,
+    seen: &Mutex<Vec<Request>>,
+    respond: &dyn Fn(&Request) -> Reply,
+) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let mut reader = BufReader::new(&stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let mut words = lines.first().map(String::as_str).unwrap_or_default().split(' ');
+    let mut request = super::request(words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    for line in &lines[1..] {
+        if let Some((name, value)) = line.split_once(':') {
+            request = request.with(name, value.trim());
+        }
+    }
+    let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    request.body = vec![0; length];
+    reader.read_exact(&mut request.body)?;
+    seen.lock().unwrap().push(request.clone());
+    match respond(&request) {
+        Reply::Bytes(bytes) => (&stream).write_all(&bytes),
+        Reply::HangUp => Ok(()),
+    }
+}
+
+impl Request {
+    /// A header it was sent with.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Passes the request on to a real server, under the name the client used, and its answer back.
+    pub fn forward(&self, address: &str) -> Response {
+        let mut onward = self.clone();
+        onward.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("connection"));
+        onward.send(address)
+    }
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        let framing = ["content-length", "transfer-encoding", "connection"];
+        let headers = response.headers.iter().filter(|(name, _)| !framing.contains(&name.as_str()));
+        let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        answer(response.status, &headers, &response.body)
+    }
+}
+
+/// A well-formed answer.
+pub fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut bytes = format!("HTTP/1.1 {status} Whatever\r\nConnection: close\r\n").into_bytes();
+    for (name, value) in headers {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(body);
+    Reply::Bytes(bytes)
+}
+
+/// A well-formed answer in JSON.
+pub fn json_answer(status: u16, body: &serde_json::Value) -> Reply {
+    answer(status, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+}

@@ -1,0 +1,11 @@
+//! Behaviour seen from outside: real processes, real sockets, real directories. One binary, so that it is linked
+//! once; every test has its own server, store and home and may run beside the others.
+
+// A failed expectation of a test's own set-up is a failed test.
+#![allow(clippy::unwrap_used)]
+
+mod cli_errors;
+mod cli_push_pull;
+mod harness;
+mod ranges_vs_nginx;
+mod server_http;

@@ -1,0 +1,9 @@
+//! The server's routes over raw HTTP, as protocol.md has them: who sees what, what is stored when, and what is
+//! still there after a crash.
+
+mod commits;
+mod cors;
+mod durability;
+mod public;
+mod uploads;
+mod visibility;
