@@ -9,6 +9,8 @@ pub enum Caller {
     Anonymous,
     /// Someone whose token was recognised.
     Account {
+        /// Their account's id.
+        id: String,
         /// Their name.
         username: String,
     },
@@ -28,7 +30,7 @@ pub enum Standing {
 /// What `caller` may do with a database of that owner and visibility.
 pub fn standing(caller: &Caller, owner: &str, visibility: Visibility) -> Standing {
     match caller {
-        Caller::Account { username } if username == owner => Standing::Writes,
+        Caller::Account { username, .. } if username == owner => Standing::Writes,
         _ if visibility.allows_anonymous_read() => Standing::Reads,
         _ => Standing::Nothing,
     }
@@ -40,8 +42,8 @@ mod tests {
 
     #[test]
     fn only_the_owner_writes_and_private_is_seen_by_no_one_else() {
-        let owner = Caller::Account { username: "alice".into() };
-        let other = Caller::Account { username: "bob".into() };
+        let owner = Caller::Account { id: "user_1".into(), username: "alice".into() };
+        let other = Caller::Account { id: "user_2".into(), username: "bob".into() };
         for visibility in [Visibility::Public, Visibility::Unlisted, Visibility::Private] {
             assert_eq!(standing(&owner, "alice", visibility), Standing::Writes);
             let others = if visibility == Visibility::Private { Standing::Nothing } else { Standing::Reads };

@@ -260,7 +260,7 @@ mod tests {
             if n == 0 {
                 held = Some(content);
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         assert!(cache.reserve(4 * BLOCK), "room is made");
         assert!(cache.content(&scope, &hash(0), 2 * BLOCK).unwrap().has(0), "the open one stays");

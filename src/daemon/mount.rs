@@ -102,7 +102,10 @@ pub async fn run(
     let mountpoint = session.mountpoint().to_owned();
     let mut ended = tokio::task::spawn_blocking(move || session.wait());
     tracing::info!(database = %options.database, mountpoint = %mountpoint.display(), "mounted");
-    answers(&mountpoint).await?;
+    if let Err(error) = answers(&mountpoint).await {
+        let _ = tokio::task::spawn_blocking(move || unmount(&mountpoint)).await;
+        return Err(error);
+    }
     readiness.ready();
 
     let stopped = tokio::select! {

@@ -61,6 +61,10 @@ pub fn prepare_mountpoint(path: &Path) -> Result<PathBuf, MountpointError> {
     if clear_dead_mount(&absolute)? {
         tracing::info!(mountpoint = %absolute.display(), "cleared the mount of a daemon that died");
     }
+    // Asked before anything else: what hangs there would hang whoever looks into it.
+    if let Some(kind) = mounted_type(&absolute).map_err(unreadable)?.filter(|kind| kind.starts_with("fuse")) {
+        return Err(MountpointError::Mounted { path: shown, kind });
+    }
     let metadata = match std::fs::metadata(&absolute) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountpointError::Missing(shown)),

@@ -41,7 +41,6 @@ impl Manifest {
 
     /// The document on one line, as it travels.
     pub fn to_json(&self) -> Vec<u8> {
-        // Writing to memory, and every map key is a string: this cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
@@ -53,6 +52,46 @@ impl Manifest {
 
 impl serde::Serialize for Manifest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ManifestView {
+            database_id: &self.database_id,
+            name: &self.name,
+            owner: self.owner.as_deref(),
+            slug: self.slug.as_deref(),
+            visibility: self.visibility,
+            last_synced_at: &self.last_synced_at,
+            synced_from: self.synced_from.as_deref(),
+            files: &self.files,
+            metadata: self.metadata.as_ref(),
+            unknown: &self.unknown,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// A manifest whose parts lie elsewhere, to be written without copying them.
+pub(crate) struct ManifestView<'a> {
+    pub(crate) database_id: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) owner: Option<&'a str>,
+    pub(crate) slug: Option<&'a str>,
+    pub(crate) visibility: Visibility,
+    pub(crate) last_synced_at: &'a str,
+    pub(crate) synced_from: Option<&'a str>,
+    pub(crate) files: &'a BTreeMap<DbPath, Entry>,
+    pub(crate) metadata: Option<&'a Value>,
+    pub(crate) unknown: &'a Map<String, Value>,
+}
+
+impl ManifestView<'_> {
+    /// The document on one line, as it travels.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        // Writing to memory, and every map key is a string: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+impl serde::Serialize for ManifestView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         struct Files<'a>(&'a BTreeMap<DbPath, Entry>);
         impl serde::Serialize for Files<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -61,24 +100,24 @@ impl serde::Serialize for Manifest {
         }
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("version", &1)?;
-        map.serialize_entry("databaseId", &self.database_id)?;
-        map.serialize_entry("name", &self.name)?;
-        if let Some(owner) = &self.owner {
+        map.serialize_entry("databaseId", self.database_id)?;
+        map.serialize_entry("name", self.name)?;
+        if let Some(owner) = self.owner {
             map.serialize_entry("owner", owner)?;
         }
-        if let Some(slug) = &self.slug {
+        if let Some(slug) = self.slug {
             map.serialize_entry("slug", slug)?;
         }
         map.serialize_entry("visibility", &self.visibility)?;
-        map.serialize_entry("lastSyncedAt", &self.last_synced_at)?;
-        map.serialize_entry("files", &Files(&self.files))?;
-        if let Some(from) = &self.synced_from {
+        map.serialize_entry("lastSyncedAt", self.last_synced_at)?;
+        map.serialize_entry("files", &Files(self.files))?;
+        if let Some(from) = self.synced_from {
             map.serialize_entry("syncedFrom", from)?;
         }
-        if let Some(metadata) = &self.metadata {
+        if let Some(metadata) = self.metadata {
             map.serialize_entry("metadata", metadata)?;
         }
-        for (key, value) in &self.unknown {
+        for (key, value) in self.unknown {
             map.serialize_entry(key, value)?;
         }
         map.end()

@@ -13,7 +13,7 @@ mod visibility;
 pub use exit::ExitCode;
 pub use hash::{ContentHash, HashParseError, Sha256};
 pub(crate) use path::encode_segment;
-pub use path::{DbPath, MAX_COMPONENT_BYTES, MAX_PATH_BYTES, PathError};
+pub use path::{DbPath, MAX_COMPONENT_BYTES, MAX_COMPONENTS, MAX_PATH_BYTES, PathError};
 pub use range::ByteRange;
 pub use reference::{DbRef, ReferenceError, is_owner_name, is_slug, slugify};
 pub use revision::Revision;

@@ -9,6 +9,9 @@ pub const MAX_PATH_BYTES: usize = 3072;
 /// The longest component, in bytes: Linux's `NAME_MAX`.
 pub const MAX_COMPONENT_BYTES: usize = 255;
 
+/// The most components: deeper trees are made by nobody but to make their readers work.
+pub const MAX_COMPONENTS: usize = 128;
+
 /// A relative path below a database's root: components joined by `/`, none empty, `.` or `..`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DbPath(Box<str>);
@@ -31,8 +34,9 @@ pub enum PathError {
     /// Contains a NUL byte.
     #[error("the path contains a NUL byte")]
     Nul,
-    /// Longer than [`MAX_PATH_BYTES`], or a component longer than [`MAX_COMPONENT_BYTES`].
-    #[error("the path or one of its components is too long")]
+    /// Longer than [`MAX_PATH_BYTES`], deeper than [`MAX_COMPONENTS`], or a component longer than
+    /// [`MAX_COMPONENT_BYTES`].
+    #[error("the path is too long or too deep")]
     TooLong,
 }
 
@@ -50,6 +54,9 @@ impl DbPath {
         }
         if text.contains('\0') {
             return Err(PathError::Nul);
+        }
+        if text.bytes().filter(|byte| *byte == b'/').count() >= MAX_COMPONENTS {
+            return Err(PathError::TooLong);
         }
         for component in text.split('/') {
             match component {
@@ -152,6 +159,8 @@ mod tests {
         }
         assert_eq!(DbPath::parse(&"x".repeat(256)), Err(PathError::TooLong));
         assert_eq!(DbPath::parse(&"x/".repeat(1600)), Err(PathError::TooLong));
+        assert_eq!(DbPath::parse(&["x"; 129].join("/")), Err(PathError::TooLong));
+        assert!(DbPath::parse(&["x"; 128].join("/")).is_ok());
         assert!(DbPath::parse(&"x".repeat(255)).is_ok());
     }
 

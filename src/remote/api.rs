@@ -14,6 +14,9 @@ use crate::wire::{
 /// The most bytes a manifest may have: several million entries.
 const MAX_MANIFEST_BYTES: usize = 2 << 30;
 
+/// A commit of a million files takes the server a while.
+const COMMIT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1800);
+
 /// A manifest with the revision it is.
 #[derive(Debug, Clone)]
 pub struct FetchedManifest {
@@ -28,15 +31,21 @@ pub struct FetchedManifest {
 impl Remote {
     /// Who the token speaks for.
     pub async fn me(&self) -> Result<Me, RemoteError> {
-        let response = self.send(self.request(Method::GET, "/me")).await?;
-        self.json(response).await
+        self.with_retries(|| async {
+            let response = self.send(self.request(Method::GET, "/me")).await?;
+            self.json(response).await
+        })
+        .await
     }
 
     /// A database's description.
     pub async fn describe(&self, database: &DbRef) -> Result<DatabaseDescription, RemoteError> {
         let path = format!("/api/db/{}/{}", database.owner(), database.slug());
-        let response = self.send(self.request(Method::GET, &path)).await?;
-        self.json(response).await
+        self.with_retries(|| async {
+            let response = self.send(self.request(Method::GET, &path)).await?;
+            self.json(response).await
+        })
+        .await
     }
 
     /// One page of the public databases.
@@ -50,9 +59,11 @@ impl Remote {
     }
 
     async fn list(&self, path: &str, limit: usize, offset: usize) -> Result<DatabaseList, RemoteError> {
-        let request = self.request(Method::GET, path).query(&[("limit", limit), ("offset", offset)]);
-        let response = self.send(request).await?;
-        self.json(response).await
+        self.with_retries(|| async {
+            let request = self.request(Method::GET, path).query(&[("limit", limit), ("offset", offset)]);
+            self.json(self.send(request).await?).await
+        })
+        .await
     }
 
     /// The current manifest, as any host of the seed's layout serves it: one request.
@@ -117,8 +128,8 @@ impl Remote {
     pub async fn commit(&self, id: &str, request: &CommitRequest) -> Result<CommitResponse, RemoteError> {
         let path = format!("/api/sync/commit/{}", crate::model::encode_segment(id));
         self.with_retries(|| async {
-            let response = self.send(self.request(Method::POST, &path).json(request)).await?;
-            self.json(response).await
+            let sent = self.long_request(Method::POST, &path, COMMIT_PATIENCE).json(request);
+            self.json(self.send(sent).await?).await
         })
         .await
     }

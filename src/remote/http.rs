@@ -15,6 +15,8 @@ use crate::wire::{ErrorBody, MovedBody};
 
 /// Redirects followed inside the remote's origin.
 const MAX_REDIRECTS: usize = 5;
+/// Idle connections are closed before servers and middleboxes forget them.
+const POOL_IDLE: Duration = Duration::from_secs(30);
 /// The most bytes of an error's body that are read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// The most bytes of any other JSON answer but a manifest.
@@ -41,6 +43,8 @@ impl Default for RemoteOptions {
 #[derive(Debug, Clone)]
 pub struct Remote {
     client: reqwest::Client,
+    /// For requests whose answer takes as long as their work: it has no limit on silence.
+    patient: reqwest::Client,
     base: Url,
     authorization: Option<HeaderValue>,
     retries: usize,
@@ -52,15 +56,18 @@ impl Remote {
         let wrong = |reason: String| RemoteError::WrongAnswer { remote: base.to_string(), reason };
         // The second call finds the provider installed, which is what it wanted.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("parquedb-mount/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.idle_timeout)
-            .tcp_nodelay(true)
-            .redirect(same_origin_only())
-            .gzip(true)
-            .build()
-            .map_err(|error| wrong(format!("no client can be made: {error}")))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("parquedb-mount/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(options.connect_timeout)
+                .pool_idle_timeout(POOL_IDLE)
+                .tcp_nodelay(true)
+                .redirect(same_origin_only())
+                .gzip(true)
+        };
+        let no_client = |error| wrong(format!("no client can be made: {error}"));
+        let client = builder().read_timeout(options.idle_timeout).build().map_err(no_client)?;
+        let patient = builder().build().map_err(no_client)?;
         let authorization = match token {
             None => None,
             Some(token) => {
@@ -70,7 +77,7 @@ impl Remote {
                 Some(value)
             }
         };
-        Ok(Self { client, base: base.clone(), authorization, retries: options.retries })
+        Ok(Self { client, patient, base: base.clone(), authorization, retries: options.retries })
     }
 
     /// The remote's URL, without a closing slash.
@@ -97,9 +104,24 @@ impl Remote {
         }
     }
 
-    /// A request to a URL the remote gave us, which may be anywhere: it never carries the token.
-    pub(super) fn request_elsewhere(&self, method: Method, url: Url) -> RequestBuilder {
-        self.client.request(method, url)
+    /// A request below the remote's URL whose answer may take up to `limit`, because the work does.
+    pub(super) fn long_request(&self, method: Method, path: &str, limit: Duration) -> RequestBuilder {
+        let request = self.patient.request(method, format!("{}{path}", self.url())).timeout(limit);
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
+    }
+
+    /// A request to a URL the remote gave us, which may be anywhere: it never carries the token, and never leaves
+    /// the protection of TLS where the remote has it.
+    pub(super) fn request_elsewhere(&self, method: Method, url: &str) -> Result<RequestBuilder, RemoteError> {
+        let url =
+            Url::parse(url).map_err(|error| self.wrong(format!("it gives an impossible URL: {error}")))?;
+        match (self.base.scheme(), url.scheme()) {
+            (_, "https") | ("http", "http") => Ok(self.patient.request(method, url)),
+            (ours, theirs) => Err(self.wrong(format!("it sends us from {ours}: to {theirs}:"))),
+        }
     }
 
     /// Sends once; any answer but success is an error.

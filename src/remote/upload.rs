@@ -2,15 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use futures::TryStreamExt;
 use reqwest::Method;
 use reqwest::header::CONTENT_LENGTH;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
-use url::Url;
 
 use super::{Remote, RemoteError};
 use crate::wire::UploadTarget;
 
+/// An upload of which no byte moves for so long is given up.
+const MOVE_PATIENCE: Duration = Duration::from_secs(60);
+/// After the last byte, the answer may take so long.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 /// Bytes read from the file at once.
 const PIECE: usize = 256 << 10;
 
@@ -27,22 +34,51 @@ pub struct UploadSource {
 
 impl Remote {
     /// Sends a file once, to where the remote said. A permission holds for one attempt, so a failed one needs a
-    /// new target.
+    /// new target. However long it takes: it ends only when nothing moves any more.
     pub async fn upload(&self, target: &UploadTarget, source: &UploadSource) -> Result<(), RemoteError> {
-        let url = Url::parse(&target.url).map_err(|error| self.wrong(format!("its upload URL: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(self.wrong("its upload URL is not over HTTP".into()));
-        }
         let local = |error: std::io::Error| RemoteError::LocalFile {
             path: source.path.display().to_string(),
             reason: error.to_string(),
         };
         let file = (source.open)().map_err(local)?;
-        let body = ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE);
-        let mut request = self.request_elsewhere(Method::PUT, url).header(CONTENT_LENGTH, source.size);
+        let sent = Arc::new(AtomicU64::new(0));
+        let counted = sent.clone();
+        let body =
+            ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE).inspect_ok(move |piece| {
+                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            });
+        let mut request =
+            self.request_elsewhere(Method::PUT, &target.url)?.header(CONTENT_LENGTH, source.size);
         for (name, value) in &target.headers {
-            request = request.header(name, value);
+            // The remote may describe the file and bring its permission, not speak for us in other ways.
+            if name.eq_ignore_ascii_case("content-type") || name.to_ascii_lowercase().starts_with("x-") {
+                request = request.header(name, value);
+            }
         }
-        self.send(request.body(reqwest::Body::wrap_stream(body))).await.map(drop)
+        let sending = self.send(request.body(reqwest::Body::wrap_stream(body)));
+        tokio::select! {
+            answer = sending => answer.map(drop),
+            () = stalled(&sent, source.size) => Err(RemoteError::Unreachable {
+                remote: self.url().to_owned(),
+                reason: "the upload stands still".into(),
+            }),
+        }
+    }
+}
+
+/// Ends when nothing has moved for a while.
+async fn stalled(sent: &AtomicU64, size: u64) {
+    let (mut seen, mut since) = (0, Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = sent.load(Ordering::Relaxed);
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+        // When all is sent, the server still has to make it durable.
+        let patience = if now >= size { ANSWER_PATIENCE } else { MOVE_PATIENCE };
+        if since.elapsed() > patience {
+            return;
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::rows;
 use crate::store::{Database, StoreError};
 
 /// How many contents' counts are remembered.
-const REMEMBERED: usize = 100_000;
+const REMEMBERED: usize = 1_000_000;
 /// How many footers are read at once.
 const AT_ONCE: usize = 8;
 
@@ -76,7 +76,14 @@ impl Counts {
         if let Some(rows) = self.rows.lock().unwrap_or_else(|e| e.into_inner()).get(&hash) {
             return Ok(*rows);
         }
-        let rows = read_rows(database, hash, size).await?;
+        // A description must not fail for one file that cannot be read; it is counted when it can.
+        let rows = match read_rows(database, hash, size).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%hash, error = &error as &dyn std::error::Error, "rows not counted");
+                return Ok(0);
+            }
+        };
         self.rows.lock().unwrap_or_else(|e| e.into_inner()).put(hash, rows);
         Ok(rows)
     }

@@ -28,7 +28,7 @@ impl App {
             return Ok(Caller::Anonymous);
         }
         match self.store.account_of(&token).await? {
-            Some(account) => Ok(Caller::Account { username: account.username }),
+            Some(account) => Ok(Caller::Account { id: account.id, username: account.username }),
             None => Err(unknown()),
         }
     }

@@ -1,6 +1,7 @@
 //! ParqueDB's HTTP API over a store. Routes deny by default: a handler first asks `identity::admit` for
 //! its database, and what it may not see it cannot tell from what is not there (rule 29).
 
+mod accept;
 mod cors;
 mod counts;
 mod identity;
@@ -14,7 +15,6 @@ mod uploads;
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::serve::ListenerExt;
 use url::Url;
 
 use crate::store::Store;
@@ -34,22 +34,18 @@ pub struct ServerOptions {
     pub public_url: Option<Url>,
 }
 
-/// Serves `store` on `listener` until `shutdown` is ready, then lets running requests end.
+/// Serves `store` on `listener` until `shutdown` is ready, then lets running requests end, but not for long.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     store: Store,
     options: ServerOptions,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+    shutdown: impl Future<Output = ()>,
+) {
     let app = Arc::new(App {
         store,
         uploads: uploads::Uploads::default(),
         counts: counts::Counts::default(),
         public_url: options.public_url,
     });
-    let listener = listener.tap_io(|connection| {
-        // Small answers must not wait for Nagle's algorithm.
-        let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, routes::router(app)).with_graceful_shutdown(shutdown).await
+    accept::serve(listener, routes::router(app), shutdown).await;
 }

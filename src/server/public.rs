@@ -17,10 +17,7 @@ use crate::wire::{DatabaseDescription, DatabaseList, Me};
 pub(super) async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Json<Me>, Refusal> {
     match app.caller(&headers).await? {
         Caller::Anonymous => Err(Refusal::Api(StatusCode::UNAUTHORIZED, "Not logged in".into())),
-        Caller::Account { username } => {
-            let account = app.store.ensure_account(&username).await?;
-            Ok(Json(Me { id: account.id, username: account.username, email: None }))
-        }
+        Caller::Account { id, username } => Ok(Json(Me { id, username, email: None })),
     }
 }
 
@@ -41,7 +38,9 @@ pub(super) async fn list_own(
 ) -> Result<Json<DatabaseList>, Refusal> {
     match app.caller(&headers).await? {
         Caller::Anonymous => Err(Refusal::Api(StatusCode::UNAUTHORIZED, "Not logged in".into())),
-        Caller::Account { username } => list_page(&app, &uri, |settings| settings.owner == username).await,
+        Caller::Account { username, .. } => {
+            list_page(&app, &uri, |settings| settings.owner == username).await
+        }
     }
 }
 

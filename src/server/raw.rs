@@ -59,22 +59,48 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
         None => None,
     };
     let database = admit(&caller, found, Standing::Reads)?;
-    let absent = || Refusal::Api(StatusCode::NOT_FOUND, "No such file".into());
-    let found = path.and_then(|path| find(&database, &path)).ok_or_else(absent)?;
+    if url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .any(|(key, _)| key == "revision")
+    {
+        return Err(Refusal::bad_request(
+            "This server serves the current revision only: leave ?revision out",
+        ));
+    }
+    let absent = || {
+        let unpublished = database.revision().0 == Revision::NONE;
+        let text = if unpublished { "Nothing is published here yet" } else { "No such file" };
+        Refusal::Api(StatusCode::NOT_FOUND, text.into())
+    };
+    let found = match path {
+        Some(path) => find(&database, &path).await,
+        None => None,
+    };
+    let found = found.ok_or_else(absent)?;
 
-    let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let header = |name: HeaderName| joined(headers, name);
+    let (if_match, if_none_match) = (header(IF_MATCH), header(IF_NONE_MATCH));
+    let (if_modified_since, if_unmodified_since) = (header(IF_MODIFIED_SINCE), header(IF_UNMODIFIED_SINCE));
+    let (if_range, range) = (header(IF_RANGE), header(RANGE));
     let conditions = Conditions {
-        if_match: header(IF_MATCH),
-        if_none_match: header(IF_NONE_MATCH),
-        if_modified_since: header(IF_MODIFIED_SINCE),
-        if_unmodified_since: header(IF_UNMODIFIED_SINCE),
-        if_range: header(IF_RANGE),
+        if_match: if_match.as_deref(),
+        if_none_match: if_none_match.as_deref(),
+        if_modified_since: if_modified_since.as_deref(),
+        if_unmodified_since: if_unmodified_since.as_deref(),
+        if_range: if_range.as_deref(),
         // RFC 9110, 14.2: ranges are GET's alone, and are ignored with any other method.
-        range: header(RANGE).filter(|_| *method == Method::GET),
+        range: range.as_deref().filter(|_| *method == Method::GET),
     };
     let now = Representation { etag: &found.etag, modified: found.modified, size: found.size };
     let answer = evaluate(conditions, now);
-    respond(&database, found, answer, *method == Method::HEAD).await
+    respond(database, found, answer, *method == Method::HEAD).await
+}
+
+/// A header's lines as one list. Bytes that are no text become a character no tag has, so such a condition does
+/// not hold; taken for absent it would be one that was never made.
+fn joined(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let lines: Vec<_> =
+        headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 /// `/db/owner/slug/a/b` into its name and path, each segment percent-decoded once, by itself: an encoded slash is
@@ -92,9 +118,9 @@ fn split_url(url_path: &str) -> (Option<DbRef>, Option<DbPath>) {
     (reference, components.and_then(|components| DbPath::parse(&components.join("/")).ok()))
 }
 
-fn find(database: &Database, path: &DbPath) -> Option<Found> {
+async fn find(database: &Arc<Database>, path: &DbPath) -> Option<Found> {
     if path.as_str() == MANIFEST_PATH {
-        let published = database.published()?;
+        let published = database.published().await?;
         let modified = database.revision().1;
         return Some(Found {
             size: published.json.len() as u64,
@@ -117,7 +143,12 @@ fn find(database: &Database, path: &DbPath) -> Option<Found> {
     })
 }
 
-async fn respond(database: &Database, found: Found, answer: Answer, head: bool) -> Result<Response, Refusal> {
+async fn respond(
+    database: Arc<Database>,
+    found: Found,
+    answer: Answer,
+    head: bool,
+) -> Result<Response, Refusal> {
     let size = found.size;
     let base = Response::builder().header(ETAG, &found.etag).header(REVISION_HEADER, found.revision.0);
     let base = match found.modified.and_then(last_modified) {
@@ -139,12 +170,12 @@ async fn respond(database: &Database, found: Found, answer: Answer, head: bool) 
             let body = if head {
                 Body::empty()
             } else {
-                body(database, &found.source, ByteRange::new(0, size)).await?
+                body(&database, &found.source, ByteRange::new(0, size)).await?
             };
             described(base).header(CONTENT_LENGTH, size).body(body)
         }
         Answer::Part(range) => {
-            let body = if head { Body::empty() } else { body(database, &found.source, range).await? };
+            let body = if head { Body::empty() } else { body(&database, &found.source, range).await? };
             described(base)
                 .status(StatusCode::PARTIAL_CONTENT)
                 .header(CONTENT_LENGTH, range.len())
@@ -156,19 +187,21 @@ async fn respond(database: &Database, found: Found, answer: Answer, head: bool) 
             let (heads, closing) = multipart_frame(&boundary, &found.content_type, &ranges, size);
             let framing = heads.iter().map(Bytes::len).sum::<usize>() + closing.len();
             let length = ranges.iter().map(ByteRange::len).sum::<u64>() + framing as u64;
-            let mut pieces: Vec<ContentStream> = Vec::new();
-            if !head {
-                for (frame, range) in heads.into_iter().zip(ranges) {
-                    pieces.push(futures::stream::iter([Ok(frame)]).boxed());
-                    pieces.push(stream(database, &found.source, range).await?);
+            // Each part is opened when its turn comes: one request must not hold many files open.
+            let source = found.source.clone();
+            let parts = futures::stream::iter(heads.into_iter().zip(ranges)).then(move |(frame, range)| {
+                let (database, source) = (database.clone(), source.clone());
+                async move {
+                    let part = stream(&database, &source, range).await?;
+                    Ok::<_, StoreError>(futures::stream::iter([Ok(frame)]).chain(part))
                 }
-                pieces.push(futures::stream::iter([Ok(closing)]).boxed());
-            }
+            });
+            let pieces = parts.try_flatten().chain(futures::stream::iter([Ok(closing)]));
             base.header(ACCEPT_RANGES, "bytes")
                 .status(StatusCode::PARTIAL_CONTENT)
                 .header(CONTENT_LENGTH, length)
                 .header(CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"))
-                .body(Body::from_stream(futures::stream::iter(pieces).flatten()))
+                .body(Body::from_stream(pieces))
         }
     };
     // Every header above is made of digits, dates and checked names.

@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
@@ -20,7 +21,7 @@ use super::refusal::Refusal;
 use super::uploads::Grant;
 use crate::access::{Caller, Standing};
 use crate::model::{DbRef, Revision, is_slug, slugify};
-use crate::store::{Change, Registration};
+use crate::store::{Change, Published, Registration};
 use crate::wire::{
     Answer, ChangesResponse, CommitRequest, CommitResponse, Conditions, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS,
     PublishedChange, REVISION_HEADER, RegisterRequest, RegisterResponse, Representation, UPLOAD_TOKEN_HEADER,
@@ -29,6 +30,8 @@ use crate::wire::{
 
 /// How long an upload's permission holds.
 const UPLOAD_LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a JSON body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(600);
 const MAX_REGISTER_BYTES: usize = 64 << 10;
 const MAX_UPLOAD_URLS_BYTES: usize = 8 << 20;
 const MAX_NAME_CHARS: usize = 200;
@@ -38,7 +41,7 @@ pub(super) async fn register(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<RegisterResponse>), Refusal> {
-    let Caller::Account { username } = app.caller(&headers).await? else {
+    let Caller::Account { username, .. } = app.caller(&headers).await? else {
         return Err(Refusal::Api(StatusCode::UNAUTHORIZED, "Registering needs a token: log in".into()));
     };
     let request: RegisterRequest = read_json(body, MAX_REGISTER_BYTES).await?;
@@ -71,6 +74,9 @@ pub(super) async fn upload_urls(
     body: Body,
 ) -> Result<Json<UploadUrlsResponse>, Refusal> {
     let caller = app.caller(&headers).await?;
+    if caller == Caller::Anonymous {
+        return Err(Refusal::hidden(&caller));
+    }
     let request: UploadUrlsRequest = read_json(body, MAX_UPLOAD_URLS_BYTES).await?;
     let database = admit(&caller, app.store.open(&request.database_id).await?, Standing::Writes)?;
     if request.files.len() > MAX_UPLOAD_URLS {
@@ -119,16 +125,20 @@ pub(super) async fn manifest(
 ) -> Result<Response, Refusal> {
     let caller = app.caller(&headers).await?;
     let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
-    let published = database
-        .published()
-        .ok_or_else(|| Refusal::Api(StatusCode::NOT_FOUND, "Manifest not found".into()))?;
+    let not_published = || Refusal::Api(StatusCode::NOT_FOUND, "Manifest not found".into());
     let if_none_match = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let conditions = Conditions { if_none_match, ..Conditions::default() };
-    let size = published.json.len() as u64;
-    let answer = evaluate(conditions, Representation { etag: &published.etag, modified: None, size });
-    let (status, body) = match answer {
-        Answer::NotModified => (StatusCode::NOT_MODIFIED, unsized_body()),
-        _ => (StatusCode::OK, Body::from(published.json)),
+    // Decided before the document is written: most callers have it already.
+    let (etag, revision) = (database.manifest_etag(), database.revision().0);
+    let answer = evaluate(conditions, Representation { etag: &etag, modified: None, size: 0 });
+    let (status, body, published) = match answer {
+        Answer::NotModified if revision != Revision::NONE => {
+            (StatusCode::NOT_MODIFIED, unsized_body(), Published { json: Bytes::new(), etag, revision })
+        }
+        _ => {
+            let published = database.published().await.ok_or_else(not_published)?;
+            (StatusCode::OK, Body::from(published.json.clone()), published)
+        }
     };
     let headers = [
         (ETAG.as_str(), published.etag),
@@ -146,7 +156,7 @@ pub(super) async fn commit(
 ) -> Result<Json<CommitResponse>, Refusal> {
     let caller = app.caller(&headers).await?;
     let database = admit(&caller, app.store.open(&id).await?, Standing::Writes)?;
-    let Caller::Account { username } = caller else { return Err(Refusal::hidden(&caller)) };
+    let Caller::Account { username, .. } = caller else { return Err(Refusal::hidden(&caller)) };
     let request: CommitRequest = read_json(body, MAX_COMMIT_BYTES).await?;
     let base = request.base;
     let answer = database.publish(Change { author: username, request }).await?;
@@ -191,7 +201,9 @@ impl App {
 
 /// Reads a JSON body of at most `limit` bytes.
 async fn read_json<T: serde::de::DeserializeOwned>(body: Body, limit: usize) -> Result<T, Refusal> {
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
+    let read = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, limit)).await;
+    let late = |_| Refusal::Api(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
+    let bytes = read.map_err(late)?.map_err(|_| {
         Refusal::Api(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is cut short or larger than {limit} bytes"),

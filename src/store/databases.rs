@@ -7,19 +7,22 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 
 use super::log::{Append, NumberedLog, decode, encode, get_optional};
 use super::{DatabaseSettings, RevisionRecord, Store, StoreError, keys};
 use crate::disk::random_hex;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Entry, ManifestView};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
 use crate::wire::PutEntry;
 
 /// Every how many revisions the whole manifest is stored beside the deltas, so that a process starting anew
 /// reads at most this many.
 pub(super) const WHOLE_MANIFEST_EVERY: u64 = 128;
+/// Hexadecimal digits of a database's id, after `db_`.
+const ID_DIGITS: usize = 24;
 /// A rendered manifest up to this size is kept for the next request.
 const KEEP_RENDERED: usize = 64 << 20;
 
@@ -84,16 +87,20 @@ struct WholeManifest {
 impl Store {
     /// The database of that name, brought up to date; nothing where there is none.
     pub async fn find(&self, reference: &DbRef) -> Result<Option<Arc<Database>>, StoreError> {
-        let key = keys::name(reference.owner(), reference.slug());
-        let Some(bytes) = get_optional(&*self.objects, &key).await? else { return Ok(None) };
-        let record: NameRecord = decode(&key, &bytes)?;
+        self.open_named(&keys::name(reference.owner(), reference.slug())).await
+    }
+
+    async fn open_named(&self, key: &Path) -> Result<Option<Arc<Database>>, StoreError> {
+        let Some(bytes) = get_optional(&*self.objects, key).await? else { return Ok(None) };
+        let record: NameRecord = decode(key, &bytes)?;
         self.open(&record.id).await
     }
 
     /// The database of that id, brought up to date; nothing where there is none.
     pub async fn open(&self, id: &str) -> Result<Option<Arc<Database>>, StoreError> {
         // Ids come from requests and become part of object names.
-        if !id.starts_with("db_") || !id[3..].bytes().all(|b| b.is_ascii_hexdigit()) {
+        let digits = id.strip_prefix("db_").unwrap_or_default();
+        if digits.len() != ID_DIGITS || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Ok(None);
         }
         let known = self.known.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
@@ -115,7 +122,7 @@ impl Store {
             return Ok(database);
         }
         let now = Timestamp::now().to_string();
-        let id = format!("db_{}", random_hex::<12>());
+        let id = format!("db_{}", random_hex::<{ ID_DIGITS / 2 }>());
         let settings = DatabaseSettings {
             id: id.clone(),
             name: wanted.name.clone(),
@@ -153,9 +160,11 @@ impl Store {
         names.sort();
         let mut databases = Vec::with_capacity(names.len());
         for key in names {
-            let Some(bytes) = get_optional(&*self.objects, &key).await? else { continue };
-            let record: NameRecord = decode(&key, &bytes)?;
-            databases.extend(self.open(&record.id).await?);
+            match self.open_named(&key).await {
+                Ok(found) => databases.extend(found),
+                // One damaged database must not hide the others.
+                Err(error) => tracing::error!(%key, error = &error as &dyn std::error::Error, "not listed"),
+            }
         }
         Ok(databases)
     }
@@ -193,8 +202,14 @@ impl Database {
         let mut number = last - last % WHOLE_MANIFEST_EVERY;
         while number > 0 {
             let key = keys::whole_manifest(&self.id, number);
-            if let Some(bytes) = get_optional(&*self.objects, &key).await? {
-                let whole: WholeManifest = decode(&key, &bytes)?;
+            // One that is damaged, or does not belong to the log, is passed over: the log has everything.
+            let stored = get_optional(&*self.objects, &key).await?.unwrap_or_default();
+            let whole =
+                serde_json::from_slice::<WholeManifest>(&stored).ok().filter(|whole| whole.format == 1);
+            let record = self.record(Revision(number)).await?;
+            let belongs =
+                |whole: &WholeManifest| record.as_ref().is_some_and(|(_, hash)| *hash == whole.record_hash);
+            if let Some(whole) = whole.filter(belongs) {
                 let mut state = self.write();
                 state.revision = whole.revision;
                 state.record_hash = Some(whole.record_hash);
@@ -358,19 +373,27 @@ impl Database {
         self.read().manifest_etag()
     }
 
-    /// The current manifest; nothing while nothing is published.
-    pub fn published(&self) -> Option<Published> {
+    /// The current manifest; nothing while nothing is published. A large one takes a while to write: it is written
+    /// where that holds nobody up.
+    pub async fn published(self: &Arc<Self>) -> Option<Published> {
+        let database = self.clone();
+        tokio::task::spawn_blocking(move || database.render()).await.ok().flatten()
+    }
+
+    fn render(&self) -> Option<Published> {
         let state = self.read();
         if state.revision == Revision::NONE {
             return None;
         }
         let etag = state.manifest_etag();
-        let mut rendered = self.rendered.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(kept) = rendered.as_ref().filter(|kept| kept.etag == etag) {
-            return Some(kept.clone());
+        let kept = self.rendered.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        if let Some(kept) = kept.filter(|kept| kept.etag == etag) {
+            return Some(kept);
         }
         let published = Published { json: state.render_manifest().into(), etag, revision: state.revision };
-        *rendered = (published.json.len() <= KEEP_RENDERED).then(|| published.clone());
+        drop(state);
+        let keep = (published.json.len() <= KEEP_RENDERED).then(|| published.clone());
+        *self.rendered.lock().unwrap_or_else(|e| e.into_inner()) = keep;
         Some(published)
     }
 
@@ -405,17 +428,17 @@ impl State {
     }
 
     fn render_manifest(&self) -> Vec<u8> {
-        Manifest {
-            database_id: self.settings.id.clone(),
-            name: self.settings.name.clone(),
-            owner: Some(self.settings.owner.clone()),
-            slug: Some(self.settings.slug.clone()),
+        ManifestView {
+            database_id: &self.settings.id,
+            name: &self.settings.name,
+            owner: Some(&self.settings.owner),
+            slug: Some(&self.settings.slug),
             visibility: self.settings.visibility,
-            last_synced_at: self.time.clone(),
+            last_synced_at: &self.time,
             synced_from: None,
-            files: self.files.clone(),
+            files: &self.files,
             metadata: None,
-            unknown: serde_json::Map::new(),
+            unknown: &serde_json::Map::new(),
         }
         .to_json()
     }

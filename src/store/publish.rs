@@ -1,8 +1,9 @@
 //! Publishing: one revision, whole or not at all, decided by creating the object that bears its number.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 
 use super::databases::{State, WHOLE_MANIFEST_EVERY};
@@ -10,6 +11,9 @@ use super::log::{Append, encode};
 use super::{Database, RevisionRecord, StoreError};
 use crate::model::{DbPath, Revision, Sha256};
 use crate::wire::{CommitRequest, CommitResponse};
+
+/// Contents looked for at once before publishing.
+const LOOKS_AT_ONCE: usize = 32;
 
 /// What is to be published, and by whom.
 #[derive(Debug, Clone)]
@@ -57,6 +61,10 @@ impl Database {
             return Err(rejected("commitId must be 8 to 128 printable characters", Vec::new()));
         }
         check_request(request)?;
+        self.refresh().await?;
+        if let Some(answer) = self.settled(request).await? {
+            return Ok(answer);
+        }
         self.check_contents(request).await?;
         let _turn = self.turn.lock().await;
         loop {
@@ -117,22 +125,22 @@ impl Database {
 
     /// Refuses entries whose content is not stored here, with that size.
     async fn check_contents(&self, request: &CommitRequest) -> Result<(), PublishError> {
-        let mut missing = Vec::new();
-        let mut present = HashSet::new();
+        let mut wanted = HashMap::new();
         for put in &request.put {
             let Some(hash) = put.entry.hash.sha256() else {
                 return Err(rejected("entries must carry a SHA-256", vec![put.path.clone()]));
             };
-            let content = (hash, put.entry.size);
-            if present.contains(&content) {
-                continue;
-            }
-            if self.has_content(&hash, put.entry.size).await? {
-                present.insert(content);
-            } else {
-                missing.push(put.path.clone());
-            }
+            wanted.entry((hash, put.entry.size)).or_insert_with(Vec::new).push(put.path.clone());
         }
+        let looks = wanted.into_iter().map(|((hash, size), paths)| async move {
+            Ok::<_, StoreError>(if self.has_content(&hash, size).await? { Vec::new() } else { paths })
+        });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
+        let mut missing = Vec::new();
+        while let Some(paths) = looks.next().await {
+            missing.extend(paths?);
+        }
+        missing.sort();
         if missing.is_empty() {
             Ok(())
         } else {
@@ -299,7 +307,7 @@ mod tests {
         }
         let anew = Store::attach(store.objects.clone()).await.unwrap();
         let anew = anew.open(database.id()).await.unwrap().unwrap();
-        let (old, new) = (database.published().unwrap(), anew.published().unwrap());
+        let (old, new) = (database.published().await.unwrap(), anew.published().await.unwrap());
         assert_eq!((old.etag, &old.json, old.revision), (new.etag, &new.json, new.revision));
         assert_eq!(Manifest::from_json(&new.json).unwrap().files.len(), 7);
     }

@@ -136,8 +136,14 @@ async fn pull_once(
     for path in obstructed(&root, &here.files, base.keys().chain(theirs.keys()))? {
         plan.put.remove(&path);
         plan.delete.remove(&path);
-        plan.changed_here.remove(&path);
-        plan.conflicts.insert(path);
+        // It matters only if the remote has something new for this path.
+        let same = |(base, theirs): (&Entry, &Entry)| base.same_content(theirs);
+        if base.get(&path).zip(theirs.get(&path)).is_some_and(same) {
+            plan.changed_here.insert(path);
+        } else {
+            plan.changed_here.remove(&path);
+            plan.conflicts.insert(path);
+        }
     }
     let left = here.files.len() - plan.delete.len()
         + plan.put.keys().filter(|path| !here.files.contains_key(*path)).count();

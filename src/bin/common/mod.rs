@@ -2,5 +2,6 @@
 
 pub mod failure;
 pub mod flags;
+pub mod limits;
 pub mod logging;
 pub mod output;

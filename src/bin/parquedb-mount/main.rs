@@ -45,6 +45,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     if args.foreground {
         common::logging::init("info");
     }
+    common::limits::allow_many_files();
     let usage = |error: &dyn std::error::Error| Failure::usage(chain(error));
     let mountpoint = prepare_mountpoint(&args.mountpoint).map_err(|error| usage(&error))?;
     let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|error| usage(&error));

@@ -74,7 +74,7 @@ fn answers_that_are_not_what_was_asked_for() {
         ("a weak tag", |_| Right { etag: format!("W/{}", right().etag), ..right() }.answer(206, CONTENT), 8),
         ("no range", |_| answer(206, &[("ETag", &right().etag)], CONTENT), 8),
         ("no tag", |_| answer(206, &[("Content-Range", "bytes 0-9/10")], CONTENT), 8),
-        ("gone", |_| answer(404, &[], b"No such file\n"), 5),
+        ("gone", |_| answer(404, &[], b"No such file\n"), 7),
     ];
     for (what, respond, expected) in cases {
         let (code, copy) = pull(respond);

@@ -192,7 +192,7 @@ fn programs_get_one_object() {
         json!({
             "database": "alice/native", "revision": 1, "dryRun": false, "location": copy.arg(),
             "downloaded": ["data/posts/data.parquet", "data/users/data.parquet"],
-            "deleted": [], "conflicts": [], "changedHere": [], "bytesReceived": bytes,
+            "deleted": [], "conflicts": [], "notPulled": [], "changedHere": [], "bytesReceived": bytes,
         })
     );
     let listed = cli.run(&["list", "--json"]).expect(0).json();

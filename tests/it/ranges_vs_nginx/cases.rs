@@ -151,7 +151,7 @@ pub fn all() -> Vec<Case> {
 }
 
 /// The whole list of what is deliberately not as nginx has it.
-pub const DIFFERENCES: [Difference; 5] = [
+pub const DIFFERENCES: [Difference; 6] = [
     Difference {
         rule: "14.2: a range is ignored with any method but GET; nginx answers HEAD with 206",
         as_if: |method, case| (method == "HEAD").then(|| case.without("Range")).flatten(),
@@ -175,6 +175,13 @@ pub const DIFFERENCES: [Difference; 5] = [
         as_if: |_, case| {
             let no_date = case.value("If-Unmodified-Since").is_some_and(|value| NO_DATE.contains(&value));
             no_date.then(|| case.without("If-Unmodified-Since")).flatten()
+        },
+    },
+    Difference {
+        rule: "13.1.5: If-Range wants a strong validator; the date of a file is its publisher's, so it is none",
+        as_if: |_, case| {
+            let date = case.value("If-Range").is_some_and(|v| [SAME, SAME_RFC850, SAME_ASCTIME].contains(&v));
+            date.then(|| case.without("Range")).flatten()
         },
     },
 ];

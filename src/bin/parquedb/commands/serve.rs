@@ -17,6 +17,9 @@ use crate::common::output::Style;
 
 pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
     let directory = store_directory(args.store.as_deref())?;
+    // Private databases lie in the store: nobody else on this machine reads its files.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    crate::common::limits::allow_many_files();
     let owner = match &args.owner {
         Some(name) => name.clone(),
         None => login_name(),
@@ -61,9 +64,7 @@ pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Re
     }
     style.json(&json!({"url": url, "store": directory, "owner": owner, "tokenFile": token_file}));
     let options = ServerOptions { public_url: args.public_url.clone() };
-    serve(listener, store, options, stop_signal()?)
-        .await
-        .map_err(|error| Failure::new(ExitCode::Failure, format!("the server stopped: {error}")))?;
+    serve(listener, store, options, stop_signal()?).await;
     Ok(ExitCode::Done)
 }
 
