@@ -258,21 +258,30 @@ impl OpenContent {
         let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
         let mut pending = BytesMut::new();
         let mut left = range.len();
-        while let Some(piece) = body.next().await? {
-            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
-            left -= piece.len() as u64;
-            pending.extend_from_slice(&piece);
-            // Only whole blocks are stored; the content's last one may be shorter.
-            let whole =
-                if left == 0 { pending.len() } else { pending.len() - pending.len() % BLOCK as usize };
-            if whole >= WRITE || (left == 0 && whole > 0) {
+        loop {
+            let piece = body.next().await?;
+            if let Some(piece) = &piece {
+                self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+                left -= piece.len() as u64;
+                pending.extend_from_slice(piece);
+            }
+            // Only whole blocks are stored, and the last ones once the answer has ended as it should: until then
+            // there is something left to ask for again.
+            let whole = match (&piece, left) {
+                (None, _) => pending.len(),
+                (Some(_), 0) => 0,
+                (Some(_), _) => pending.len() - pending.len() % BLOCK as usize,
+            };
+            if whole >= WRITE || (piece.is_none() && whole > 0) {
                 let bytes = pending.split_to(whole);
                 self.cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
                 *next += (whole as u64).div_ceil(BLOCK);
                 stored(*next);
             }
+            if piece.is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Reads straight from the remote, keeping nothing.
