@@ -79,7 +79,8 @@ impl Cache {
         })
     }
 
-    /// The cached part of a content of `size` bytes, made empty if there is none.
+    /// The cached part of a content of `size` bytes, made empty if there is none. Fails where its files cannot be
+    /// opened or it is larger than what is cached at all.
     pub fn content(&self, scope: &Scope, hash: &ContentHash, size: u64) -> io::Result<Arc<CachedContent>> {
         let key = (scope.clone(), *hash);
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());

@@ -1,7 +1,6 @@
 //! Reading through the cache.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -52,7 +51,8 @@ pub struct Fetcher {
 pub struct OpenContent {
     fetcher: Arc<Fetcher>,
     key: ContentKey,
-    cached: Arc<CachedContent>,
+    /// Nothing where the cache has no place for it: then every read goes around the cache.
+    cached: Option<Arc<CachedContent>>,
     flights: Arc<Flights>,
 }
 
@@ -87,21 +87,24 @@ impl Fetcher {
     }
 
     /// Opens a content, pinned to the version its key names.
-    pub fn open(self: &Arc<Self>, key: &ContentKey) -> io::Result<Arc<OpenContent>> {
+    pub fn open(self: &Arc<Self>, key: &ContentKey) -> Arc<OpenContent> {
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(content) = open.get(&key.hash).and_then(Weak::upgrade) {
-            return Ok(content);
+            return content;
         }
-        let cached = self.cache.content(&self.scope, &key.hash, key.size)?;
+        let cached = self.cache.content(&self.scope, &key.hash, key.size);
+        let cached = cached.map_err(|error| {
+            tracing::warn!(path = %key.path, %error, "the cache has no place for this file: reading around it");
+        });
         let content = Arc::new(OpenContent {
             fetcher: self.clone(),
             key: key.clone(),
-            cached,
+            cached: cached.ok(),
             flights: Arc::default(),
         });
         open.retain(|_, content| content.strong_count() > 0);
         open.insert(key.hash, Arc::downgrade(&content));
-        Ok(content)
+        content
     }
 }
 
@@ -129,7 +132,7 @@ impl OpenContent {
     }
 
     fn look(&self, range: ByteRange) -> Option<Bytes> {
-        match self.cached.read(range) {
+        match self.cached.as_ref()?.read(range) {
             Ok(Look::Hit(bytes)) => Some(bytes),
             Ok(Look::Miss) => None,
             Ok(Look::Rotten(blocks)) => {
@@ -160,7 +163,8 @@ impl OpenContent {
 
     async fn read_patiently(self: &Arc<Self>, range: ByteRange) -> Result<Bytes, FetchError> {
         // A second round finds what rotted between storing and reading; after that the cache is not trusted.
-        for _ in 0..2 {
+        let rounds = if self.cached.is_some() { 2 } else { 0 };
+        for _ in 0..rounds {
             self.bring(range, Need::Demand).await?;
             if let Some(bytes) = self.look(range) {
                 return Ok(bytes);
@@ -172,7 +176,9 @@ impl OpenContent {
     /// Fetches ahead of a reader what `readahead` suggests after a read. Nobody waits for it.
     pub fn read_ahead(self: &Arc<Self>, readahead: &mut Readahead, offset: u64, length: u64) {
         let range = self.clamp(offset, length);
-        let Some(ahead) = readahead.after(range, self.key.size) else { return };
+        let Some(ahead) = readahead.after(range, self.key.size).filter(|_| self.cached.is_some()) else {
+            return;
+        };
         let content = self.clone();
         self.fetcher.runtime.spawn(async move {
             if let Err(error) = content.bring(ahead, Need::Ahead).await {
@@ -183,14 +189,15 @@ impl OpenContent {
 
     /// Makes sure the blocks of `range` are cached, or were tried.
     async fn bring(self: &Arc<Self>, range: ByteRange, need: Need) -> Result<(), FetchError> {
+        let Some(cached) = &self.cached else { return Ok(()) };
         let range = if self.key.size <= WHOLE { ByteRange::new(0, self.key.size) } else { range };
         let wanted = BlockRange::covering(range);
-        let (joined, started) = self.flights.join(wanted, |block| self.cached.has(block));
+        let (joined, started) = self.flights.join(wanted, |block| cached.has(block));
         for landing in started {
-            let content = self.clone();
+            let (content, cached) = (self.clone(), cached.clone());
             // A task of its own: a reader that goes away does not take the bytes from others who joined.
             self.fetcher.runtime.spawn(async move {
-                let result = content.fly(&landing, need).await;
+                let result = content.fly(&cached, &landing, need).await;
                 if let Err(error) = &result {
                     tracing::warn!(path = %content.key.path, %error, "bytes could not be fetched");
                 }
@@ -204,7 +211,7 @@ impl OpenContent {
     }
 
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
-    async fn fly(&self, landing: &Landing, need: Need) -> Result<(), FetchError> {
+    async fn fly(&self, cached: &CachedContent, landing: &Landing, need: Need) -> Result<(), FetchError> {
         let fetcher = &self.fetcher;
         let turns = if need == Need::Demand { &fetcher.demands } else { &fetcher.ahead };
         let _turn =
@@ -219,11 +226,13 @@ impl OpenContent {
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         loop {
             let before = next;
-            let error =
-                match self.fetch_blocks(&mut next, flight.blocks.end, |block| flight.stored(block)).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => error,
-                };
+            let error = match self
+                .fetch_blocks(cached, &mut next, flight.blocks.end, |block| flight.stored(block))
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
             if next > before {
                 (since, wait) = (Instant::now(), Duration::from_millis(50));
             }
@@ -252,7 +261,13 @@ impl OpenContent {
     }
 
     /// One request for blocks `next..end`; `next` moves on as blocks are stored.
-    async fn fetch_blocks(&self, next: &mut u64, end: u64, stored: impl Fn(u64)) -> Result<(), BlockError> {
+    async fn fetch_blocks(
+        &self,
+        cached: &CachedContent,
+        next: &mut u64,
+        end: u64,
+        stored: impl Fn(u64),
+    ) -> Result<(), BlockError> {
         let range = BlockRange { start: *next, end }.bytes(self.key.size);
         self.fetcher.counters.requests.add(1);
         let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
@@ -274,7 +289,7 @@ impl OpenContent {
             };
             if whole >= WRITE || (piece.is_none() && whole > 0) {
                 let bytes = pending.split_to(whole);
-                self.cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+                cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
                 *next += (whole as u64).div_ceil(BLOCK);
                 stored(*next);
             }
