@@ -42,12 +42,14 @@ pub struct Fetcher {
     counters: Arc<MountCounters>,
     demands: Semaphore,
     ahead: Semaphore,
-    open: Mutex<HashMap<ContentHash, Weak<OpenContent>>>,
+    /// What is under way, one for all readers of a content.
+    flights: Mutex<HashMap<ContentHash, Weak<Flights>>>,
     /// Where fetching happens; readers come from threads of their own.
     runtime: tokio::runtime::Handle,
 }
 
-/// A content that is being read: one for all its readers, whatever path they came by.
+/// A content that is being read by one of its paths. Whatever path they came by, all its readers share what is
+/// cached and under way; the path counts, for another one may name something else by now.
 pub struct OpenContent {
     fetcher: Arc<Fetcher>,
     key: ContentKey,
@@ -81,30 +83,25 @@ impl Fetcher {
             counters,
             demands: Semaphore::new(DEMANDS),
             ahead: Semaphore::new(AHEAD),
-            open: Mutex::default(),
+            flights: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         })
     }
 
     /// Opens a content, pinned to the version its key names.
     pub fn open(self: &Arc<Self>, key: &ContentKey) -> Arc<OpenContent> {
-        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(content) = open.get(&key.hash).and_then(Weak::upgrade) {
-            return content;
-        }
         let cached = self.cache.content(&self.scope, &key.hash, key.size);
         let cached = cached.map_err(|error| {
             tracing::warn!(path = %key.path, %error, "the cache has no place for this file: reading around it");
         });
-        let content = Arc::new(OpenContent {
-            fetcher: self.clone(),
-            key: key.clone(),
-            cached: cached.ok(),
-            flights: Arc::default(),
+        let mut all = self.flights.lock().unwrap_or_else(|e| e.into_inner());
+        let flights = all.get(&key.hash).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let flights = Arc::default();
+            all.retain(|_, flights| flights.strong_count() > 0);
+            all.insert(key.hash, Arc::downgrade(&flights));
+            flights
         });
-        open.retain(|_, content| content.strong_count() > 0);
-        open.insert(key.hash, Arc::downgrade(&content));
-        content
+        Arc::new(OpenContent { fetcher: self.clone(), key: key.clone(), cached: cached.ok(), flights })
     }
 }
 
