@@ -23,6 +23,9 @@ const DEMANDS: usize = 32;
 const AHEAD: usize = 4;
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
 const WRONG_ANSWERS: usize = 3;
+/// What could not be had just before is not waited for once more: for what it reads through its own pages, the kernel
+/// answers a failure by asking a second time at once.
+const JUST_BEFORE: Duration = Duration::from_millis(300);
 /// Blocks written to the cache at once.
 const WRITE: usize = 8 * BLOCK as usize;
 
@@ -56,6 +59,14 @@ pub struct OpenContent {
     /// Nothing where the cache has no place for it: then every read goes around the cache.
     cached: Option<Arc<CachedContent>>,
     flights: Arc<Flights>,
+    unanswered: Mutex<Vec<Unanswered>>,
+}
+
+/// A read that waited in vain.
+struct Unanswered {
+    range: ByteRange,
+    ended: Instant,
+    error: FetchError,
 }
 
 /// Whether somebody waits for the bytes.
@@ -101,7 +112,13 @@ impl Fetcher {
             all.insert(key.hash, Arc::downgrade(&flights));
             flights
         });
-        Arc::new(OpenContent { fetcher: self.clone(), key: key.clone(), cached: cached.ok(), flights })
+        Arc::new(OpenContent {
+            fetcher: self.clone(),
+            key: key.clone(),
+            cached: cached.ok(),
+            flights,
+            unanswered: Mutex::default(),
+        })
     }
 }
 
@@ -151,11 +168,35 @@ impl OpenContent {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        if let Some(error) = self.failed_just_before(range) {
+            return Err(error);
+        }
         let deadline = self.fetcher.options.deadline;
         let late = |_| FetchError::Unreachable(format!("no bytes came for {} s", deadline.as_secs_f32()));
-        let bytes = tokio::time::timeout(deadline, self.read_patiently(range)).await.map_err(late)??;
-        self.fetcher.counters.bytes_read.add(range.len());
-        Ok(bytes)
+        let read = tokio::time::timeout(deadline, self.read_patiently(range)).await.map_err(late);
+        match read.and_then(|read| read) {
+            Ok(bytes) => {
+                self.fetcher.counters.bytes_read.add(range.len());
+                Ok(bytes)
+            }
+            Err(error) => {
+                if matches!(error, FetchError::Unreachable(_)) {
+                    let failure = Unanswered { range, ended: Instant::now(), error: error.clone() };
+                    self.unanswered.lock().unwrap_or_else(|e| e.into_inner()).push(failure);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The failure of a read that waited for the first of these bytes and ended just now. Told once: whoever asks
+    /// again is served anew.
+    fn failed_just_before(&self, range: ByteRange) -> Option<FetchError> {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(|e| e.into_inner());
+        unanswered.retain(|failure| failure.ended.elapsed() < JUST_BEFORE);
+        let again = |failure: &Unanswered| (failure.range.start..failure.range.end).contains(&range.start);
+        let at = unanswered.iter().position(again)?;
+        Some(unanswered.swap_remove(at).error)
     }
 
     async fn read_patiently(self: &Arc<Self>, range: ByteRange) -> Result<Bytes, FetchError> {
