@@ -16,6 +16,8 @@ use crate::model::{ContentHash, Sha256};
 
 /// Contents kept open although nobody reads them now: each holds two descriptors.
 const KEPT_OPEN: usize = 256;
+/// Larger contents are not cached: the table of their blocks stays in memory, and a manifest may claim any size.
+const LARGEST: u64 = 1 << 40;
 /// When the limit is reached, so much is freed beyond what is needed, so that the next write does not search
 /// again.
 const FREE_AHEAD: u64 = 64 << 20;
@@ -82,6 +84,9 @@ impl Cache {
     /// The cached part of a content of `size` bytes, made empty if there is none. Fails where its files cannot be
     /// opened or it is larger than what is cached at all.
     pub fn content(&self, scope: &Scope, hash: &ContentHash, size: u64) -> io::Result<Arc<CachedContent>> {
+        if size > LARGEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let key = (scope.clone(), *hash);
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(content) = open.all.get(&key).and_then(Weak::upgrade) {
