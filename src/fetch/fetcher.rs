@@ -1,7 +1,6 @@
 //! Reading through the cache.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -24,6 +23,9 @@ const DEMANDS: usize = 32;
 const AHEAD: usize = 4;
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
 const WRONG_ANSWERS: usize = 3;
+/// What could not be had just before is not waited for once more: for what it reads through its own pages, the kernel
+/// answers a failure by asking a second time at once.
+const JUST_BEFORE: Duration = Duration::from_millis(300);
 /// Blocks written to the cache at once.
 const WRITE: usize = 8 * BLOCK as usize;
 
@@ -43,17 +45,28 @@ pub struct Fetcher {
     counters: Arc<MountCounters>,
     demands: Semaphore,
     ahead: Arc<Semaphore>,
-    open: Mutex<HashMap<(ContentHash, u64), Weak<OpenContent>>>,
+    /// What is under way, one for all readers of a content.
+    flights: Mutex<HashMap<(ContentHash, u64), Weak<Flights>>>,
     /// Where fetching happens; readers come from threads of their own.
     runtime: tokio::runtime::Handle,
 }
 
-/// A content that is being read: one for all its readers, whatever path they came by.
+/// A content that is being read by one of its paths. Whatever path they came by, all its readers share what is
+/// cached and under way; the path counts, for another one may name something else by now.
 pub struct OpenContent {
     fetcher: Arc<Fetcher>,
     key: ContentKey,
-    cached: Arc<CachedContent>,
+    /// Nothing where the cache has no place for it: then every read goes around the cache.
+    cached: Option<Arc<CachedContent>>,
     flights: Arc<Flights>,
+    unanswered: Mutex<Vec<Unanswered>>,
+}
+
+/// A read that waited in vain.
+struct Unanswered {
+    range: ByteRange,
+    ended: Instant,
+    error: FetchError,
 }
 
 /// Whether somebody waits for the bytes.
@@ -81,27 +94,31 @@ impl Fetcher {
             counters,
             demands: Semaphore::new(DEMANDS),
             ahead: Arc::new(Semaphore::new(AHEAD)),
-            open: Mutex::default(),
+            flights: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         })
     }
 
     /// Opens a content, pinned to the version its key names.
-    pub fn open(self: &Arc<Self>, key: &ContentKey) -> io::Result<Arc<OpenContent>> {
-        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(content) = open.get(&(key.hash, key.size)).and_then(Weak::upgrade) {
-            return Ok(content);
-        }
-        let cached = self.cache.content(&self.scope, &key.hash, key.size)?;
-        let content = Arc::new(OpenContent {
+    pub fn open(self: &Arc<Self>, key: &ContentKey) -> Arc<OpenContent> {
+        let cached = self.cache.content(&self.scope, &key.hash, key.size);
+        let cached = cached.map_err(|error| {
+            tracing::warn!(path = %key.path, %error, "the cache has no place for this file: reading around it");
+        });
+        let mut all = self.flights.lock().unwrap_or_else(|e| e.into_inner());
+        let flights = all.get(&(key.hash, key.size)).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let flights = Arc::default();
+            all.retain(|_, flights| flights.strong_count() > 0);
+            all.insert((key.hash, key.size), Arc::downgrade(&flights));
+            flights
+        });
+        Arc::new(OpenContent {
             fetcher: self.clone(),
             key: key.clone(),
-            cached,
-            flights: Arc::default(),
-        });
-        open.retain(|_, content| content.strong_count() > 0);
-        open.insert((key.hash, key.size), Arc::downgrade(&content));
-        Ok(content)
+            cached: cached.ok(),
+            flights,
+            unanswered: Mutex::default(),
+        })
     }
 }
 
@@ -129,7 +146,7 @@ impl OpenContent {
     }
 
     fn look(&self, range: ByteRange) -> Option<Bytes> {
-        match self.cached.read(range) {
+        match self.cached.as_ref()?.read(range) {
             Ok(Look::Hit(bytes)) => Some(bytes),
             Ok(Look::Miss) => None,
             Ok(Look::Rotten(blocks)) => {
@@ -151,17 +168,46 @@ impl OpenContent {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        if let Some(error) = self.failed_just_before(range) {
+            return Err(error);
+        }
         let deadline = self.fetcher.options.deadline;
         let late = |_| FetchError::Unreachable(format!("no bytes came for {} s", deadline.as_secs_f32()));
-        let bytes = tokio::time::timeout(deadline, self.read_patiently(range)).await.map_err(late)??;
-        self.fetcher.counters.bytes_read.add(range.len());
-        Ok(bytes)
+        let read = tokio::time::timeout(deadline, self.read_patiently(range)).await.map_err(late);
+        match read.and_then(|read| read) {
+            Ok(bytes) => {
+                self.fetcher.counters.bytes_read.add(range.len());
+                Ok(bytes)
+            }
+            Err(error) => {
+                if matches!(error, FetchError::Unreachable(_)) {
+                    let failure = Unanswered { range, ended: Instant::now(), error: error.clone() };
+                    self.unanswered.lock().unwrap_or_else(|e| e.into_inner()).push(failure);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The failure of a read that waited for the first of these bytes and ended just now. Told once: whoever asks
+    /// again is served anew.
+    fn failed_just_before(&self, range: ByteRange) -> Option<FetchError> {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(|e| e.into_inner());
+        unanswered.retain(|failure| failure.ended.elapsed() < JUST_BEFORE);
+        let again = |failure: &Unanswered| (failure.range.start..failure.range.end).contains(&range.start);
+        let at = unanswered.iter().position(again)?;
+        Some(unanswered.swap_remove(at).error)
     }
 
     async fn read_patiently(self: &Arc<Self>, range: ByteRange) -> Result<Bytes, FetchError> {
         // A second round finds what rotted between storing and reading; after that the cache is not trusted.
-        for _ in 0..2 {
-            self.bring(range, Need::Demand).await?;
+        let rounds = if self.cached.is_some() { 2 } else { 0 };
+        for round in 0..rounds {
+            match self.bring(range, Need::Demand).await {
+                // Perhaps it was another path with the same content that was replaced: ask by our own.
+                Err(FetchError::Stale) if round == 0 => continue,
+                brought => brought?,
+            }
             if let Some(bytes) = self.look(range) {
                 return Ok(bytes);
             }
@@ -172,7 +218,9 @@ impl OpenContent {
     /// Fetches ahead of a reader what `readahead` suggests after a read. Nobody waits for it.
     pub fn read_ahead(self: &Arc<Self>, readahead: &mut Readahead, offset: u64, length: u64) {
         let range = self.clamp(offset, length);
-        let Some(ahead) = readahead.after(range, self.key.size) else { return };
+        let Some(ahead) = readahead.after(range, self.key.size).filter(|_| self.cached.is_some()) else {
+            return;
+        };
         // Without a turn at once it is left: a reader would wait for a flight that has not begun.
         let Ok(turn) = self.fetcher.ahead.clone().try_acquire_owned() else { return };
         let content = self.clone();
@@ -186,14 +234,15 @@ impl OpenContent {
 
     /// Makes sure the blocks of `range` are cached, or were tried.
     async fn bring(self: &Arc<Self>, range: ByteRange, need: Need) -> Result<(), FetchError> {
+        let Some(cached) = &self.cached else { return Ok(()) };
         let range = if self.key.size <= WHOLE { ByteRange::new(0, self.key.size) } else { range };
         let wanted = BlockRange::covering(range);
-        let (joined, started) = self.flights.join(wanted, |block| self.cached.has(block));
+        let (joined, started) = self.flights.join(wanted, |block| cached.has(block));
         for landing in started {
-            let content = self.clone();
+            let (content, cached) = (self.clone(), cached.clone());
             // A task of its own: a reader that goes away does not take the bytes from others who joined.
             self.fetcher.runtime.spawn(async move {
-                let result = content.fly(&landing, need).await;
+                let result = content.fly(&cached, &landing, need).await;
                 if let Err(error) = &result {
                     tracing::warn!(path = %content.key.path, %error, "bytes could not be fetched");
                 }
@@ -207,7 +256,7 @@ impl OpenContent {
     }
 
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
-    async fn fly(&self, landing: &Landing, need: Need) -> Result<(), FetchError> {
+    async fn fly(&self, cached: &CachedContent, landing: &Landing, need: Need) -> Result<(), FetchError> {
         let fetcher = &self.fetcher;
         let stopping = |_| FetchError::Unreachable("the mount is stopping".into());
         // A flight ahead of its readers has its turn already.
@@ -224,7 +273,7 @@ impl OpenContent {
             return Ok(());
         }
         let mut next = flight.blocks.start;
-        let result = self.fly_from(&mut next, landing).await;
+        let result = self.fly_from(cached, &mut next, landing).await;
         let unused = BlockRange { start: next, end: flight.blocks.end }.bytes(self.key.size).len();
         if unused > 0 {
             fetcher.cache.release(unused);
@@ -232,13 +281,21 @@ impl OpenContent {
         result
     }
 
-    async fn fly_from(&self, next: &mut u64, landing: &Landing) -> Result<(), FetchError> {
+    async fn fly_from(
+        &self,
+        cached: &CachedContent,
+        next: &mut u64,
+        landing: &Landing,
+    ) -> Result<(), FetchError> {
         let (fetcher, flight) = (&self.fetcher, &landing.flight);
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         loop {
             let before = *next;
-            let error = match self.fetch_blocks(next, flight.blocks.end, |block| flight.stored(block)).await {
+            let error = match self
+                .fetch_blocks(cached, next, flight.blocks.end, |block| flight.stored(block))
+                .await
+            {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -270,27 +327,42 @@ impl OpenContent {
     }
 
     /// One request for blocks `next..end`; `next` moves on as blocks are stored.
-    async fn fetch_blocks(&self, next: &mut u64, end: u64, stored: impl Fn(u64)) -> Result<(), BlockError> {
+    async fn fetch_blocks(
+        &self,
+        cached: &CachedContent,
+        next: &mut u64,
+        end: u64,
+        stored: impl Fn(u64),
+    ) -> Result<(), BlockError> {
         let range = BlockRange { start: *next, end }.bytes(self.key.size);
         self.fetcher.counters.requests.add(1);
         let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
         let mut pending = BytesMut::new();
         let mut left = range.len();
-        while let Some(piece) = body.next().await? {
-            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
-            left -= piece.len() as u64;
-            pending.extend_from_slice(&piece);
-            // Only whole blocks are stored; the content's last one may be shorter.
-            let whole =
-                if left == 0 { pending.len() } else { pending.len() - pending.len() % BLOCK as usize };
-            if whole >= WRITE || (left == 0 && whole > 0) {
+        loop {
+            let piece = body.next().await?;
+            if let Some(piece) = &piece {
+                self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+                left -= piece.len() as u64;
+                pending.extend_from_slice(piece);
+            }
+            // Only whole blocks are stored, and the last ones once the answer has ended as it should: until then
+            // there is something left to ask for again.
+            let whole = match (&piece, left) {
+                (None, _) => pending.len(),
+                (Some(_), 0) => 0,
+                (Some(_), _) => pending.len() - pending.len() % BLOCK as usize,
+            };
+            if whole >= WRITE || (piece.is_none() && whole > 0) {
                 let bytes = pending.split_to(whole);
-                self.cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+                cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
                 *next += (whole as u64).div_ceil(BLOCK);
                 stored(*next);
             }
+            if piece.is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Reads straight from the remote, keeping nothing.

@@ -12,7 +12,6 @@ pub(super) fn errno(error: &VfsError) -> Errno {
         VfsError::NotADirectory => Errno::ENOTDIR,
         VfsError::IsADirectory => Errno::EISDIR,
         VfsError::BadHandle => Errno::EBADF,
-        VfsError::TooLarge => Errno::EFBIG,
         VfsError::NotPinned => Errno::EOPNOTSUPP,
         VfsError::Fetch(FetchError::Stale) => Errno::ESTALE,
         VfsError::Fetch(FetchError::Denied(_)) => Errno::EACCES,

@@ -20,9 +20,6 @@ pub enum VfsError {
     /// The entry cannot be pinned to a version, having no SHA-256.
     #[error("the manifest names this file by MD5 only: it cannot be mounted; publish it again")]
     NotPinned,
-    /// The entry claims more bytes than a file can have here.
-    #[error("the file is too large")]
-    TooLarge,
     /// The bytes could not be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::attr::Attr;
 use super::handles::{HandleId, Handles};
 use super::{AttrKind, VfsError};
-use crate::fetch::{FetchError, Fetcher};
+use crate::fetch::Fetcher;
 use crate::metrics::MountCounters;
 use crate::model::{ContentHash, DbRef, Revision};
 use crate::namespace::{Ino, NodeKind, Tree};
@@ -82,11 +82,7 @@ impl Vfs {
             return Err(VfsError::NotPinned);
         }
         let key = ContentKey { database: self.database.clone(), path, size: *size, hash: *hash };
-        let content = self.fetcher.open(&key).map_err(|error| match error.kind() {
-            std::io::ErrorKind::FileTooLarge => VfsError::TooLarge,
-            _ => FetchError::Cache(error.to_string()).into(),
-        })?;
-        Ok(self.handles.insert(content))
+        Ok(self.handles.insert(self.fetcher.open(&key)))
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
