@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use daemonize::{Daemonize, Outcome};
@@ -29,19 +30,21 @@ impl Readiness {
 
     /// The mount answers.
     pub fn ready(&mut self) {
-        self.tell(ExitCode::Done, "");
+        if let Some(mut pipe) = self.0.take() {
+            // If the starter is gone there is nobody to tell, and the mount is there all the same.
+            let _ = pipe.write_all(&[ExitCode::Done as u8]);
+        }
     }
 
-    /// It failed. `false`: there was nobody to tell.
-    pub fn failed(&mut self, code: ExitCode, reason: &str) -> bool {
-        self.tell(code, reason)
-    }
-
-    fn tell(&mut self, code: ExitCode, text: &str) -> bool {
-        let Some(mut pipe) = self.0.take() else { return false };
-        let mut message = vec![code as u8];
-        message.extend_from_slice(text.as_bytes());
-        pipe.write_all(&message).is_ok()
+    /// It failed. The process is about to end.
+    pub fn failed(&mut self, code: ExitCode, reason: &str) {
+        if let Some(mut pipe) = self.0.take() {
+            let mut message = vec![code as u8];
+            message.extend_from_slice(reason.as_bytes());
+            let _ = pipe.write_all(&message);
+            // Left open for the kernel to close: who reads to the end knows that the process is gone.
+            let _ = OwnedFd::from(pipe).into_raw_fd();
+        }
     }
 }
 

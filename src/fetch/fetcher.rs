@@ -202,12 +202,8 @@ impl OpenContent {
     async fn read_patiently(self: &Arc<Self>, range: ByteRange) -> Result<Bytes, FetchError> {
         // A second round finds what rotted between storing and reading; after that the cache is not trusted.
         let rounds = if self.cached.is_some() { 2 } else { 0 };
-        for round in 0..rounds {
-            match self.bring(range, Need::Demand).await {
-                // Perhaps it was another path with the same content that was replaced: ask by our own.
-                Err(FetchError::Stale) if round == 0 => continue,
-                brought => brought?,
-            }
+        for _ in 0..rounds {
+            self.bring(range, Need::Demand).await?;
             if let Some(bytes) = self.look(range) {
                 return Ok(bytes);
             }
@@ -237,7 +233,24 @@ impl OpenContent {
         let Some(cached) = &self.cached else { return Ok(()) };
         let range = if self.key.size <= WHOLE { ByteRange::new(0, self.key.size) } else { range };
         let wanted = BlockRange::covering(range);
-        let (joined, started) = self.flights.join(wanted, |block| cached.has(block));
+        let mut others_failed = self.join_flights(cached, wanted, need).await?;
+        if others_failed {
+            // Flights by another path with the same content, which was replaced: now there are our own.
+            others_failed = self.join_flights(cached, wanted, need).await?;
+        }
+        if others_failed { Err(FetchError::Stale) } else { Ok(()) }
+    }
+
+    /// Joins what is under way for `wanted` and starts the rest. `true`: somebody else's flight found its version
+    /// gone.
+    async fn join_flights(
+        self: &Arc<Self>,
+        cached: &Arc<CachedContent>,
+        wanted: BlockRange,
+        need: Need,
+    ) -> Result<bool, FetchError> {
+        let (under_way, started) = self.flights.join(wanted, |block| cached.has(block));
+        let own: Vec<_> = started.iter().map(|landing| landing.flight.clone()).collect();
         for landing in started {
             let (content, cached) = (self.clone(), cached.clone());
             // A task of its own: a reader that goes away does not take the bytes from others who joined.
@@ -249,10 +262,17 @@ impl OpenContent {
                 landing.land(result);
             });
         }
-        for flight in joined {
+        for flight in own {
             flight.reaches(wanted.end.min(flight.blocks.end)).await?;
         }
-        Ok(())
+        let mut others_failed = false;
+        for flight in under_way {
+            match flight.reaches(wanted.end.min(flight.blocks.end)).await {
+                Err(FetchError::Stale) => others_failed = true,
+                reached => reached?,
+            }
+        }
+        Ok(others_failed)
     }
 
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.

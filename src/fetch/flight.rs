@@ -75,7 +75,7 @@ impl Drop for Landing {
 }
 
 impl Flights {
-    /// The flights that will bring `wanted`, and those of them that the caller has to start.
+    /// The flights under way that will bring part of `wanted`, and those that the caller has to start for the rest.
     pub(super) fn join(
         self: &Arc<Self>,
         wanted: BlockRange,
@@ -99,9 +99,7 @@ impl Flights {
                 Landing { flights: self.clone(), flight, result }
             })
             .collect();
-        let mut joined = under_way;
-        joined.extend(started.iter().map(|landing| landing.flight.clone()));
-        (joined, started)
+        (under_way, started)
     }
 }
 
@@ -126,10 +124,10 @@ mod tests {
         let here = |block: u64| block == 5;
         let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, here);
         let blocks: Vec<_> = started.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect();
-        assert_eq!((joined.len(), blocks), (2, vec![(2, 5), (6, 8)]));
+        assert_eq!((joined.len(), blocks), (0, vec![(2, 5), (6, 8)]));
         let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, here);
         let blocks: Vec<_> = again.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect();
-        assert_eq!((joined.len(), blocks), (4, vec![(0, 2), (8, 10)]));
+        assert_eq!((joined.len(), blocks), (2, vec![(0, 2), (8, 10)]));
         drop(started);
         let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, here);
         assert_eq!(after.len(), 1, "a flight that ended is asked for again");

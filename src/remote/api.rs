@@ -31,7 +31,7 @@ pub struct FetchedManifest {
 impl Remote {
     /// Who the token speaks for.
     pub async fn me(&self) -> Result<Me, RemoteError> {
-        self.with_retries(|| async {
+        self.at_first_contact(|| async {
             let response = self.send(self.request(Method::GET, "/me")).await?;
             self.json(response).await
         })
@@ -41,7 +41,7 @@ impl Remote {
     /// A database's description.
     pub async fn describe(&self, database: &DbRef) -> Result<DatabaseDescription, RemoteError> {
         let path = format!("/api/db/{}/{}", database.owner(), database.slug());
-        self.with_retries(|| async {
+        self.at_first_contact(|| async {
             let response = self.send(self.request(Method::GET, &path)).await?;
             self.json(response).await
         })
@@ -59,7 +59,7 @@ impl Remote {
     }
 
     async fn list(&self, path: &str, limit: usize, offset: usize) -> Result<DatabaseList, RemoteError> {
-        self.with_retries(|| async {
+        self.at_first_contact(|| async {
             let request = self.request(Method::GET, path).query(&[("limit", limit), ("offset", offset)]);
             self.json(self.send(request).await?).await
         })

@@ -139,12 +139,24 @@ impl Remote {
     where
         F: Future<Output = Result<T, RemoteError>>,
     {
-        let waits = ExponentialBuilder::default()
+        attempt.retry(self.waits()).when(RemoteError::is_transient).await
+    }
+
+    /// The same for a first request: a server that is not there at all is told at once, for it is the address
+    /// that is wrong more often than the network.
+    pub(super) async fn at_first_contact<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, RemoteError>>,
+    {
+        attempt.retry(self.waits()).when(|error| matches!(error, RemoteError::Trouble { .. })).await
+    }
+
+    fn waits(&self) -> ExponentialBuilder {
+        ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(300))
             .with_max_delay(Duration::from_secs(10))
             .with_jitter()
-            .with_max_times(self.retries);
-        attempt.retry(waits).when(RemoteError::is_transient).await
+            .with_max_times(self.retries)
     }
 
     /// Reads a JSON answer.

@@ -7,5 +7,6 @@
 mod cli_errors;
 mod cli_push_pull;
 mod harness;
+mod mount;
 mod ranges_vs_nginx;
 mod server_http;

@@ -9,18 +9,24 @@ mod api;
 mod cli;
 mod files;
 mod http;
+mod mount;
+mod mounting;
 mod process;
+mod python;
 mod responder;
 mod server;
 
 pub use api::{describe_entry, put_entry};
-pub use cli::Cli;
+pub use cli::{Cli, Outcome};
 pub use files::{
     Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
     write_files,
 };
 pub use http::{Request, Response, exchange, get, head, request};
+pub use mount::{Mount, mount_entry, started_with, until, xattr};
+pub use mounting::Mounting;
 pub use process::{finish, run_to_end};
+pub use python::python;
 pub use responder::{Reply, Responder, answer, json_answer};
 pub use server::{Server, allow_account};
 
