@@ -12,6 +12,7 @@ mod plain_user;
 mod proxy;
 mod reading;
 mod refusals;
+mod relay;
 mod restarts;
 mod revisions;
 mod troubles;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use rustix::process::Pid;
 
+use super::cli::Outcome;
 use super::mount::{Mount, Place, mount_entry, serving, until};
-use super::{Outcome, Server, run_to_end};
+use super::{Server, run_to_end};
 
 /// What to mount and how: the same cache, state, home and mountpoint at every start.
 #[derive(Clone)]

@@ -120,6 +120,7 @@ fn a_signal_leaves_open_files_some_time_and_not_more() {
     let began = Instant::now();
     mount.signal(Signal::TERM);
     until(|| mount.entry().is_none());
+    std::thread::sleep(Duration::from_secs(2));
     open.read_exact_at(&mut buffer, 2 << 20).unwrap();
     assert!(buffer == files[0].1[2 << 20..][..100], "what is open reads on for a while");
     mount.ended();

@@ -1,7 +1,10 @@
 //! F06: passing trouble on the way to the server is ridden out, and what came before it is not asked for again.
 
+use std::time::{Duration, Instant};
+
 use super::proxy::{Proxy, asked, framed};
-use super::{assert_right, database_of, impatient};
+use super::relay::Relay;
+use super::{assert_right, database_of, errno, impatient, read_directly};
 use crate::harness::{Reply, Request, Response, answer};
 
 #[test]
@@ -40,4 +43,20 @@ fn f06_a_broken_answer_is_gone_on_with_and_not_begun_again() {
     let [_, (first, last)] = ranges[..] else { panic!("{ranges:?}") };
     let missed = cut as u64 - (256 << 10)..=cut as u64;
     assert!(missed.contains(&first) && last == (1 << 20) - 1, "only the rest is asked for again: {ranges:?}");
+}
+
+#[test]
+fn f06_an_answer_that_trickles_is_not_waited_for_longer() {
+    let (server, files) = database_of(&[("fast", 100_000), ("x", 500_000)]);
+    let relay = Relay::before(&server);
+    let mount = impatient(&relay.url()).mount();
+    assert!(mount.read("fast").unwrap() == files[0].1);
+    relay.trickle(true);
+    let began = Instant::now();
+    assert_eq!(errno(read_directly(&mount.at("x"), 0, 500_000)), Some(libc::EIO));
+    let waited = began.elapsed();
+    assert!((Duration::from_millis(1900)..Duration::from_secs(3)).contains(&waited), "{waited:?}");
+    assert!(read_directly(&mount.at("fast"), 0, 100_000).unwrap() == files[0].1, "nobody else waits");
+    relay.trickle(false);
+    assert_right(&mount.path(), &files);
 }
