@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::database_of;
-use crate::harness::{Mounting, run_to_end, sha256, text};
+use crate::harness::{Mounting, run_to_end, sha256, text, until};
 
 /// Run as root in a fresh mount namespace: `$1` is a directory of the test's own, the rest is the mount command,
 /// which ends in the mountpoint.
@@ -90,6 +90,6 @@ fn a_plain_user_mounts_through_fusermount3() {
     assert_eq!(next(), "twice: 2");
     assert_eq!((next(), next()), ("0", "0"), "fusermount3 and SIGTERM unmount it: {said}");
     assert_eq!(ended.code, 0, "{said}");
-    crate::harness::until(|| mounting.serving().is_empty());
+    until(|| mounting.serving().is_empty());
     assert!(!Path::new(&mounting.path()).join("x").exists(), "the machine has seen nothing of it");
 }

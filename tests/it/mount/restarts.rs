@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{assert_right, database_of, read_directly};
-use crate::harness::{Mounting, noise};
+use crate::harness::{Mounting, noise, until};
 
 const MIB: usize = 1 << 20;
 const BLOCK: u64 = 32 << 10;
@@ -64,7 +64,7 @@ fn f05_a_kill_while_fetching_leaves_nothing_wrong() {
         let mount = mounting.mount();
         let path = mount.at("x");
         let reader = std::thread::spawn(move || fs::read(path));
-        crate::harness::until(|| mount.stats().bytes_fetched > 2 << 20 || reader.is_finished());
+        until(|| mount.stats().bytes_fetched > 2 << 20 || reader.is_finished());
         fetched += mount.stats().bytes_fetched;
         mount.kill9();
         let _ = reader.join();
