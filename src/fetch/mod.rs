@@ -4,8 +4,11 @@
 mod error;
 mod fetcher;
 mod flight;
+mod fly;
+mod open_content;
 mod readahead;
 
 pub use error::FetchError;
-pub use fetcher::{FetchOptions, Fetcher, OpenContent};
+pub use fetcher::{FetchOptions, Fetcher};
+pub use open_content::OpenContent;
 pub use readahead::Readahead;

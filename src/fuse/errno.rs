@@ -9,6 +9,7 @@ use crate::vfs::VfsError;
 pub(super) fn errno(error: &VfsError) -> Errno {
     match error {
         VfsError::NotFound => Errno::ENOENT,
+        VfsError::NameTooLong => Errno::ENAMETOOLONG,
         VfsError::NotADirectory => Errno::ENOTDIR,
         VfsError::IsADirectory => Errno::EISDIR,
         VfsError::BadHandle => Errno::EBADF,

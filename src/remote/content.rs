@@ -59,6 +59,11 @@ impl ContentBody {
 }
 
 impl Remote {
+    /// Bytes that came under right headers and are not the content's.
+    pub fn altered(&self, content: &ContentKey) -> RemoteError {
+        self.wrong(format!("altered bytes for '{}'", content.path))
+    }
+
     /// Opens a range of a content: one request, answered as asked or not at all. `range` lies inside the content
     /// and is not empty.
     pub async fn open_range(

@@ -6,19 +6,22 @@
 
 mod accounts;
 mod attach;
+mod catalogue;
 mod contents;
-mod databases;
+mod database;
 mod error;
 mod keys;
 mod log;
 mod publish;
 mod revisions;
 mod settings;
+mod whole_manifest;
 
 pub use accounts::{Account, random_token};
 pub use attach::Store;
+pub use catalogue::Registration;
 pub use contents::{ContentStream, ContentUpload, UploadError};
-pub use databases::{Database, Published, Registration};
+pub use database::{Database, Published};
 pub use error::StoreError;
 pub use publish::{Change, PublishError};
 pub use revisions::RevisionRecord;

@@ -6,8 +6,9 @@ use std::ops::Bound;
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use super::databases::{State, WHOLE_MANIFEST_EVERY};
+use super::database::State;
 use super::log::{Append, encode};
+use super::whole_manifest::WHOLE_MANIFEST_EVERY;
 use super::{Database, RevisionRecord, StoreError};
 use crate::model::{DbPath, Revision, Sha256};
 use crate::wire::{CommitRequest, CommitResponse};

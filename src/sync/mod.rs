@@ -5,6 +5,7 @@
 //! a person wrote is overwritten by either direction.
 
 mod brake;
+mod download;
 mod error;
 mod landed;
 mod local;

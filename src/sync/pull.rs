@@ -4,22 +4,17 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
-
+use super::download::Downloads;
 use super::landed::landed_commit;
 use super::plan::{Files, PullPlan, plan_pull};
 use super::workdir::{Identity, Intent};
 use super::{Brake, Event, Reporter, SyncError, Workdir, local};
 use crate::manifest::{Entry, stays_put};
-use crate::model::{ByteRange, DbPath, DbRef, ExitCode, Revision};
-use crate::remote::{ContentKey, Remote, RemoteError};
-use crate::tree::{self, Applied, Durability, Hasher, Occupant, Root, Staged};
+use crate::model::{DbPath, DbRef, ExitCode, Revision};
+use crate::remote::{Remote, RemoteError};
+use crate::tree::{self, Applied, Durability, Occupant, Root};
 use crate::wire::DatabaseDescription;
 
-/// Downloads under way at once.
-const AT_ONCE: usize = 8;
-/// How often one file is asked for again.
-const MAX_ATTEMPTS: usize = 4;
 /// Up to so many files are made durable one by one; more, all at once.
 const FEW_FILES: usize = 64;
 /// How often a pull plans again because the remote moved.
@@ -158,18 +153,9 @@ async fn pull_once(
     let many = plan.put.len() + plan.delete.len() > FEW_FILES;
     let durability = if many { Durability::Later } else { Durability::Now };
     let bytes = plan.put.values().map(|entry| entry.size).sum();
-    reporter.report(Event::Transferring { files: plan.put.len() as u64, bytes });
-    let downloads = plan.put.iter().map(|(path, entry)| {
-        let root = root.clone();
-        async move {
-            Ok((path.clone(), download(remote, options, &root, path, entry, durability, reporter).await?))
-        }
-    });
-    let staged: Result<Vec<(DbPath, Staged)>, SyncError> =
-        futures::stream::iter(downloads).buffer_unordered(AT_ONCE).try_collect().await;
-    reporter.report(Event::Finished);
+    let downloads = Downloads { remote, database: &options.reference, root: &root, durability, reporter };
+    let staged = downloads.receive_all(&plan.put).await?;
     let mut settled = base.clone();
-    let staged = staged?;
     if many {
         sync_everything(&root).await?;
     }
@@ -242,70 +228,4 @@ fn obstructed<'a>(
         }
     }
     Ok(found)
-}
-
-/// Receives one content into a staged file, and agrees only if its hash is the manifest's.
-async fn download(
-    remote: &Remote,
-    options: &PullOptions,
-    root: &Arc<Root>,
-    path: &DbPath,
-    entry: &Entry,
-    durability: Durability,
-    reporter: &dyn Reporter,
-) -> Result<Staged, SyncError> {
-    let mut wait = std::time::Duration::from_millis(300);
-    for _ in 1..MAX_ATTEMPTS {
-        match download_once(remote, options, root, path, entry, durability, reporter).await {
-            Err(SyncError::Remote(error)) if error.is_transient() => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            other => return other,
-        }
-    }
-    download_once(remote, options, root, path, entry, durability, reporter).await
-}
-
-async fn download_once(
-    remote: &Remote,
-    options: &PullOptions,
-    root: &Arc<Root>,
-    path: &DbPath,
-    entry: &Entry,
-    durability: Durability,
-    reporter: &dyn Reporter,
-) -> Result<Staged, SyncError> {
-    let io = |error| SyncError::directory(path)(error);
-    let mut staged = root.stage().map_err(io)?;
-    let mut hasher = Hasher::like(&entry.hash);
-    let key = ContentKey {
-        database: options.reference.clone(),
-        path: path.clone(),
-        size: entry.size,
-        hash: entry.hash,
-    };
-    if entry.size > 0 {
-        // The path is pinned to a content: gone or replaced, the manifest is an old one.
-        let mut body =
-            remote.open_range(&key, ByteRange::new(0, entry.size)).await.map_err(|error| match error {
-                RemoteError::NotFound { .. } => RemoteError::Moved { revision: None },
-                other => other,
-            })?;
-        while let Some(piece) = body.next().await? {
-            hasher.update(&piece);
-            // Writes go to the page cache; only the closing sync waits for the disk.
-            staged.write(&piece).map_err(io)?;
-            reporter.report(Event::Progress { bytes: piece.len() as u64 });
-        }
-    }
-    if hasher.finish() != entry.hash {
-        return Err(SyncError::WrongContent { path: path.clone() });
-    }
-    let modified = entry.modified();
-    tokio::task::spawn_blocking(move || staged.seal(modified, durability).map(|()| staged))
-        .await
-        .map_err(std::io::Error::other)
-        .and_then(|sealed| sealed)
-        .map_err(io)
 }

@@ -8,6 +8,9 @@ pub enum VfsError {
     /// No such file or directory. Only ever said of what the manifest does not name.
     #[error("no such file or directory")]
     NotFound,
+    /// No name is so long.
+    #[error("the name is too long")]
+    NameTooLong,
     /// A directory was needed.
     #[error("not a directory")]
     NotADirectory,

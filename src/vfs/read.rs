@@ -9,7 +9,7 @@ use super::handles::{HandleId, Handles};
 use super::{AttrKind, VfsError};
 use crate::fetch::Fetcher;
 use crate::metrics::MountCounters;
-use crate::model::{ContentHash, DbRef, Revision};
+use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES, Revision};
 use crate::namespace::{Ino, NodeKind, Tree};
 use crate::remote::ContentKey;
 
@@ -51,6 +51,9 @@ impl Vfs {
         } else {
             VfsError::NotFound
         })?;
+        if name.len() > MAX_COMPONENT_BYTES {
+            return Err(VfsError::NameTooLong);
+        }
         let ino = name.to_str().and_then(|name| self.tree.lookup(parent, name)).ok_or(VfsError::NotFound)?;
         self.attr(ino)
     }

@@ -228,6 +228,28 @@ fn in_turns(cases: impl Iterator<Item = impl FnOnce() + Send>) {
 }
 
 #[test]
+fn f05_altered_bytes_of_a_file_that_comes_whole_are_noticed_under_right_headers() {
+    let (server, files) = database_of(&[("small", 1000), ("whole", MIB - 5)]);
+    let proxy = Proxy::before(&server);
+    let mounting = impatient(&proxy.url());
+    proxy.spoil(|_, mut honest| {
+        let middle = honest.body.len() / 2;
+        honest.body[middle] ^= 1;
+        honest.into()
+    });
+    let mount = mounting.mount();
+    for (name, _) in &files {
+        assert_eq!(errno(mount.read(name)), Some(libc::EIO), "{name}");
+    }
+    assert!(mount.stats().responses_refused > 0);
+    mount.unmount();
+    proxy.honest();
+    let mount = mounting.mount();
+    assert_right(&mount.path(), &files);
+    mount.unmount();
+}
+
+#[test]
 fn f05_what_was_refused_is_counted_and_the_same_mount_recovers() {
     let (server, files) = database_of(&[("x", 100_000)]);
     let proxy = Proxy::before(&server);

@@ -118,6 +118,8 @@ fn f01_names_that_are_not_there_are_not_found() {
             assert_eq!(errno(fs::metadata(mount.at(name))), Some(libc::ENOENT), "{name}");
         }
     }
+    assert_eq!(errno(fs::metadata(mount.at(&"n".repeat(255)))), Some(libc::ENOENT));
+    assert_eq!(errno(fs::metadata(mount.at(&"n".repeat(256)))), Some(libc::ENAMETOOLONG));
     assert_eq!(errno(fs::metadata(mount.at("c/d"))), Some(libc::ENOTDIR));
     assert_eq!(errno(fs::read(mount.at("a"))), Some(libc::EISDIR));
     let not_utf8 = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");

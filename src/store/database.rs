@@ -2,27 +2,18 @@
 //! date from the logs whenever someone asks, because other processes may publish to the same store.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use jiff::Timestamp;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use serde::{Deserialize, Serialize};
+use object_store::ObjectStore;
 
-use super::log::{Append, NumberedLog, decode, encode, get_optional};
-use super::{DatabaseSettings, RevisionRecord, Store, StoreError, keys};
-use crate::disk::random_hex;
+use super::log::{Append, NumberedLog, decode, encode};
+use super::{DatabaseSettings, RevisionRecord, StoreError, keys};
 use crate::manifest::{Entry, ManifestView};
-use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
+use crate::model::{DbPath, Revision, Sha256, Visibility};
 use crate::wire::PutEntry;
 
-/// Every how many revisions the whole manifest is stored beside the deltas, so that a process starting anew
-/// reads at most this many.
-pub(super) const WHOLE_MANIFEST_EVERY: u64 = 128;
-/// Hexadecimal digits of a database's id, after `db_`.
-const ID_DIGITS: usize = 24;
 /// A rendered manifest up to this size is kept for the next request.
 const KEEP_RENDERED: usize = 64 << 20;
 
@@ -57,121 +48,8 @@ pub struct Published {
     pub revision: Revision,
 }
 
-/// What `register` is given.
-#[derive(Debug, Clone)]
-pub struct Registration {
-    /// `owner/slug`.
-    pub reference: DbRef,
-    /// The name for people.
-    pub name: String,
-    /// Sets the visibility where given.
-    pub visibility: Option<Visibility>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct NameRecord {
-    id: String,
-}
-
-/// A whole manifest beside the log. It only saves reading deltas: a missing one loses nothing.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WholeManifest {
-    format: u64,
-    revision: Revision,
-    record_hash: Sha256,
-    time: String,
-    files: Vec<PutEntry>,
-}
-
-impl Store {
-    /// The database of that name, brought up to date; nothing where there is none.
-    pub async fn find(&self, reference: &DbRef) -> Result<Option<Arc<Database>>, StoreError> {
-        self.open_named(&keys::name(reference.owner(), reference.slug())).await
-    }
-
-    async fn open_named(&self, key: &Path) -> Result<Option<Arc<Database>>, StoreError> {
-        let Some(bytes) = get_optional(&*self.objects, key).await? else { return Ok(None) };
-        let record: NameRecord = decode(key, &bytes)?;
-        self.open(&record.id).await
-    }
-
-    /// The database of that id, brought up to date; nothing where there is none.
-    pub async fn open(&self, id: &str) -> Result<Option<Arc<Database>>, StoreError> {
-        // Ids come from requests and become part of object names.
-        let digits = id.strip_prefix("db_").unwrap_or_default();
-        if digits.len() != ID_DIGITS || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Ok(None);
-        }
-        let known = self.known.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
-        if let Some(database) = known {
-            database.refresh().await?;
-            return Ok(Some(database));
-        }
-        let Some(database) = Database::load(self.objects.clone(), id).await? else { return Ok(None) };
-        let mut known = self.known.lock().unwrap_or_else(|e| e.into_inner());
-        Ok(Some(known.entry(id.to_owned()).or_insert_with(|| Arc::new(database)).clone()))
-    }
-
-    /// Creates the database, or finds it and applies the given visibility.
-    pub async fn register(&self, wanted: &Registration) -> Result<Arc<Database>, StoreError> {
-        if let Some(database) = self.find(&wanted.reference).await? {
-            if let Some(visibility) = wanted.visibility {
-                database.set_visibility(visibility).await?;
-            }
-            return Ok(database);
-        }
-        let now = Timestamp::now().to_string();
-        let id = format!("db_{}", random_hex::<{ ID_DIGITS / 2 }>());
-        let settings = DatabaseSettings {
-            id: id.clone(),
-            name: wanted.name.clone(),
-            owner: wanted.reference.owner().to_owned(),
-            slug: wanted.reference.slug().to_owned(),
-            visibility: wanted.visibility.unwrap_or_default(),
-            description: None,
-            created_at: now.clone(),
-            updated_at: now,
-        };
-        // Settings first, name last: a crash between leaves an id nobody can find, never a name without settings.
-        let log = NumberedLog { objects: &*self.objects, prefix: keys::settings(&id) };
-        log.append(1, encode(&settings)).await?;
-        let name = keys::name(&settings.owner, &settings.slug);
-        match self.objects.put_opts(&name, encode(&NameRecord { id }).into(), PutMode::Create.into()).await {
-            Ok(_) => {}
-            // Someone registered the same name just now: theirs it is.
-            Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(StoreError::unavailable("register a name")(error)),
-        }
-        let found = self.find(&wanted.reference).await?;
-        found.ok_or_else(|| StoreError::Damaged { key: name.to_string(), reason: "it vanished".into() })
-    }
-
-    /// All databases, in the order of their names.
-    pub async fn all(&self) -> Result<Vec<Arc<Database>>, StoreError> {
-        let prefix = keys::names();
-        let listed: Vec<_> = self
-            .objects
-            .list(Some(&prefix))
-            .try_collect()
-            .await
-            .map_err(StoreError::unavailable("list its databases"))?;
-        let mut names: Vec<_> = listed.into_iter().map(|object| object.location).collect();
-        names.sort();
-        let mut databases = Vec::with_capacity(names.len());
-        for key in names {
-            match self.open_named(&key).await {
-                Ok(found) => databases.extend(found),
-                // One damaged database must not hide the others.
-                Err(error) => tracing::error!(%key, error = &error as &dyn std::error::Error, "not listed"),
-            }
-        }
-        Ok(databases)
-    }
-}
-
 impl Database {
-    async fn load(objects: Arc<dyn ObjectStore>, id: &str) -> Result<Option<Self>, StoreError> {
+    pub(super) async fn load(objects: Arc<dyn ObjectStore>, id: &str) -> Result<Option<Self>, StoreError> {
         let log = NumberedLog { objects: &*objects, prefix: keys::settings(id) };
         let settings_number = log.last(0).await?;
         let Some(bytes) = log.get(settings_number).await? else { return Ok(None) };
@@ -194,32 +72,6 @@ impl Database {
         database.load_newest_whole_manifest().await?;
         database.refresh().await?;
         Ok(Some(database))
-    }
-
-    /// Starts from the newest whole manifest, if one was stored.
-    async fn load_newest_whole_manifest(&self) -> Result<(), StoreError> {
-        let last = self.revisions().last(0).await?;
-        let mut number = last - last % WHOLE_MANIFEST_EVERY;
-        while number > 0 {
-            let key = keys::whole_manifest(&self.id, number);
-            // One that is damaged, or does not belong to the log, is passed over: the log has everything.
-            let stored = get_optional(&*self.objects, &key).await?.unwrap_or_default();
-            let whole =
-                serde_json::from_slice::<WholeManifest>(&stored).ok().filter(|whole| whole.format == 1);
-            let record = self.record(Revision(number)).await?;
-            let belongs =
-                |whole: &WholeManifest| record.as_ref().is_some_and(|(_, hash)| *hash == whole.record_hash);
-            if let Some(whole) = whole.filter(belongs) {
-                let mut state = self.write();
-                state.revision = whole.revision;
-                state.record_hash = Some(whole.record_hash);
-                state.time = whole.time;
-                state.files = whole.files.into_iter().map(|put| (put.path, put.entry)).collect();
-                return Ok(());
-            }
-            number -= WHOLE_MANIFEST_EVERY;
-        }
-        Ok(())
     }
 
     /// Takes in what other processes have changed since the last look.
@@ -302,27 +154,7 @@ impl Database {
         Ok(())
     }
 
-    /// Stores the whole manifest of the current revision beside the log.
-    pub(super) async fn store_whole_manifest(&self) -> Result<(), StoreError> {
-        let whole = {
-            let state = self.read();
-            let Some(record_hash) = state.record_hash else { return Ok(()) };
-            let files =
-                state.files.iter().map(|(path, entry)| PutEntry { path: path.clone(), entry: entry.clone() });
-            WholeManifest {
-                format: 1,
-                revision: state.revision,
-                record_hash,
-                time: state.time.clone(),
-                files: files.collect(),
-            }
-        };
-        let key = keys::whole_manifest(&self.id, whole.revision.0);
-        let stored = self.objects.put(&key, encode(&whole).into()).await;
-        stored.map(drop).map_err(StoreError::unavailable("store a whole manifest"))
-    }
-
-    async fn set_visibility(&self, visibility: Visibility) -> Result<(), StoreError> {
+    pub(super) async fn set_visibility(&self, visibility: Visibility) -> Result<(), StoreError> {
         loop {
             self.refresh().await?;
             let (number, mut settings) = {
@@ -409,7 +241,7 @@ impl Database {
         self.state.read().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -1,0 +1,196 @@
+//! One run of blocks from the remote into the cache; and bytes past a cache that has no room.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::flight::Landing;
+use super::open_content::{Need, WHOLE};
+use super::{FetchError, OpenContent};
+use crate::cache::{BLOCK, BlockRange, CachedContent};
+use crate::model::{ByteRange, Sha256};
+use crate::remote::RemoteError;
+
+/// How often a wrong answer is asked for again: it may be a proxy's passing fault.
+const WRONG_ANSWERS: usize = 3;
+/// Blocks written to the cache at once.
+const WRITE: usize = 8 * BLOCK as usize;
+
+impl OpenContent {
+    /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
+    pub(super) async fn fly(
+        &self,
+        cached: &CachedContent,
+        landing: &Landing,
+        need: Need,
+    ) -> Result<(), FetchError> {
+        let fetcher = &self.fetcher;
+        let stopping = |_| FetchError::Unreachable("the mount is stopping".into());
+        // A flight ahead of its readers has its turn already.
+        let _turn = match need {
+            Need::Demand => Some(fetcher.demands.acquire().await.map_err(stopping)?),
+            Need::Ahead => None,
+        };
+        let flight = &landing.flight;
+        let room = flight.blocks.bytes(self.key.size).len();
+        let cache = fetcher.cache.clone();
+        let reserved = tokio::task::spawn_blocking(move || cache.reserve(room)).await.unwrap_or(false);
+        if !reserved {
+            // No room: the readers go around the cache.
+            return Ok(());
+        }
+        let mut next = flight.blocks.start;
+        let result = self.fly_from(cached, &mut next, landing).await;
+        let unused = BlockRange { start: next, end: flight.blocks.end }.bytes(self.key.size).len();
+        if unused > 0 {
+            fetcher.cache.release(unused);
+        }
+        result
+    }
+
+    async fn fly_from(
+        &self,
+        cached: &CachedContent,
+        next: &mut u64,
+        landing: &Landing,
+    ) -> Result<(), FetchError> {
+        let (fetcher, flight) = (&self.fetcher, &landing.flight);
+        let mut since = Instant::now();
+        let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
+        loop {
+            let before = *next;
+            let error = match self
+                .fetch_blocks(cached, next, flight.blocks.end, |block| flight.stored(block))
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if *next > before {
+                (since, wait) = (Instant::now(), Duration::from_millis(50));
+            }
+            match &error {
+                BlockError::Remote(RemoteError::WrongAnswer { .. }) => {
+                    fetcher.counters.responses_refused.add(1);
+                    wrong += 1;
+                    if wrong >= WRONG_ANSWERS {
+                        return Err(error.into());
+                    }
+                }
+                BlockError::Remote(remote) if remote.is_transient() => {}
+                // The cache cannot be written: the readers go around it.
+                BlockError::Cache(error) => {
+                    tracing::warn!(%error, "the cache cannot be written");
+                    return Ok(());
+                }
+                BlockError::Remote(_) => return Err(error.into()),
+            }
+            if since.elapsed() + wait >= fetcher.options.deadline {
+                return Err(error.into());
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// One request for blocks `next..end`; `next` moves on as blocks are stored.
+    async fn fetch_blocks(
+        &self,
+        cached: &CachedContent,
+        next: &mut u64,
+        end: u64,
+        stored: impl Fn(u64),
+    ) -> Result<(), BlockError> {
+        let range = BlockRange { start: *next, end }.bytes(self.key.size);
+        self.fetcher.counters.requests.add(1);
+        let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
+        // A content that comes whole in one answer can be checked whole, before anything of it is kept.
+        let whole_content =
+            (range == ByteRange::new(0, self.key.size)).then(|| self.key.hash.sha256()).flatten();
+        let whole_content = whole_content.filter(|_| self.key.size <= WHOLE);
+        let mut pending = BytesMut::new();
+        let mut left = range.len();
+        let mut store = |pending: &mut BytesMut, length: usize| {
+            let bytes = pending.split_to(length);
+            cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+            *next += (length as u64).div_ceil(BLOCK);
+            stored(*next);
+            Ok::<_, BlockError>(())
+        };
+        loop {
+            let piece = match body.next().await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    // What came before is as good as any: it need not come again. The last block stays to be
+                    // asked for, or there would be nothing left to ask.
+                    let keep = if left == 0 { pending.len().saturating_sub(1) } else { pending.len() };
+                    let keep = keep - keep % BLOCK as usize;
+                    if keep > 0 && error.is_transient() {
+                        store(&mut pending, keep)?;
+                    }
+                    return Err(error.into());
+                }
+            };
+            let Some(piece) = piece else { break };
+            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+            left -= piece.len() as u64;
+            pending.extend_from_slice(&piece);
+            // Only whole blocks are stored, and the last ones once the answer has ended as it should.
+            let whole = pending.len() - pending.len() % BLOCK as usize;
+            if whole >= WRITE && left > 0 && whole_content.is_none() {
+                store(&mut pending, whole)?;
+            }
+        }
+        if whole_content.is_some_and(|expected| expected != Sha256::of(&pending)) {
+            return Err(self.fetcher.remote.altered(&self.key).into());
+        }
+        let rest = pending.len();
+        if rest > 0 { store(&mut pending, rest) } else { Ok(()) }
+    }
+
+    /// Reads straight from the remote, keeping nothing.
+    pub(super) async fn read_around_the_cache(&self, range: ByteRange) -> Result<Bytes, FetchError> {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            self.fetcher.counters.requests.add(1);
+            match self.read_directly(range).await {
+                Ok(bytes) => return Ok(bytes),
+                // The caller's deadline ends this.
+                Err(error) if error.is_transient() => tokio::time::sleep(wait).await,
+                Err(error) => return Err(error.into()),
+            }
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn read_directly(&self, range: ByteRange) -> Result<Bytes, RemoteError> {
+        let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
+        while let Some(piece) = body.next().await? {
+            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+enum BlockError {
+    Remote(RemoteError),
+    Cache(String),
+}
+
+impl From<RemoteError> for BlockError {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
+    }
+}
+
+impl From<BlockError> for FetchError {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Remote(error) => error.into(),
+            BlockError::Cache(text) => Self::Cache(text),
+        }
+    }
+}

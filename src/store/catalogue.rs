@@ -1,0 +1,119 @@
+//! Databases by name: finding, registering, listing.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use object_store::path::Path;
+use object_store::{ObjectStore, PutMode};
+use serde::{Deserialize, Serialize};
+
+use super::log::{NumberedLog, decode, encode, get_optional};
+use super::{Database, DatabaseSettings, Store, StoreError, keys};
+use crate::disk::random_hex;
+use crate::model::{DbRef, Visibility};
+
+/// Hexadecimal digits of a database's id, after `db_`.
+const ID_DIGITS: usize = 24;
+
+/// What `register` is given.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// `owner/slug`.
+    pub reference: DbRef,
+    /// The name for people.
+    pub name: String,
+    /// Sets the visibility where given.
+    pub visibility: Option<Visibility>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NameRecord {
+    id: String,
+}
+
+impl Store {
+    /// The database of that name, brought up to date; nothing where there is none.
+    pub async fn find(&self, reference: &DbRef) -> Result<Option<Arc<Database>>, StoreError> {
+        self.open_named(&keys::name(reference.owner(), reference.slug())).await
+    }
+
+    async fn open_named(&self, key: &Path) -> Result<Option<Arc<Database>>, StoreError> {
+        let Some(bytes) = get_optional(&*self.objects, key).await? else { return Ok(None) };
+        let record: NameRecord = decode(key, &bytes)?;
+        self.open(&record.id).await
+    }
+
+    /// The database of that id, brought up to date; nothing where there is none.
+    pub async fn open(&self, id: &str) -> Result<Option<Arc<Database>>, StoreError> {
+        // Ids come from requests and become part of object names.
+        let digits = id.strip_prefix("db_").unwrap_or_default();
+        if digits.len() != ID_DIGITS || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(None);
+        }
+        let known = self.known.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
+        if let Some(database) = known {
+            database.refresh().await?;
+            return Ok(Some(database));
+        }
+        let Some(database) = Database::load(self.objects.clone(), id).await? else { return Ok(None) };
+        let mut known = self.known.lock().unwrap_or_else(|e| e.into_inner());
+        Ok(Some(known.entry(id.to_owned()).or_insert_with(|| Arc::new(database)).clone()))
+    }
+
+    /// Creates the database, or finds it and applies the given visibility.
+    pub async fn register(&self, wanted: &Registration) -> Result<Arc<Database>, StoreError> {
+        if let Some(database) = self.find(&wanted.reference).await? {
+            if let Some(visibility) = wanted.visibility {
+                database.set_visibility(visibility).await?;
+            }
+            return Ok(database);
+        }
+        let now = Timestamp::now().to_string();
+        let id = format!("db_{}", random_hex::<{ ID_DIGITS / 2 }>());
+        let settings = DatabaseSettings {
+            id: id.clone(),
+            name: wanted.name.clone(),
+            owner: wanted.reference.owner().to_owned(),
+            slug: wanted.reference.slug().to_owned(),
+            visibility: wanted.visibility.unwrap_or_default(),
+            description: None,
+            created_at: now.clone(),
+            updated_at: now,
+        };
+        // Settings first, name last: a crash between leaves an id nobody can find, never a name without settings.
+        let log = NumberedLog { objects: &*self.objects, prefix: keys::settings(&id) };
+        log.append(1, encode(&settings)).await?;
+        let name = keys::name(&settings.owner, &settings.slug);
+        match self.objects.put_opts(&name, encode(&NameRecord { id }).into(), PutMode::Create.into()).await {
+            Ok(_) => {}
+            // Someone registered the same name just now: theirs it is.
+            Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(StoreError::unavailable("register a name")(error)),
+        }
+        let found = self.find(&wanted.reference).await?;
+        found.ok_or_else(|| StoreError::Damaged { key: name.to_string(), reason: "it vanished".into() })
+    }
+
+    /// All databases, in the order of their names.
+    pub async fn all(&self) -> Result<Vec<Arc<Database>>, StoreError> {
+        let prefix = keys::names();
+        let listed: Vec<_> = self
+            .objects
+            .list(Some(&prefix))
+            .try_collect()
+            .await
+            .map_err(StoreError::unavailable("list its databases"))?;
+        let mut names: Vec<_> = listed.into_iter().map(|object| object.location).collect();
+        names.sort();
+        let mut databases = Vec::with_capacity(names.len());
+        for key in names {
+            match self.open_named(&key).await {
+                Ok(found) => databases.extend(found),
+                // One damaged database must not hide the others.
+                Err(error) => tracing::error!(%key, error = &error as &dyn std::error::Error, "not listed"),
+            }
+        }
+        Ok(databases)
+    }
+}
