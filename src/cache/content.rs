@@ -38,11 +38,6 @@ impl CachedContent {
         Ok(Self { size, bytes, slots })
     }
 
-    /// The content's size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Reads `range`, which lies inside the content, if every block of it is here and sound.
     pub fn read(&self, range: ByteRange) -> io::Result<Look> {
         let blocks = BlockRange::covering(range);

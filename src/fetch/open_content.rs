@@ -53,11 +53,6 @@ impl OpenContent {
         Self { fetcher, key, cached, flights, unanswered: Mutex::default() }
     }
 
-    /// The content's size in bytes.
-    pub fn size(&self) -> u64 {
-        self.key.size
-    }
-
     /// The part of `offset..offset + length` that lies inside the content.
     fn clamp(&self, offset: u64, length: u64) -> ByteRange {
         ByteRange::new(offset.min(self.key.size), offset.saturating_add(length).min(self.key.size))

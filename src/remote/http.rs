@@ -90,23 +90,17 @@ impl Remote {
         self.base.origin().ascii_serialization()
     }
 
-    /// Whether requests carry a token.
-    pub fn has_token(&self) -> bool {
-        self.authorization.is_some()
-    }
-
     /// A request below the remote's URL; `path` is encoded and begins with a slash.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.url()));
-        match &self.authorization {
-            Some(value) => request.header(AUTHORIZATION, value),
-            None => request,
-        }
+        self.authorized(self.client.request(method, format!("{}{path}", self.url())))
     }
 
     /// A request below the remote's URL whose answer may take up to `limit`, because the work does.
     pub(super) fn long_request(&self, method: Method, path: &str, limit: Duration) -> RequestBuilder {
-        let request = self.patient.request(method, format!("{}{path}", self.url())).timeout(limit);
+        self.authorized(self.patient.request(method, format!("{}{path}", self.url())).timeout(limit))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.authorization {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,

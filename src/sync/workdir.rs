@@ -134,11 +134,6 @@ impl Workdir {
         &self.root
     }
 
-    /// The manifest of the last sync.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        self.manifest.as_ref()
-    }
-
     /// Whether the last sync was with another database than `id`.
     pub(super) fn belongs_to_another(&self, id: &str) -> bool {
         self.manifest.as_ref().is_some_and(|manifest| manifest.database_id != id)
