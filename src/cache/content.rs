@@ -61,6 +61,12 @@ impl CachedContent {
         Ok(Look::Hit(bytes.freeze().slice(inside(range.start)?..inside(range.end)?)))
     }
 
+    /// Whether every block is here.
+    pub fn is_complete(&self) -> bool {
+        let count = self.size.div_ceil(BLOCK);
+        (0..count).all(|block| self.has(block))
+    }
+
     /// Whether the block is here, sound or not.
     pub fn has(&self, block: u64) -> bool {
         self.slots.checksum(block).is_some()

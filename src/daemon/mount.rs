@@ -79,7 +79,7 @@ pub async fn run(
     readiness: &mut Readiness,
 ) -> Result<(), MountError> {
     let counters = Arc::new(MountCounters::default());
-    counters.requests.add(1);
+    counters.reads.requests.add(1);
     let fetched = remote.manifest(&options.database).await?;
     let published = fetched.manifest.last_synced_at.parse::<jiff::Timestamp>().ok();
     let published = published.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);

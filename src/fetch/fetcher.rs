@@ -1,22 +1,15 @@
 //! What fetches the contents of one database, for all who read them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
-use super::OpenContent;
-use super::flight::Flights;
+use super::shared::SharedContents;
+use super::traffic::Traffic;
+use super::{FetchError, OpenContent};
 use crate::cache::{Cache, Scope};
 use crate::metrics::MountCounters;
 use crate::model::ContentHash;
 use crate::remote::{ContentKey, Remote};
-
-/// Reads that someone waits for, under way at once.
-const DEMANDS: usize = 32;
-/// Reads ahead of anyone, under way at once: few, so that they never crowd out a reader.
-const AHEAD: usize = 4;
 
 /// How patient reads are.
 #[derive(Debug, Clone, Copy)]
@@ -32,10 +25,10 @@ pub struct Fetcher {
     scope: Scope,
     pub(super) options: FetchOptions,
     pub(super) counters: Arc<MountCounters>,
-    pub(super) demands: Semaphore,
-    pub(super) ahead: Arc<Semaphore>,
-    /// What is under way, one for all readers of a content.
-    flights: Mutex<HashMap<(ContentHash, u64), Weak<Flights>>>,
+    pub(super) traffic: Traffic,
+    contents: Mutex<SharedContents>,
+    /// Those who may want something fetched ahead, in turn.
+    pub(super) hungry: Mutex<Vec<Weak<OpenContent>>>,
     /// Where fetching happens; readers come from threads of their own.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -56,26 +49,40 @@ impl Fetcher {
             scope,
             options,
             counters,
-            demands: Semaphore::new(DEMANDS),
-            ahead: Arc::new(Semaphore::new(AHEAD)),
-            flights: Mutex::default(),
+            traffic: Traffic::new(),
+            contents: Mutex::new(SharedContents::new()),
+            hungry: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         })
     }
 
-    /// Opens a content, pinned to the version its key names.
+    /// Opens a content, pinned to the version its key names, and sends for what every reader of it will need first.
     pub fn open(self: &Arc<Self>, key: &ContentKey) -> Arc<OpenContent> {
         let cached = self.cache.content(&self.scope, &key.hash, key.size);
         let cached = cached.map_err(|error| {
             tracing::warn!(path = %key.path, %error, "the cache has no place for this file: reading around it");
         });
-        let mut all = self.flights.lock().unwrap_or_else(|e| e.into_inner());
-        let flights = all.get(&(key.hash, key.size)).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let flights = Arc::default();
-            all.retain(|_, flights| flights.strong_count() > 0);
-            all.insert((key.hash, key.size), Arc::downgrade(&flights));
-            flights
-        });
-        Arc::new(OpenContent::new(self.clone(), key.clone(), cached.ok(), flights))
+        let shared = self.contents.lock().unwrap_or_else(|e| e.into_inner()).get((key.hash, key.size));
+        let content = Arc::new(OpenContent::new(self.clone(), key.clone(), cached.ok(), shared));
+        content.look_at_the_end();
+        content
+    }
+
+    /// Has connections ready for `wanted` requests at once.
+    pub(super) fn get_ready(&self, wanted: usize) {
+        for _ in 0..self.traffic.missing(wanted) {
+            let remote = self.remote.clone();
+            self.runtime.spawn(async move { remote.dial().await });
+        }
+    }
+
+    /// What reading a content has cost so far, as one line of JSON; nothing if it was not opened lately.
+    pub fn cost(&self, hash: &ContentHash, size: u64) -> Option<String> {
+        let shared = self.contents.lock().unwrap_or_else(|e| e.into_inner()).peek(&(*hash, size))?;
+        Some(serde_json::Value::Object(shared.counters.to_map()).to_string())
+    }
+
+    pub(super) fn stopping<E>(_: E) -> FetchError {
+        FetchError::Unreachable("the mount is stopping".into())
     }
 }

@@ -1,12 +1,16 @@
 //! Requests under way for one content, so that nobody asks for the same block twice.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::FetchError;
-use crate::cache::BlockRange;
+use crate::cache::{BLOCK, BlockRange};
+
+/// One request is for no more blocks: several at once use several connections.
+const ONE_REQUEST: u64 = (2 << 20) / BLOCK;
 
 /// How far a flight has come.
 #[derive(Debug, Clone)]
@@ -22,6 +26,7 @@ pub(super) enum Progress {
 pub(super) struct Flight {
     pub(super) blocks: BlockRange,
     progress: watch::Sender<Progress>,
+    deserted: AtomicBool,
 }
 
 impl Flight {
@@ -43,6 +48,11 @@ impl Flight {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether all who read the content have closed it and nobody waits.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.deserted.load(Ordering::Relaxed) && self.progress.receiver_count() == 0
     }
 }
 
@@ -76,9 +86,11 @@ impl Drop for Landing {
 
 impl Flights {
     /// The flights under way that will bring part of `wanted`, and those that the caller has to start for the rest.
+    /// Stretches of up to `gap` blocks that are here already are asked for again where that saves a request.
     pub(super) fn join(
         self: &Arc<Self>,
         wanted: BlockRange,
+        gap: u64,
         is_here: impl Fn(u64) -> bool,
     ) -> (Vec<Arc<Flight>>, Vec<Landing>) {
         let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
@@ -87,12 +99,13 @@ impl Flights {
         let under_way: Vec<_> = all.iter().filter(|flight| overlaps(flight)).cloned().collect();
         let coming = |block: u64| under_way.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
         let needed = |block: &u64| !is_here(*block) && !coming(*block);
-        let started: Vec<Landing> = runs((wanted.start..wanted.end).filter(needed))
+        let runs = runs((wanted.start..wanted.end).filter(needed), gap, coming);
+        let started: Vec<Landing> = runs
             .into_iter()
             .map(|run| {
                 let blocks = BlockRange { start: run.start, end: run.end };
                 let progress = watch::Sender::new(Progress::Stored(run.start));
-                let flight = Arc::new(Flight { blocks, progress });
+                let flight = Arc::new(Flight { blocks, progress, deserted: AtomicBool::new(false) });
                 all.push(flight.clone());
                 // A flight that is dropped before it lands was cancelled at shutdown.
                 let result = Err(FetchError::Unreachable("the mount is stopping".into()));
@@ -101,13 +114,34 @@ impl Flights {
             .collect();
         (under_way, started)
     }
+
+    /// Whether all blocks of `wanted` are here or under way.
+    pub(super) fn are_coming(&self, wanted: BlockRange, is_here: impl Fn(u64) -> bool) -> bool {
+        let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let coming = |block: u64| all.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
+        (wanted.start..wanted.end).all(|block| is_here(block) || coming(block))
+    }
+
+    /// Nobody reads the content any more: what is under way ahead of readers may stop.
+    pub(super) fn desert(&self) {
+        for flight in self.0.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            flight.deserted.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
-fn runs(blocks: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+/// Blocks as runs of at most [`ONE_REQUEST`], those `gap` or less apart together, but never across one that `coming`.
+fn runs(blocks: impl Iterator<Item = u64>, gap: u64, coming: impl Fn(u64) -> bool) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for block in blocks {
         match runs.last_mut() {
-            Some(run) if run.end == block => run.end += 1,
+            Some(run)
+                if block - run.end <= gap
+                    && block - run.start < ONE_REQUEST
+                    && !(run.end..block).any(&coming) =>
+            {
+                run.end = block + 1;
+            }
             _ => runs.push(block..block + 1),
         }
     }
@@ -118,18 +152,32 @@ fn runs(blocks: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
+    fn starts(started: &[Landing]) -> Vec<(u64, u64)> {
+        started.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect()
+    }
+
     #[test]
     fn a_block_is_in_one_flight_only() {
         let flights = Arc::new(Flights::default());
         let here = |block: u64| block == 5;
-        let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, here);
-        let blocks: Vec<_> = started.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect();
-        assert_eq!((joined.len(), blocks), (0, vec![(2, 5), (6, 8)]));
-        let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, here);
-        let blocks: Vec<_> = again.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect();
-        assert_eq!((joined.len(), blocks), (2, vec![(0, 2), (8, 10)]));
+        let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, 0, here);
+        assert_eq!((joined.len(), starts(&started)), (0, vec![(2, 5), (6, 8)]));
+        let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, 8, here);
+        assert_eq!((joined.len(), starts(&again)), (2, vec![(0, 2), (8, 10)]));
+        assert!(flights.are_coming(BlockRange { start: 0, end: 10 }, here));
+        assert!(!flights.are_coming(BlockRange { start: 0, end: 11 }, here));
         drop(started);
-        let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, here);
+        let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, 0, here);
         assert_eq!(after.len(), 1, "a flight that ended is asked for again");
+    }
+
+    #[test]
+    fn small_gaps_are_closed_and_large_runs_split() {
+        let flights = Arc::new(Flights::default());
+        let (_, started) = flights.join(BlockRange { start: 0, end: 10 }, 1, |block| block == 4 || block > 6);
+        assert_eq!(starts(&started), vec![(0, 7)]);
+        let end = 100 + ONE_REQUEST + 3;
+        let (_, started) = flights.join(BlockRange { start: 100, end }, 1, |_| false);
+        assert_eq!(starts(&started), vec![(100, 100 + ONE_REQUEST), (100 + ONE_REQUEST, end)]);
     }
 }

@@ -1,36 +1,49 @@
-//! One run of blocks from the remote into the cache; and bytes past a cache that has no room.
+//! One run of blocks from the remote into the cache.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::flight::Landing;
-use super::open_content::{Need, WHOLE};
-use super::{FetchError, OpenContent};
+use super::flight::{Flight, Landing};
+use super::open_content::WHOLE;
+use super::shared::{SharedContent, Which};
+use super::traffic::Turn;
+use super::{FetchError, Fetcher};
 use crate::cache::{BLOCK, BlockRange, CachedContent};
 use crate::model::{ByteRange, Sha256};
-use crate::remote::RemoteError;
+use crate::remote::{ContentKey, RemoteError};
 
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
 const WRONG_ANSWERS: usize = 3;
 /// Blocks written to the cache at once.
 const WRITE: usize = 8 * BLOCK as usize;
+/// What is left of a request that nobody needs any more is not waited for if it is more than this: it costs the
+/// connection, which is dearer than a few bytes.
+const NOT_WORTH_STOPPING: u64 = 256 << 10;
 
-impl OpenContent {
-    /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
-    pub(super) async fn fly(
-        &self,
-        cached: &CachedContent,
-        landing: &Landing,
-        need: Need,
-    ) -> Result<(), FetchError> {
+/// What a flight needs, whether the handle it was started for is still open or not.
+pub(super) struct Flying {
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) key: ContentKey,
+    pub(super) cached: Arc<CachedContent>,
+    pub(super) shared: Arc<SharedContent>,
+}
+
+impl Flying {
+    fn count(&self, which: Which, n: u64) {
+        which(&self.fetcher.counters.reads).add(n);
+        which(&self.shared.counters).add(n);
+    }
+
+    /// Fetches one run of blocks into the cache, going on after passing faults from where they struck. A flight
+    /// ahead of its readers brings its turn along.
+    pub(super) async fn fly(&self, landing: &Landing, turn: Option<Turn>) -> Result<(), FetchError> {
         let fetcher = &self.fetcher;
-        let stopping = |_| FetchError::Unreachable("the mount is stopping".into());
-        // A flight ahead of its readers has its turn already.
-        let _turn = match need {
-            Need::Demand => Some(fetcher.demands.acquire().await.map_err(stopping)?),
-            Need::Ahead => None,
+        let _turn = match turn {
+            Some(turn) => turn,
+            None => fetcher.traffic.turn().await.map_err(Fetcher::stopping)?,
         };
         let flight = &landing.flight;
         let room = flight.blocks.bytes(self.key.size).len();
@@ -41,7 +54,7 @@ impl OpenContent {
             return Ok(());
         }
         let mut next = flight.blocks.start;
-        let result = self.fly_from(cached, &mut next, landing).await;
+        let result = self.fly_from(&mut next, landing).await;
         let unused = BlockRange { start: next, end: flight.blocks.end }.bytes(self.key.size).len();
         if unused > 0 {
             fetcher.cache.release(unused);
@@ -49,21 +62,13 @@ impl OpenContent {
         result
     }
 
-    async fn fly_from(
-        &self,
-        cached: &CachedContent,
-        next: &mut u64,
-        landing: &Landing,
-    ) -> Result<(), FetchError> {
+    async fn fly_from(&self, next: &mut u64, landing: &Landing) -> Result<(), FetchError> {
         let (fetcher, flight) = (&self.fetcher, &landing.flight);
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         loop {
             let before = *next;
-            let error = match self
-                .fetch_blocks(cached, next, flight.blocks.end, |block| flight.stored(block))
-                .await
-            {
+            let error = match self.fetch_blocks(next, flight).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -72,7 +77,7 @@ impl OpenContent {
             }
             match &error {
                 BlockError::Remote(RemoteError::WrongAnswer { .. }) => {
-                    fetcher.counters.responses_refused.add(1);
+                    self.count(|counters| &counters.responses_refused, 1);
                     wrong += 1;
                     if wrong >= WRONG_ANSWERS {
                         return Err(error.into());
@@ -94,17 +99,16 @@ impl OpenContent {
         }
     }
 
-    /// One request for blocks `next..end`; `next` moves on as blocks are stored.
-    async fn fetch_blocks(
-        &self,
-        cached: &CachedContent,
-        next: &mut u64,
-        end: u64,
-        stored: impl Fn(u64),
-    ) -> Result<(), BlockError> {
-        let range = BlockRange { start: *next, end }.bytes(self.key.size);
-        self.fetcher.counters.requests.add(1);
+    /// One request for what is missing of the flight from `next` on; `next` moves on as blocks are stored.
+    async fn fetch_blocks(&self, next: &mut u64, flight: &Flight) -> Result<(), BlockError> {
+        let range = BlockRange { start: *next, end: flight.blocks.end }.bytes(self.key.size);
+        self.count(|counters| &counters.requests, 1);
+        let traffic = &self.fetcher.traffic;
+        let mut cargo = traffic.send_for(range.len());
+        let sent = Instant::now();
         let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
+        traffic.answered(sent.elapsed());
+        tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
         // A content that comes whole in one answer can be checked whole, before anything of it is kept.
         let whole_content =
             (range == ByteRange::new(0, self.key.size)).then(|| self.key.hash.sha256()).flatten();
@@ -113,9 +117,9 @@ impl OpenContent {
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
             let bytes = pending.split_to(length);
-            cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+            self.cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
             *next += (length as u64).div_ceil(BLOCK);
-            stored(*next);
+            flight.stored(*next);
             Ok::<_, BlockError>(())
         };
         loop {
@@ -133,7 +137,8 @@ impl OpenContent {
                 }
             };
             let Some(piece) = piece else { break };
-            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
+            self.count(|counters| &counters.bytes_fetched, piece.len() as u64);
+            cargo.arrived(piece.len() as u64);
             left -= piece.len() as u64;
             pending.extend_from_slice(&piece);
             // Only whole blocks are stored, and the last ones once the answer has ended as it should.
@@ -141,37 +146,15 @@ impl OpenContent {
             if whole >= WRITE && left > 0 && whole_content.is_none() {
                 store(&mut pending, whole)?;
             }
+            if left > NOT_WORTH_STOPPING && flight.is_deserted() {
+                return Ok(());
+            }
         }
         if whole_content.is_some_and(|expected| expected != Sha256::of(&pending)) {
             return Err(self.fetcher.remote.altered(&self.key).into());
         }
         let rest = pending.len();
         if rest > 0 { store(&mut pending, rest) } else { Ok(()) }
-    }
-
-    /// Reads straight from the remote, keeping nothing.
-    pub(super) async fn read_around_the_cache(&self, range: ByteRange) -> Result<Bytes, FetchError> {
-        let mut wait = Duration::from_millis(50);
-        loop {
-            self.fetcher.counters.requests.add(1);
-            match self.read_directly(range).await {
-                Ok(bytes) => return Ok(bytes),
-                // The caller's deadline ends this.
-                Err(error) if error.is_transient() => tokio::time::sleep(wait).await,
-                Err(error) => return Err(error.into()),
-            }
-            wait = (wait * 2).min(Duration::from_secs(2));
-        }
-    }
-
-    async fn read_directly(&self, range: ByteRange) -> Result<Bytes, RemoteError> {
-        let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
-        let mut bytes = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
-        while let Some(piece) = body.next().await? {
-            self.fetcher.counters.bytes_fetched.add(piece.len() as u64);
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes.freeze())
     }
 }
 

@@ -6,9 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::Flights;
-use super::{FetchError, Fetcher, Readahead};
-use crate::cache::{BlockRange, CachedContent, Look};
+use super::flight::Landing;
+use super::foresight::Foresight;
+use super::shared::{SharedContent, Which};
+use super::traffic::{Need, Turn};
+use super::{FetchError, Fetcher, ReaderThread};
+use crate::cache::{BLOCK, BlockRange, CachedContent, Look};
 use crate::model::ByteRange;
 use crate::remote::ContentKey;
 
@@ -18,14 +21,15 @@ pub(super) const WHOLE: u64 = 1 << 20;
 /// answers a failure by asking a second time at once.
 const JUST_BEFORE: Duration = Duration::from_millis(300);
 
-/// A content that is being read by one of its paths. Whatever path they came by, all its readers share what is
+/// A content as one handle has it open, by one of its paths. Whatever path they came by, all its readers share what is
 /// cached and under way; the path counts, for another one may name something else by now.
 pub struct OpenContent {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) key: ContentKey,
     /// Nothing where the cache has no place for it: then every read goes around the cache.
-    cached: Option<Arc<CachedContent>>,
-    flights: Arc<Flights>,
+    pub(super) cached: Option<Arc<CachedContent>>,
+    pub(super) shared: Arc<SharedContent>,
+    pub(super) foresight: Mutex<Foresight>,
     unanswered: Mutex<Vec<Unanswered>>,
 }
 
@@ -36,21 +40,26 @@ struct Unanswered {
     error: FetchError,
 }
 
-/// Whether somebody waits for the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    Demand,
-    Ahead,
-}
-
 impl OpenContent {
     pub(super) fn new(
         fetcher: Arc<Fetcher>,
         key: ContentKey,
         cached: Option<Arc<CachedContent>>,
-        flights: Arc<Flights>,
+        shared: Arc<SharedContent>,
     ) -> Self {
-        Self { fetcher, key, cached, flights, unanswered: Mutex::default() }
+        shared.opened();
+        Self { fetcher, key, cached, shared, foresight: Mutex::default(), unanswered: Mutex::default() }
+    }
+
+    /// Whether every byte is cached: then nothing needs to be foreseen.
+    pub fn is_complete(&self) -> bool {
+        self.cached.as_ref().is_some_and(|cached| cached.is_complete())
+    }
+
+    /// Counts for the mount and for the content.
+    pub(super) fn count(&self, which: Which, n: u64) {
+        which(&self.fetcher.counters.reads).add(n);
+        which(&self.shared.counters).add(n);
     }
 
     /// The part of `offset..offset + length` that lies inside the content.
@@ -59,24 +68,35 @@ impl OpenContent {
     }
 
     /// What the cache has, without waiting for anything but the disk; `None` where something is missing.
-    pub fn read_cached(&self, offset: u64, length: u64) -> Option<Bytes> {
+    pub fn read_cached(self: &Arc<Self>, thread: ReaderThread, offset: u64, length: u64) -> Option<Bytes> {
         let range = self.clamp(offset, length);
         if range.is_empty() {
             return Some(Bytes::new());
         }
         let bytes = self.look(range)?;
-        self.fetcher.counters.bytes_read.add(range.len());
-        self.fetcher.counters.bytes_from_cache.add(range.len());
+        self.came_for(range);
+        self.count(|counters| &counters.reads, 1);
+        self.count(|counters| &counters.bytes_read, range.len());
+        self.count(|counters| &counters.bytes_from_cache, range.len());
+        self.note_read(thread, range);
+        self.note_answer(range);
         Some(bytes)
     }
 
-    fn look(&self, range: ByteRange) -> Option<Bytes> {
+    fn came_for(&self, range: ByteRange) {
+        let blocks = self.shared.came_for(BlockRange::covering(range));
+        if blocks > 0 {
+            self.count(|counters| &counters.bytes_ahead_read, blocks * BLOCK);
+        }
+    }
+
+    pub(super) fn look(&self, range: ByteRange) -> Option<Bytes> {
         match self.cached.as_ref()?.read(range) {
             Ok(Look::Hit(bytes)) => Some(bytes),
             Ok(Look::Miss) => None,
             Ok(Look::Rotten(blocks)) => {
                 tracing::warn!(path = %self.key.path, blocks, "cached blocks have rotted: fetching them again");
-                self.fetcher.counters.blocks_rotten.add(blocks);
+                self.count(|counters| &counters.blocks_rotten, blocks);
                 None
             }
             Err(error) => {
@@ -88,7 +108,12 @@ impl OpenContent {
 
     /// Reads bytes that lie inside the content, from the cache or the remote, all of them or an error, within the
     /// deadline. Past the end there are none.
-    pub async fn read(self: &Arc<Self>, offset: u64, length: u64) -> Result<Bytes, FetchError> {
+    pub async fn read(
+        self: &Arc<Self>,
+        thread: ReaderThread,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, FetchError> {
         let range = self.clamp(offset, length);
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -96,12 +121,20 @@ impl OpenContent {
         if let Some(error) = self.failed_just_before(range) {
             return Err(error);
         }
+        let along = self.note_read(thread, range);
+        self.came_for(range);
+        let began = Instant::now();
         let deadline = self.fetcher.options.deadline;
         let late = |_| FetchError::Unreachable(format!("no bytes came for {} s", deadline.as_secs_f32()));
-        let read = tokio::time::timeout(deadline, self.read_patiently(range)).await.map_err(late);
+        let read = tokio::time::timeout(deadline, self.read_patiently(range, along)).await.map_err(late);
+        let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.count(|counters| &counters.waits, 1);
+        self.count(|counters| &counters.waited_micros, waited);
         match read.and_then(|read| read) {
             Ok(bytes) => {
-                self.fetcher.counters.bytes_read.add(range.len());
+                self.count(|counters| &counters.reads, 1);
+                self.count(|counters| &counters.bytes_read, range.len());
+                self.note_answer(range);
                 Ok(bytes)
             }
             Err(error) => {
@@ -124,11 +157,16 @@ impl OpenContent {
         Some(unanswered.swap_remove(at).error)
     }
 
-    async fn read_patiently(self: &Arc<Self>, range: ByteRange) -> Result<Bytes, FetchError> {
+    /// `along`: the rest of what the reader is taken to be reading, fetched in the same go.
+    async fn read_patiently(
+        self: &Arc<Self>,
+        range: ByteRange,
+        along: ByteRange,
+    ) -> Result<Bytes, FetchError> {
         // A second round finds what rotted between storing and reading; after that the cache is not trusted.
         let rounds = if self.cached.is_some() { 2 } else { 0 };
         for _ in 0..rounds {
-            self.bring(range, Need::Demand).await?;
+            self.bring(range, along).await?;
             if let Some(bytes) = self.look(range) {
                 return Ok(bytes);
             }
@@ -136,56 +174,42 @@ impl OpenContent {
         self.read_around_the_cache(range).await
     }
 
-    /// Fetches ahead of a reader what `readahead` suggests after a read. Nobody waits for it.
-    pub fn read_ahead(self: &Arc<Self>, readahead: &mut Readahead, offset: u64, length: u64) {
-        let range = self.clamp(offset, length);
-        let Some(ahead) = readahead.after(range, self.key.size).filter(|_| self.cached.is_some()) else {
-            return;
-        };
-        // Without a turn at once it is left: a reader would wait for a flight that has not begun.
-        let Ok(turn) = self.fetcher.ahead.clone().try_acquire_owned() else { return };
-        let content = self.clone();
-        self.fetcher.runtime.spawn(async move {
-            let _turn = turn;
-            if let Err(error) = content.bring(ahead, Need::Ahead).await {
-                tracing::debug!(path = %content.key.path, %error, "nothing was read ahead");
-            }
-        });
-    }
-
-    /// Makes sure the blocks of `range` are cached, or were tried.
-    async fn bring(self: &Arc<Self>, range: ByteRange, need: Need) -> Result<(), FetchError> {
+    /// Makes sure the blocks of `range` are cached, or were tried, and sends for those of `along`.
+    pub(super) async fn bring(
+        self: &Arc<Self>,
+        range: ByteRange,
+        along: ByteRange,
+    ) -> Result<(), FetchError> {
         let Some(cached) = &self.cached else { return Ok(()) };
-        let range = if self.key.size <= WHOLE { ByteRange::new(0, self.key.size) } else { range };
-        let wanted = BlockRange::covering(range);
-        let mut others_failed = self.join_flights(cached, wanted, need).await?;
+        let whole = ByteRange::new(0, self.key.size);
+        let along = if self.key.size <= WHOLE { whole } else { along };
+        let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
+        let mut others_failed = self.join_flights(cached, wanted, along).await?;
         if others_failed {
             // Flights by another path with the same content, which was replaced: now there are our own.
-            others_failed = self.join_flights(cached, wanted, need).await?;
+            others_failed = self.join_flights(cached, wanted, wanted).await?;
         }
         if others_failed { Err(FetchError::Stale) } else { Ok(()) }
     }
 
-    /// Joins what is under way for `wanted` and starts the rest. `true`: somebody else's flight found its version
-    /// gone.
+    /// Joins what is under way for `wanted` and starts what is missing of it and of `along`. `true`: somebody else's
+    /// flight found its version gone.
     async fn join_flights(
         self: &Arc<Self>,
         cached: &Arc<CachedContent>,
         wanted: BlockRange,
-        need: Need,
+        along: BlockRange,
     ) -> Result<bool, FetchError> {
-        let (under_way, started) = self.flights.join(wanted, |block| cached.has(block));
-        let own: Vec<_> = started.iter().map(|landing| landing.flight.clone()).collect();
+        let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
+        let gap = self.fetcher.traffic.worth_joining() / BLOCK;
+        let (mut under_way, started) = self.shared.flights.join(all, gap, |block| cached.has(block));
+        under_way.retain(|flight| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end);
+        let mut own = Vec::new();
         for landing in started {
-            let (content, cached) = (self.clone(), cached.clone());
-            // A task of its own: a reader that goes away does not take the bytes from others who joined.
-            self.fetcher.runtime.spawn(async move {
-                let result = content.fly(&cached, &landing, need).await;
-                if let Err(error) = &result {
-                    tracing::warn!(path = %content.key.path, %error, "bytes could not be fetched");
-                }
-                landing.land(result);
-            });
+            if landing.flight.blocks.start < wanted.end && wanted.start < landing.flight.blocks.end {
+                own.push(landing.flight.clone());
+            }
+            self.start(landing, Need::Demand, None);
         }
         for flight in own {
             flight.reaches(wanted.end.min(flight.blocks.end)).await?;
@@ -198,5 +222,34 @@ impl OpenContent {
             }
         }
         Ok(others_failed)
+    }
+
+    /// Starts a flight, in a task of its own: a reader that goes away does not take the bytes from others who joined.
+    pub(super) fn start(self: &Arc<Self>, landing: Landing, need: Need, turn: Option<Turn>) {
+        let Some(cached) = self.cached.clone() else { return };
+        // The handle is not kept open by what is under way for it.
+        let (fetcher, key, shared) = (self.fetcher.clone(), self.key.clone(), self.shared.clone());
+        let flying = super::fly::Flying { fetcher: fetcher.clone(), key, cached, shared };
+        tracing::trace!(path = %flying.key.path, blocks = ?landing.flight.blocks, ?need, "starts");
+        self.fetcher.runtime.spawn(async move {
+            let result = flying.fly(&landing, turn).await;
+            let blocks = landing.flight.blocks;
+            tracing::trace!(path = %flying.key.path, ?blocks, ?need, "landed");
+            match &result {
+                Err(error) if need == Need::Demand => {
+                    tracing::warn!(path = %flying.key.path, %error, "bytes could not be fetched");
+                }
+                Err(error) => tracing::debug!(path = %flying.key.path, %error, "nothing was fetched ahead"),
+                Ok(()) => {}
+            }
+            landing.land(result);
+            fetcher.send_ahead();
+        });
+    }
+}
+
+impl Drop for OpenContent {
+    fn drop(&mut self) {
+        self.shared.closed();
     }
 }

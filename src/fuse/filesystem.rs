@@ -12,6 +12,7 @@ use fuser::{
 };
 
 use super::errno::errno;
+use crate::fetch::ReaderThread;
 use crate::namespace::Ino;
 use crate::vfs::{Attr, AttrKind, HandleId, Vfs, VfsError};
 
@@ -74,6 +75,8 @@ impl Filesystem for MountedFs {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
+            // A file that is read directly may be mapped all the same.
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ] {
             let _ = config.add_capabilities(capability);
         }
@@ -105,8 +108,7 @@ impl Filesystem for MountedFs {
 
     fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.vfs.open(Ino(ino.0)) {
-            // An inode has one content for the life of the mount: the kernel's pages stay right.
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_DIRECT_IO),
             Err(error) => {
                 tracing::warn!(ino = ino.0, %error, "cannot open");
                 reply.error(errno(&error));
@@ -116,7 +118,7 @@ impl Filesystem for MountedFs {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -125,13 +127,13 @@ impl Filesystem for MountedFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let handle = HandleId(fh.0);
-        match self.vfs.read_cached(handle, offset, u64::from(size)) {
+        let (handle, thread) = (HandleId(fh.0), ReaderThread(req.pid()));
+        match self.vfs.read_cached(handle, thread, offset, u64::from(size)) {
             Ok(Some(bytes)) => reply.data(&bytes),
             Ok(None) => {
                 let vfs = self.vfs.clone();
                 self.runtime.spawn(async move {
-                    match vfs.read(handle, offset, u64::from(size)).await {
+                    match vfs.read(handle, thread, offset, u64::from(size)).await {
                         Ok(bytes) => reply.data(&bytes),
                         Err(error) => {
                             tracing::warn!(ino = ino.0, offset, size, %error, "cannot read");

@@ -1,6 +1,10 @@
 //! What is counted, by name. Counters only: no clock, no exporter.
 
+mod reads;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use reads::ReadCounters;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -21,31 +25,13 @@ impl Counter {
 /// What one mount has done since it started. Shown through the `user.parquedb.stats` attribute.
 #[derive(Debug, Default)]
 pub struct MountCounters {
-    /// HTTP requests sent, repeats and the manifest's included.
-    pub requests: Counter,
-    /// Content bytes received from the remote.
-    pub bytes_fetched: Counter,
-    /// Bytes handed to readers.
-    pub bytes_read: Counter,
-    /// Bytes handed to readers that were in the cache when asked for.
-    pub bytes_from_cache: Counter,
-    /// Cached blocks found rotten and dropped.
-    pub blocks_rotten: Counter,
-    /// Responses refused because they were not what was asked for.
-    pub responses_refused: Counter,
+    /// Reading, of all files; the request for the manifest is counted here too.
+    pub reads: ReadCounters,
 }
 
 impl MountCounters {
     /// The counters as one line of JSON.
     pub fn to_json(&self) -> String {
-        serde_json::json!({
-            "requests": self.requests.get(),
-            "bytesFetched": self.bytes_fetched.get(),
-            "bytesRead": self.bytes_read.get(),
-            "bytesFromCache": self.bytes_from_cache.get(),
-            "blocksRotten": self.blocks_rotten.get(),
-            "responsesRefused": self.responses_refused.get(),
-        })
-        .to_string()
+        serde_json::Value::Object(self.reads.to_map()).to_string()
     }
 }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::RemoteError;
+use super::dial::{FillStash, Stash, UseStash};
 use crate::model::{Revision, Token};
 use crate::wire::{ErrorBody, MovedBody};
 
@@ -45,6 +46,8 @@ pub struct Remote {
     client: reqwest::Client,
     /// For requests whose answer takes as long as their work: it has no limit on silence.
     patient: reqwest::Client,
+    /// Only makes connections, for `client` to use.
+    dialer: reqwest::Client,
     base: Url,
     authorization: Option<HeaderValue>,
     retries: usize,
@@ -66,7 +69,11 @@ impl Remote {
                 .gzip(true)
         };
         let no_client = |error| wrong(format!("no client can be made: {error}"));
-        let client = builder().read_timeout(options.idle_timeout).build().map_err(no_client)?;
+        let stash = Stash::default();
+        let client = builder().read_timeout(options.idle_timeout).connector_layer(UseStash(stash.clone()));
+        let client = client.build().map_err(no_client)?;
+        let dialer = builder().pool_max_idle_per_host(0).connector_layer(FillStash(stash));
+        let dialer = dialer.build().map_err(no_client)?;
         let patient = builder().build().map_err(no_client)?;
         let authorization = match token {
             None => None,
@@ -77,7 +84,7 @@ impl Remote {
                 Some(value)
             }
         };
-        Ok(Self { client, patient, base: base.clone(), authorization, retries: options.retries })
+        Ok(Self { client, patient, dialer, base: base.clone(), authorization, retries: options.retries })
     }
 
     /// The remote's URL, without a closing slash.
@@ -88,6 +95,13 @@ impl Remote {
     /// The remote's origin: scheme, host and port.
     pub fn origin(&self) -> String {
         self.base.origin().ascii_serialization()
+    }
+
+    /// Makes a connection for a request to come, without sending any. Failing is no matter: the request will find out
+    /// by itself.
+    pub async fn dial(&self) {
+        // What comes back is the connector's word that it kept the connection.
+        let _ = self.dialer.get(self.base.clone()).send().await;
     }
 
     /// A request below the remote's URL; `path` is encoded and begins with a slash.

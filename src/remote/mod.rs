@@ -3,6 +3,7 @@
 
 mod api;
 mod content;
+mod dial;
 mod error;
 mod http;
 mod upload;

@@ -11,7 +11,7 @@ const TAIL: usize = 8;
 /// The bytes are not the end of a Parquet file.
 #[derive(Debug, thiserror::Error)]
 #[error("not a Parquet footer: {0}")]
-pub struct FooterError(String);
+pub struct FooterError(pub(super) String);
 
 /// The length of the metadata in front of the last eight bytes, from those eight bytes.
 pub fn metadata_length(tail: [u8; TAIL]) -> Result<u64, FooterError> {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 
-use crate::fetch::{OpenContent, Readahead};
+use crate::fetch::OpenContent;
 
 /// The number of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,7 +13,6 @@ pub struct HandleId(pub u64);
 /// An open file: the content it was opened with, whatever the path names later.
 pub(super) struct Handle {
     pub(super) content: Arc<OpenContent>,
-    pub(super) readahead: Mutex<Readahead>,
 }
 
 /// All open files.
@@ -26,7 +25,7 @@ pub(super) struct Handles {
 impl Handles {
     pub(super) fn insert(&self, content: Arc<OpenContent>) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let handle = Arc::new(Handle { content, readahead: Mutex::default() });
+        let handle = Arc::new(Handle { content });
         self.open.write().unwrap_or_else(|e| e.into_inner()).insert(id, handle);
         id
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::attr::Attr;
 use super::handles::{HandleId, Handles};
 use super::{AttrKind, VfsError};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, ReaderThread};
 use crate::metrics::MountCounters;
 use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES, Revision};
 use crate::namespace::{Ino, NodeKind, Tree};
@@ -89,24 +89,27 @@ impl Vfs {
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
-    pub fn read_cached(&self, handle: HandleId, offset: u64, length: u64) -> Result<Option<Bytes>, VfsError> {
+    pub fn read_cached(
+        &self,
+        handle: HandleId,
+        thread: ReaderThread,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Bytes>, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
-        let bytes = handle.content.read_cached(offset, length);
-        if bytes.is_some() {
-            let mut readahead = handle.readahead.lock().unwrap_or_else(|e| e.into_inner());
-            handle.content.read_ahead(&mut readahead, offset, length);
-        }
-        Ok(bytes)
+        Ok(handle.content.read_cached(thread, offset, length))
     }
 
     /// Reads, fetching what is missing: all bytes of the range inside the file, or an error.
-    pub async fn read(&self, handle: HandleId, offset: u64, length: u64) -> Result<Bytes, VfsError> {
+    pub async fn read(
+        &self,
+        handle: HandleId,
+        thread: ReaderThread,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
-        {
-            let mut readahead = handle.readahead.lock().unwrap_or_else(|e| e.into_inner());
-            handle.content.read_ahead(&mut readahead, offset, length);
-        }
-        Ok(handle.content.read(offset, length).await?)
+        Ok(handle.content.read(thread, offset, length).await?)
     }
 
     /// Closes a handle.

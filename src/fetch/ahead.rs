@@ -1,0 +1,65 @@
+//! Sending for bytes ahead of readers: whoever reads in a way that can be foreseen is served in turn, as long as the
+//! link has room.
+
+use std::sync::Arc;
+
+use super::traffic::{Need, Turn};
+use super::{Fetcher, OpenContent};
+use crate::cache::BlockRange;
+use crate::model::ByteRange;
+
+impl Fetcher {
+    /// Sends for what can be foreseen. Called whenever a reader has told something new or the link has new room.
+    pub(super) fn send_ahead(self: &Arc<Self>) {
+        loop {
+            if self.traffic.room_ahead() == 0 {
+                return;
+            }
+            let first = {
+                let mut hungry = self.hungry.lock().unwrap_or_else(|e| e.into_inner());
+                if hungry.is_empty() {
+                    return;
+                }
+                hungry.remove(0)
+            };
+            // Who has nothing to say leaves the row, and comes back with the next read.
+            let Some(content) = first.upgrade() else { continue };
+            let Some(range) = content.foresee() else { continue };
+            let Some(turn) = self.traffic.turn_ahead() else {
+                content.is_hungry();
+                return;
+            };
+            content.send_for_ahead(range, turn);
+            content.is_hungry();
+        }
+    }
+}
+
+impl OpenContent {
+    /// Stands in the row, once.
+    pub(super) fn is_hungry(self: &Arc<Self>) {
+        let mut hungry = self.fetcher.hungry.lock().unwrap_or_else(|e| e.into_inner());
+        if !hungry.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(self))) {
+            hungry.push(Arc::downgrade(self));
+        }
+    }
+
+    /// Starts what is missing of `range`, with a first turn at hand.
+    fn send_for_ahead(self: &Arc<Self>, range: ByteRange, turn: Turn) {
+        let Some(cached) = &self.cached else { return };
+        let wanted = BlockRange::covering(range);
+        let (_, started) = self.shared.flights.join(wanted, 0, |block| cached.has(block));
+        let mut turn = Some(turn);
+        for landing in started {
+            let Some(turn) = turn.take().or_else(|| self.fetcher.traffic.turn_ahead()) else {
+                // It ends before it began: whoever needs the bytes starts another.
+                landing.land(Ok(()));
+                continue;
+            };
+            let bytes = landing.flight.blocks.bytes(self.key.size).len();
+            self.count(|counters| &counters.bytes_ahead, bytes);
+            self.shared.fetched_ahead(landing.flight.blocks);
+            self.start(landing, Need::Ahead, Some(turn));
+        }
+    }
+}

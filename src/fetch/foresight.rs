@@ -1,0 +1,129 @@
+//! What one handle's reads so far say about the next: sequential readers by thread, and the scan of columns. The
+//! predictions are made by [`Streams`] and [`ColumnScan`]; this feeds them and asks them.
+
+use std::sync::Arc;
+
+use super::OpenContent;
+use super::scan::ColumnScan;
+use super::streams::{Begins, ReaderThread, Streams, Taken};
+use crate::cache::BlockRange;
+use crate::model::ByteRange;
+use crate::rows::ChunkMap;
+
+/// Large reads reach us in pieces of this size, one after the other: a piece as large as this is not the last one.
+const FULL_PIECE: u64 = 1 << 20;
+/// The least a window may grow to, whatever the link.
+const LEAST_WINDOW: u64 = 16 << 20;
+
+/// Requests under way at once when a scan is followed.
+const SCAN_REQUESTS: usize = 24;
+
+/// What is known of a handle's readers.
+#[derive(Debug, Default)]
+pub(super) struct Foresight {
+    streams: Streams,
+    scan: ColumnScan,
+}
+
+impl OpenContent {
+    /// Takes note of a read, and says what is to be fetched along with it: at least the read itself.
+    pub(super) fn note_read(self: &Arc<Self>, thread: ReaderThread, read: ByteRange) -> ByteRange {
+        if self.cached.is_none() || self.is_complete() {
+            return read;
+        }
+        let map = self.shared.chunk_map();
+        let begins = match map {
+            Some(map) if map.begins_at(read.start) => Begins::AtChunk,
+            _ => Begins::Anywhere,
+        };
+        let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
+        let Foresight { streams, scan } = &mut *foresight;
+        let (taken, run) = streams.after(thread, read, begins);
+        let along = match (taken, map) {
+            (Taken::Single, Some(map)) => {
+                scan.demanded(map, read);
+                rest_of_read(map, read, run)
+            }
+            _ => read,
+        };
+        let hungry = taken == Taken::Sequential || scan.is_scanning();
+        drop(foresight);
+        if hungry {
+            self.fetcher.get_ready(SCAN_REQUESTS);
+            self.is_hungry();
+        }
+        along
+    }
+
+    /// Takes note that a read was answered, and sends for what may come next.
+    pub(super) fn note_answer(self: &Arc<Self>, read: ByteRange) {
+        if let Some(map) = self.shared.chunk_map()
+            && !self.is_complete()
+        {
+            let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
+            foresight.scan.answered(map, read);
+        }
+        self.fetcher.send_ahead();
+    }
+
+    /// The next bytes this handle's readers will come for, if that can be foreseen.
+    pub(super) fn foresee(&self) -> Option<ByteRange> {
+        let cached = self.cached.as_ref()?;
+        let traffic = &self.fetcher.traffic;
+        let most = traffic.room().max(LEAST_WINDOW);
+        let is_here = |range: ByteRange| {
+            self.shared.flights.are_coming(BlockRange::covering(range), |block| cached.has(block))
+        };
+        let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
+        while let Some(range) = foresight.streams.next(self.key.size, most) {
+            if !is_here(range) {
+                return Some(range);
+            }
+        }
+        let map = self.shared.chunk_map()?;
+        foresight.scan.next(map, most, traffic.worth_joining(), is_here)
+    }
+}
+
+/// A read that comes in pieces, and the rest that has not been asked for yet: up to the end of the chunk, and when
+/// `run` bytes of several chunks have been read on end already, as much again, within the row group.
+fn rest_of_read(map: &ChunkMap, read: ByteRange, run: u64) -> ByteRange {
+    if read.len() < FULL_PIECE {
+        return read;
+    }
+    let mut end = read.end;
+    let mut row_group = None;
+    let reach = ByteRange::new(read.end.saturating_sub(1), read.end.saturating_add(run).max(read.end + 1));
+    for (id, chunk) in map.overlapping(reach) {
+        if chunk.start > end || row_group.is_some_and(|group| group != id.row_group) {
+            break;
+        }
+        row_group = Some(id.row_group);
+        end = end.max(chunk.end.min(read.end.saturating_add(run.max(4 * FULL_PIECE))));
+    }
+    ByteRange::new(read.start, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_comes_in_pieces_is_completed() {
+        let map = ChunkMap::regular(10, 4, 1_500_000);
+        let chunk = |row_group, column| map.chunk(crate::rows::ChunkId { row_group, column }).unwrap();
+        let first = chunk(2, 1);
+        let piece = ByteRange::new(first.start, first.start + FULL_PIECE);
+        assert_eq!(rest_of_read(&map, piece, 0), first, "the rest of the chunk");
+        let second = ByteRange::new(piece.end, piece.end + FULL_PIECE);
+        assert_eq!(rest_of_read(&map, second, FULL_PIECE).end, chunk(2, 2).end, "a run goes on");
+        let last = ByteRange::new(chunk(2, 3).end - FULL_PIECE, chunk(2, 3).end);
+        assert_eq!(
+            rest_of_read(&map, last, 4 * FULL_PIECE).end,
+            chunk(2, 3).end,
+            "not into the next row group"
+        );
+        let small = ByteRange::new(first.start, first.start + 4096);
+        assert_eq!(rest_of_read(&map, small, 0), small);
+    }
+}

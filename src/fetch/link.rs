@@ -1,0 +1,145 @@
+//! What the link to the remote can carry, measured from what it did carry. Pure: the time is passed in.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Bytes are counted over stretches of this length; the fastest one is the bandwidth.
+const STRETCH: Duration = Duration::from_millis(50);
+/// A measurement is believed for one to two of these: links change.
+const EPOCH: Duration = Duration::from_secs(10);
+/// Taken for the latency until one was measured.
+const UNKNOWN_LATENCY: Duration = Duration::from_millis(30);
+/// May be under way ahead of readers until the link was measured.
+const UNKNOWN: u64 = 8 << 20;
+/// The least: with less a fast reader would be held up by our own carefulness.
+const LEAST: u64 = 1 << 20;
+/// The most, which is also what fetching may hold in memory at worst.
+pub(super) const MOST: u64 = 64 << 20;
+/// What a server and we take to turn a request around, beside the way there and back.
+const TURNAROUND: Duration = Duration::from_millis(10);
+
+/// A value that is replaced when a better one comes, and forgotten when it is old.
+#[derive(Debug, Default, Clone, Copy)]
+struct Best<T> {
+    now: Option<T>,
+    before: Option<T>,
+    since: Option<Instant>,
+}
+
+impl<T: Copy> Best<T> {
+    fn offer(&mut self, at: Instant, value: T, better: impl Fn(T, T) -> bool) {
+        if self.since.is_none_or(|since| at.duration_since(since) >= EPOCH) {
+            (self.before, self.now, self.since) = (self.now, None, Some(at));
+        }
+        if self.now.is_none_or(|best| better(value, best)) {
+            self.now = Some(value);
+        }
+    }
+
+    fn get(&self, better: impl Fn(T, T) -> bool) -> Option<T> {
+        match (self.now, self.before) {
+            (Some(now), Some(before)) => Some(if better(now, before) { now } else { before }),
+            (now, before) => now.or(before),
+        }
+    }
+}
+
+/// Latency and bandwidth of a link.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    latency: Best<Duration>,
+    /// Bytes a second.
+    bandwidth: Best<u64>,
+    stretch: Option<(Instant, u64)>,
+}
+
+impl Link {
+    /// A request's answer began `after` it was sent.
+    pub(super) fn answered(&mut self, at: Instant, after: Duration) {
+        self.latency.offer(at, after, |a, b| a < b);
+    }
+
+    /// Bytes came in.
+    pub(super) fn arrived(&mut self, at: Instant, bytes: u64) {
+        let Some((since, so_far)) = &mut self.stretch else {
+            self.stretch = Some((at, bytes));
+            return;
+        };
+        let length = at.duration_since(*since);
+        if length < STRETCH {
+            *so_far += bytes;
+            return;
+        }
+        // A stretch that was mostly silence says little, and does no harm: only the fastest counts.
+        let rate = (*so_far + bytes) as f64 / length.as_secs_f64();
+        self.stretch = Some((at, 0));
+        self.bandwidth.offer(at, rate as u64, |a, b| a > b);
+    }
+
+    /// From a request to the first byte of its answer.
+    pub(super) fn latency(&self) -> Duration {
+        self.latency.get(|a, b| a < b).unwrap_or(UNKNOWN_LATENCY)
+    }
+
+    /// How many bytes may be under way at once, what readers wait for included, before more would only queue: twice
+    /// what the link holds.
+    pub(super) fn room(&self) -> u64 {
+        let Some(bandwidth) = self.bandwidth.get(|a, b| a > b) else { return UNKNOWN };
+        let holds = bandwidth as f64 * (self.latency() + TURNAROUND).as_secs_f64();
+        (2.0 * holds).clamp(LEAST as f64, MOST as f64) as u64
+    }
+
+    /// Bytes that are fetched along rather than asked for around: a small part of what passes while one more
+    /// request would be under way.
+    pub(super) fn worth_joining(&self) -> u64 {
+        const LEAST_GAP: u64 = 32 << 10;
+        (self.room() / 256).clamp(LEAST_GAP, 8 * LEAST_GAP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link of `rate` bytes a second, seen for `seconds`.
+    fn seen(rate: u64, latency: Duration, seconds: f64) -> Link {
+        let (mut link, start) = (Link::default(), Instant::now());
+        link.answered(start, latency);
+        let pieces = (seconds * 1000.0) as u64;
+        for millisecond in 0..pieces {
+            link.arrived(start + Duration::from_millis(millisecond), rate / 1000);
+        }
+        link
+    }
+
+    #[test]
+    fn room_is_twice_what_the_link_holds() {
+        assert_eq!(Link::default().room(), UNKNOWN);
+        let gigabit = seen(125_000_000, Duration::from_millis(50), 1.0);
+        let holds = 125_000_000.0 * 0.060;
+        let room = gigabit.room() as f64;
+        assert!((1.9 * holds..2.2 * holds).contains(&room), "{room}");
+        assert_eq!(
+            seen(1_000_000, Duration::from_millis(20), 1.0).room(),
+            LEAST,
+            "a slow link is not stuffed"
+        );
+        assert_eq!(
+            seen(10_000_000_000, Duration::from_millis(200), 1.0).room(),
+            MOST,
+            "and memory is bounded"
+        );
+    }
+
+    #[test]
+    fn old_measurements_are_forgotten() {
+        let (mut link, start) = (Link::default(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        link.answered(at(0), Duration::from_millis(5));
+        link.answered(at(11), Duration::from_millis(80));
+        assert_eq!(link.latency(), Duration::from_millis(5));
+        link.answered(at(22), Duration::from_millis(90));
+        assert_eq!(link.latency(), Duration::from_millis(80));
+    }
+}

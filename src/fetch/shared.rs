@@ -1,0 +1,97 @@
+//! What all readers of one content share, whatever path and handle they came by: what is under way, where its column
+//! chunks lie, what was fetched ahead and not read yet, and what it cost.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use lru::LruCache;
+
+use super::flight::Flights;
+use crate::cache::BlockRange;
+use crate::metrics::{Counter, ReadCounters};
+use crate::model::ContentHash;
+use crate::rows::ChunkMap;
+
+/// Contents remembered after their last reader closed them: engines open a file again for each query.
+const REMEMBERED: usize = 256;
+
+/// A content by hash and size: two entries may claim one hash and different sizes, and one of them lies.
+type ContentId = (ContentHash, u64);
+
+/// One content's shared state.
+#[derive(Debug, Default)]
+pub(super) struct SharedContent {
+    pub(super) flights: Arc<Flights>,
+    /// Nothing inside: it has none we can read.
+    pub(super) chunks: OnceLock<Option<ChunkMap>>,
+    /// Blocks fetched ahead that no reader came for yet.
+    unread: Mutex<HashSet<u64>>,
+    pub(super) counters: ReadCounters,
+    readers: AtomicUsize,
+}
+
+impl SharedContent {
+    /// The column chunks, once they are known.
+    pub(super) fn chunk_map(&self) -> Option<&ChunkMap> {
+        self.chunks.get()?.as_ref()
+    }
+
+    /// Notes that blocks are being fetched which nobody asked for.
+    pub(super) fn fetched_ahead(&self, blocks: BlockRange) {
+        self.unread.lock().unwrap_or_else(|e| e.into_inner()).extend(blocks.start..blocks.end);
+    }
+
+    /// Notes that a reader came for blocks, and says how many of them had been fetched ahead.
+    pub(super) fn came_for(&self, blocks: BlockRange) -> u64 {
+        let mut unread = self.unread.lock().unwrap_or_else(|e| e.into_inner());
+        if unread.is_empty() {
+            return 0;
+        }
+        (blocks.start..blocks.end).map(|block| u64::from(unread.remove(&block))).sum()
+    }
+
+    pub(super) fn opened(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn closed(&self) {
+        if self.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.flights.desert();
+        }
+    }
+}
+
+/// All contents that are open, or were lately.
+#[derive(Debug)]
+pub(super) struct SharedContents {
+    all: HashMap<ContentId, Weak<SharedContent>>,
+    recent: LruCache<ContentId, Arc<SharedContent>>,
+}
+
+impl SharedContents {
+    pub(super) fn new() -> Self {
+        let capacity = NonZeroUsize::new(REMEMBERED).unwrap_or(NonZeroUsize::MIN);
+        Self { all: HashMap::new(), recent: LruCache::new(capacity) }
+    }
+
+    /// The state of a content, made if there is none.
+    pub(super) fn get(&mut self, id: ContentId) -> Arc<SharedContent> {
+        let content = self.peek(&id).unwrap_or_default();
+        if self.all.len() > 4 * REMEMBERED {
+            self.all.retain(|_, content| content.strong_count() > 0);
+        }
+        self.all.insert(id, Arc::downgrade(&content));
+        self.recent.put(id, content.clone());
+        content
+    }
+
+    /// The state of a content, if there is one.
+    pub(super) fn peek(&self, id: &ContentId) -> Option<Arc<SharedContent>> {
+        self.all.get(id).and_then(Weak::upgrade)
+    }
+}
+
+/// One of the counters of reading.
+pub(super) type Which = fn(&ReadCounters) -> &Counter;

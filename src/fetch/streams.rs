@@ -1,0 +1,188 @@
+//! Sequential readers of one open file, told apart by thread, and how far ahead of each to fetch. Pure.
+
+use std::collections::VecDeque;
+
+use crate::model::ByteRange;
+
+/// Readers told apart; beyond that the one that has been silent longest is forgotten.
+const STREAMS: usize = 32;
+/// How far ahead of a reader that began at the file's start and may go on.
+const FIRST_WINDOW: u64 = 1 << 20;
+/// How far ahead of a reader that did go on.
+const NEXT_WINDOW: u64 = 4 << 20;
+/// One request ahead is no larger: its bytes come in order, and the next can be asked of another connection.
+const ONE_REQUEST: u64 = 4 << 20;
+/// A read this large at a file's start is the first of many; a smaller one is somebody looking at the magic.
+const LARGE_READ: u64 = 64 << 10;
+/// The kernel's own readahead asks for pieces a little out of order.
+const SLACK: u64 = 512 << 10;
+
+/// Who reads: the thread, as the kernel numbers it. One handle is often shared by threads that each read on their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaderThread(pub u32);
+
+/// Where a read begins: engines ask for exactly a chunk or several, and stop where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    AtChunk,
+    Anywhere,
+}
+
+/// What a read was taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Part of a sequential pass, which is being fetched ahead of.
+    Sequential,
+    /// Something else.
+    Single,
+}
+
+/// The sequential readers of one handle, the latest last.
+#[derive(Debug, Default)]
+pub(super) struct Streams(VecDeque<Stream>);
+
+#[derive(Debug)]
+struct Stream {
+    thread: ReaderThread,
+    begins: Begins,
+    /// Where the reader began.
+    first: u64,
+    /// Where the reader goes on.
+    next: u64,
+    /// Up to where has been asked for.
+    asked: u64,
+    /// How far to be ahead; 0 is not at all.
+    window: u64,
+}
+
+impl Streams {
+    /// Takes note of a read, and says how many bytes just before it the same reader has read on end.
+    pub(super) fn after(&mut self, thread: ReaderThread, read: ByteRange, begins: Begins) -> (Taken, u64) {
+        let continues = |stream: &Stream| {
+            stream.thread == thread
+                && read.start <= stream.next.saturating_add(SLACK)
+                && read.end.saturating_add(SLACK) >= stream.next
+        };
+        let at = self.0.iter().rposition(continues);
+        let Some(mut stream) = at.and_then(|at| self.0.remove(at)) else {
+            let from_the_start = read.start == 0 && read.len() >= LARGE_READ;
+            let window = if from_the_start { FIRST_WINDOW } else { 0 };
+            // A thread that jumps has left where it was.
+            self.0.retain(|stream| stream.thread != thread);
+            let (first, next) = (read.start, read.end);
+            self.0.push_back(Stream { thread, begins, first, next, asked: next, window });
+            if self.0.len() > STREAMS {
+                self.0.pop_front();
+            }
+            return (if from_the_start { Taken::Sequential } else { Taken::Single }, 0);
+        };
+        let run = stream.next.saturating_sub(stream.first);
+        if read.end > stream.next {
+            stream.next = read.end;
+            stream.asked = stream.asked.max(read.end);
+            // A run of chunks read in pieces ends where the engine wants it to end.
+            if stream.begins == Begins::Anywhere {
+                stream.window = stream.window.max(NEXT_WINDOW);
+            }
+        }
+        let taken = if stream.window > 0 { Taken::Sequential } else { Taken::Single };
+        self.0.push_back(stream);
+        (taken, run)
+    }
+
+    /// The next bytes to fetch ahead of the reader that read last, if any, and takes note that they are; no more than
+    /// `most` bytes ahead.
+    pub(super) fn next(&mut self, size: u64, most: u64) -> Option<ByteRange> {
+        self.0.iter_mut().rev().find_map(|stream| stream.ahead(size, most))
+    }
+}
+
+impl Stream {
+    fn ahead(&mut self, size: u64, most: u64) -> Option<ByteRange> {
+        if self.window == 0 || self.asked >= size {
+            return None;
+        }
+        // Half the window was used: it was right to fetch it.
+        if self.asked.saturating_sub(self.next) * 2 <= self.window && self.window >= NEXT_WINDOW {
+            self.window = (self.window * 2).min(most.max(NEXT_WINDOW));
+        }
+        let until = self.next.saturating_add(self.window).min(size);
+        // Whole requests, but for the last: many small ones are dearer.
+        let least = ONE_REQUEST.min(self.window / 2).min(size - self.asked);
+        if until.saturating_sub(self.asked) < least.max(1) {
+            return None;
+        }
+        let range = ByteRange::new(self.asked, until.min(self.asked + ONE_REQUEST));
+        self.asked = range.end;
+        Some(range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 100 << 20;
+    const MOST: u64 = 16 << 20;
+
+    fn read(start: u64, length: u64) -> ByteRange {
+        ByteRange::new(start, start + length)
+    }
+
+    #[test]
+    fn a_sequential_reader_is_kept_ahead_of_with_growing_windows() {
+        let mut streams = Streams::default();
+        let (mut until, mut requests, mut farthest) = (128 << 10, 0, 0);
+        for start in (0..SIZE).step_by(128 << 10) {
+            let (taken, run) = streams.after(ReaderThread(1), read(start, 128 << 10), Begins::Anywhere);
+            assert_eq!(run, start);
+            assert_eq!(taken, Taken::Sequential);
+            while let Some(range) = streams.next(SIZE, MOST) {
+                assert!(range.start >= until && range.end <= SIZE, "nothing is asked for twice");
+                until = range.end;
+                requests += 1;
+                farthest = farthest.max(until - start);
+            }
+        }
+        assert_eq!(until, SIZE);
+        assert!(requests < 40, "{requests} requests");
+        assert!((MOST - (1 << 20)..=MOST + (1 << 20)).contains(&farthest), "{farthest}");
+    }
+
+    #[test]
+    fn a_random_reader_gets_nothing_ahead() {
+        let mut streams = Streams::default();
+        for start in [50 << 20, 3 << 20, 90 << 20, 1 << 20, 70 << 20] {
+            streams.after(ReaderThread(1), read(start, 4096), Begins::Anywhere);
+            assert_eq!(streams.next(SIZE, MOST), None);
+        }
+    }
+
+    #[test]
+    fn threads_that_share_a_handle_do_not_disturb_each_other() {
+        let mut streams = Streams::default();
+        for step in 0..8 {
+            for thread in 0..16 {
+                let start = u64::from(thread) * (6 << 20) + step * (128 << 10);
+                streams.after(ReaderThread(thread), read(start, 128 << 10), Begins::Anywhere);
+            }
+        }
+        assert_eq!(streams.0.iter().filter(|stream| stream.window > 0).count(), 16);
+    }
+
+    #[test]
+    fn a_run_of_chunks_read_in_pieces_is_no_stream() {
+        let mut streams = Streams::default();
+        for piece in 0..3 {
+            streams.after(ReaderThread(1), read((10 << 20) + piece * (1 << 20), 1 << 20), Begins::AtChunk);
+            assert_eq!(streams.next(SIZE, MOST), None);
+        }
+    }
+
+    #[test]
+    fn looking_at_the_magic_starts_nothing() {
+        let mut streams = Streams::default();
+        assert_eq!(streams.after(ReaderThread(1), read(0, 4096), Begins::Anywhere).0, Taken::Single);
+        assert_eq!(streams.next(SIZE, MOST), None);
+    }
+}
