@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use daemonize::{Daemonize, Outcome};
@@ -66,11 +66,26 @@ pub fn in_background(
         }
         Outcome::Child(Ok(_)) => {
             drop(reader);
+            close_inherited(&writer);
             let code = daemon(Readiness(Some(writer)));
             // The daemon's threads end with it; nothing is left to run in the caller.
             std::process::exit(if code == std::process::ExitCode::SUCCESS { 0 } else { 1 });
         }
         Outcome::Parent(Err(error)) | Outcome::Child(Err(error)) => Err(BackgroundError(error.to_string())),
+    }
+}
+
+/// Closes what the starting process inherited and never used: a lock held, or a pipe waited at, by whoever started it
+/// would else be held for as long as the mount lives.
+fn close_inherited(keep: &PipeWriter) {
+    let keep = keep.as_raw_fd().unsigned_abs();
+    for (first, last) in [(3, keep.saturating_sub(1)), (keep.saturating_add(1), u32::MAX)] {
+        if first <= last {
+            // SAFETY: the daemon has opened nothing yet but the pipe, which is left out, and its standard streams,
+            // which are below 3; so nothing that Rust believes to own is closed. A kernel without this call leaves
+            // all open, as before.
+            let _ = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
     }
 }
 

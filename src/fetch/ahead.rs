@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
+use super::flight::Packing;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
-use crate::cache::BlockRange;
+use crate::cache::{BLOCK, BlockRange};
 use crate::model::ByteRange;
+
+/// One request ahead is for no more: of another connection the next can be asked at the same time.
+const ONE_REQUEST: u64 = 4 << 20;
 
 impl Fetcher {
     /// Sends for what can be foreseen. Called whenever a reader has told something new or the link has new room.
@@ -48,7 +52,8 @@ impl OpenContent {
     fn send_for_ahead(self: &Arc<Self>, range: ByteRange, turn: Turn) {
         let Some(cached) = &self.cached else { return };
         let wanted = BlockRange::covering(range);
-        let (_, started) = self.shared.flights.join(wanted, 0, |block| cached.has(block));
+        let packing = Packing { gap: 0, most: ONE_REQUEST / BLOCK };
+        let (_, started) = self.shared.flights.join(wanted, packing, |block| cached.has(block));
         let mut turn = Some(turn);
         for landing in started {
             let Some(turn) = turn.take().or_else(|| self.fetcher.traffic.turn_ahead()) else {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::OpenContent;
 use super::open_content::WHOLE;
+use super::{FetchError, OpenContent};
 use crate::model::ByteRange;
 use crate::rows::{ChunkMap, metadata_length};
 
@@ -14,13 +14,10 @@ use crate::rows::{ChunkMap, metadata_length};
 const TRAILER: u64 = 8;
 /// Requests that may come at once when the end is known: engines begin with as many row groups as they have threads.
 const FIRST_REQUESTS: usize = 10;
-/// The most that is fetched of a file's end before anything is known of it: footers are mostly smaller, and engines
-/// read a quarter of a megabyte by themselves.
-const MOST_END: u64 = 512 << 10;
-/// The least.
-const LEAST_END: u64 = 256 << 10;
-/// Of a small file less is fetched: this part of it.
-const PART: u64 = 256;
+/// What is fetched of a file's end before anything is known of it: most footers are smaller, and DuckDB reads as much.
+const END: u64 = 256 << 10;
+/// It comes in two requests: over connections just opened, a part is there a round trip or two earlier than the whole.
+const LAST_PART: u64 = 96 << 10;
 
 impl OpenContent {
     /// Sends for a Parquet file's end, or for all of a small file, and reads what the footer says once it is here.
@@ -35,36 +32,47 @@ impl OpenContent {
         // A file that is closed at once is still worth its end: it is about to be opened again.
         let content = self.clone();
         self.fetcher.runtime.spawn(async move {
-            let end = content.key.size.saturating_sub((content.key.size / PART).clamp(LEAST_END, MOST_END));
-            let end = ByteRange::new(end, content.key.size);
-            if content.bring(end, end).await.is_ok() && content.key.size > WHOLE {
-                content.read_footer(end).await;
+            let size = content.key.size;
+            let last = ByteRange::new(size.saturating_sub(LAST_PART), size);
+            if size <= WHOLE {
+                // A read that fails in the same way will say so.
+                let _ = content.bring(last, last).await;
+                return;
             }
+            let end = ByteRange::new(size - END, size);
+            let other = ByteRange::new(end.start, last.start);
+            let footer = async {
+                content.bring(last, last).await?;
+                // By now it may be known what the link is like.
+                content.fetcher.get_ready(FIRST_REQUESTS);
+                content.read_footer(last).await
+            };
+            let _ = tokio::join!(footer, content.bring(other, other));
         });
     }
 
-    fn is_parquet(&self) -> bool {
+    pub(super) fn is_parquet(&self) -> bool {
         let name = self.key.path.as_str();
         [".parquet", ".parq", ".pq"].iter().any(|ending| name.ends_with(ending))
     }
 
-    async fn read_footer(self: &Arc<Self>, end: ByteRange) {
-        let trailer = ByteRange::new(self.key.size.saturating_sub(TRAILER), self.key.size);
-        let Some(trailer) = self.look(trailer).and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok()) else {
-            return;
+    /// Reads the footer, `end` of which is here.
+    async fn read_footer(self: &Arc<Self>, end: ByteRange) -> Result<(), FetchError> {
+        let size = self.key.size;
+        let trailer = self.look(ByteRange::new(size.saturating_sub(TRAILER), size));
+        let Some(trailer) = trailer.and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok()) else {
+            return Ok(());
         };
-        let Ok(length) = metadata_length(trailer) else {
+        let metadata_end = size - TRAILER;
+        let start = metadata_length(trailer).ok().and_then(|length| metadata_end.checked_sub(length));
+        let Some(start) = start else {
             let _ = self.shared.chunks.set(None);
-            return;
+            return Ok(());
         };
-        let metadata_end = self.key.size - TRAILER;
-        let Some(start) = metadata_end.checked_sub(length) else { return };
         let metadata = ByteRange::new(start, metadata_end);
         if start < end.start {
             let missing = ByteRange::new(start, end.start);
-            if self.bring(missing, missing).await.is_err() {
-                return;
-            }
+            self.bring(missing, missing).await?;
         }
         let content = self.clone();
         // A footer of many megabytes takes a while to read.
@@ -74,6 +82,7 @@ impl OpenContent {
             }
         })
         .await;
+        Ok(())
     }
 
     fn keep_chunks(&self, metadata: &Bytes) {

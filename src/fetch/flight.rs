@@ -7,10 +7,16 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use super::FetchError;
-use crate::cache::{BLOCK, BlockRange};
+use crate::cache::BlockRange;
 
-/// One request is for no more blocks: several at once use several connections.
-const ONE_REQUEST: u64 = (2 << 20) / BLOCK;
+/// How blocks are put into requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packing {
+    /// Stretches of so many blocks that are here already are asked for again where that saves a request.
+    pub(super) gap: u64,
+    /// One request is for no more blocks.
+    pub(super) most: u64,
+}
 
 /// How far a flight has come.
 #[derive(Debug, Clone)]
@@ -86,11 +92,10 @@ impl Drop for Landing {
 
 impl Flights {
     /// The flights under way that will bring part of `wanted`, and those that the caller has to start for the rest.
-    /// Stretches of up to `gap` blocks that are here already are asked for again where that saves a request.
     pub(super) fn join(
         self: &Arc<Self>,
         wanted: BlockRange,
-        gap: u64,
+        packing: Packing,
         is_here: impl Fn(u64) -> bool,
     ) -> (Vec<Arc<Flight>>, Vec<Landing>) {
         let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
@@ -99,7 +104,7 @@ impl Flights {
         let under_way: Vec<_> = all.iter().filter(|flight| overlaps(flight)).cloned().collect();
         let coming = |block: u64| under_way.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
         let needed = |block: &u64| !is_here(*block) && !coming(*block);
-        let runs = runs((wanted.start..wanted.end).filter(needed), gap, coming);
+        let runs = runs((wanted.start..wanted.end).filter(needed), packing, coming);
         let started: Vec<Landing> = runs
             .into_iter()
             .map(|run| {
@@ -130,14 +135,18 @@ impl Flights {
     }
 }
 
-/// Blocks as runs of at most [`ONE_REQUEST`], those `gap` or less apart together, but never across one that `coming`.
-fn runs(blocks: impl Iterator<Item = u64>, gap: u64, coming: impl Fn(u64) -> bool) -> Vec<Range<u64>> {
+/// Blocks as runs, packed, but never across one that is `coming`.
+fn runs(
+    blocks: impl Iterator<Item = u64>,
+    packing: Packing,
+    coming: impl Fn(u64) -> bool,
+) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for block in blocks {
         match runs.last_mut() {
             Some(run)
-                if block - run.end <= gap
-                    && block - run.start < ONE_REQUEST
+                if block - run.end <= packing.gap
+                    && block - run.start < packing.most
                     && !(run.end..block).any(&coming) =>
             {
                 run.end = block + 1;
@@ -152,6 +161,11 @@ fn runs(blocks: impl Iterator<Item = u64>, gap: u64, coming: impl Fn(u64) -> boo
 mod tests {
     use super::*;
 
+    const MOST: u64 = 64;
+    const GAP_0: Packing = Packing { gap: 0, most: MOST };
+    const GAP_1: Packing = Packing { gap: 1, most: MOST };
+    const GAP_8: Packing = Packing { gap: 8, most: MOST };
+
     fn starts(started: &[Landing]) -> Vec<(u64, u64)> {
         started.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect()
     }
@@ -160,24 +174,25 @@ mod tests {
     fn a_block_is_in_one_flight_only() {
         let flights = Arc::new(Flights::default());
         let here = |block: u64| block == 5;
-        let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, 0, here);
+        let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, GAP_0, here);
         assert_eq!((joined.len(), starts(&started)), (0, vec![(2, 5), (6, 8)]));
-        let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, 8, here);
+        let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, GAP_8, here);
         assert_eq!((joined.len(), starts(&again)), (2, vec![(0, 2), (8, 10)]));
         assert!(flights.are_coming(BlockRange { start: 0, end: 10 }, here));
         assert!(!flights.are_coming(BlockRange { start: 0, end: 11 }, here));
         drop(started);
-        let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, 0, here);
+        let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, GAP_0, here);
         assert_eq!(after.len(), 1, "a flight that ended is asked for again");
     }
 
     #[test]
     fn small_gaps_are_closed_and_large_runs_split() {
         let flights = Arc::new(Flights::default());
-        let (_, started) = flights.join(BlockRange { start: 0, end: 10 }, 1, |block| block == 4 || block > 6);
+        let (_, started) =
+            flights.join(BlockRange { start: 0, end: 10 }, GAP_1, |block| block == 4 || block > 6);
         assert_eq!(starts(&started), vec![(0, 7)]);
-        let end = 100 + ONE_REQUEST + 3;
-        let (_, started) = flights.join(BlockRange { start: 100, end }, 1, |_| false);
-        assert_eq!(starts(&started), vec![(100, 100 + ONE_REQUEST), (100 + ONE_REQUEST, end)]);
+        let end = 100 + MOST + 3;
+        let (_, started) = flights.join(BlockRange { start: 100, end }, GAP_1, |_| false);
+        assert_eq!(starts(&started), vec![(100, 100 + MOST), (100 + MOST, end)]);
     }
 }

@@ -150,6 +150,7 @@ impl Flying {
                 return Ok(());
             }
         }
+        cargo.complete();
         if whole_content.is_some_and(|expected| expected != Sha256::of(&pending)) {
             return Err(self.fetcher.remote.altered(&self.key).into());
         }

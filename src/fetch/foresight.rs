@@ -10,8 +10,11 @@ use crate::cache::BlockRange;
 use crate::model::ByteRange;
 use crate::rows::ChunkMap;
 
-/// Large reads reach us in pieces of this size, one after the other: a piece as large as this is not the last one.
-const FULL_PIECE: u64 = 1 << 20;
+/// Large reads reach us in pieces of a megabyte, one after the other; less by up to a page, depending on where the
+/// reader's memory begins. A piece as large as this is mostly not the last one.
+const FULL_PIECE: u64 = (1 << 20) - 4096;
+/// No more than this is fetched along with a read.
+const REST: u64 = 4 << 20;
 /// The least a window may grow to, whatever the link.
 const LEAST_WINDOW: u64 = 16 << 20;
 
@@ -34,6 +37,8 @@ impl OpenContent {
         let map = self.shared.chunk_map();
         let begins = match map {
             Some(map) if map.begins_at(read.start) => Begins::AtChunk,
+            // Its footer is still on the way.
+            None if self.is_parquet() && self.shared.chunks.get().is_none() => Begins::AtChunk,
             _ => Begins::Anywhere,
         };
         let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
@@ -42,7 +47,8 @@ impl OpenContent {
         let along = match (taken, map) {
             (Taken::Single, Some(map)) => {
                 scan.demanded(map, read);
-                rest_of_read(map, read, run)
+                let scanned = scan.is_scanning().then(|| scan.columns(map));
+                rest_of_read(map, read, run, scanned.as_deref())
             }
             _ => read,
         };
@@ -85,21 +91,26 @@ impl OpenContent {
     }
 }
 
-/// A read that comes in pieces, and the rest that has not been asked for yet: up to the end of the chunk, and when
-/// `run` bytes of several chunks have been read on end already, as much again, within the row group.
-fn rest_of_read(map: &ChunkMap, read: ByteRange, run: u64) -> ByteRange {
+/// A read that comes in pieces, and the rest that has not been asked for yet. A piece of one or two chunks is taken for
+/// part of what the last of them holds; one of more chunks, or one that goes on from another, for part of a run up to
+/// the row group's end, as far as its columns are among those `scanned`.
+fn rest_of_read(map: &ChunkMap, read: ByteRange, run: u64, scanned: Option<&[usize]>) -> ByteRange {
     if read.len() < FULL_PIECE {
         return read;
     }
+    let most = read.end.saturating_add(REST);
+    let is_run = run > 0 || map.overlapping(read).count() > 2;
+    let beyond = if is_run { most } else { read.end };
     let mut end = read.end;
     let mut row_group = None;
-    let reach = ByteRange::new(read.end.saturating_sub(1), read.end.saturating_add(run).max(read.end + 1));
-    for (id, chunk) in map.overlapping(reach) {
-        if chunk.start > end || row_group.is_some_and(|group| group != id.row_group) {
+    for (id, chunk) in map.overlapping(ByteRange::new(read.end.saturating_sub(1), beyond)) {
+        let is_other_group = row_group.is_some_and(|group| group != id.row_group);
+        let is_scanned = scanned.is_none_or(|columns| columns.contains(&id.column));
+        if is_other_group || (chunk.start >= read.end && !is_scanned) {
             break;
         }
         row_group = Some(id.row_group);
-        end = end.max(chunk.end.min(read.end.saturating_add(run.max(4 * FULL_PIECE))));
+        end = end.max(chunk.end.min(most));
     }
     ByteRange::new(read.start, end)
 }
@@ -114,16 +125,20 @@ mod tests {
         let chunk = |row_group, column| map.chunk(crate::rows::ChunkId { row_group, column }).unwrap();
         let first = chunk(2, 1);
         let piece = ByteRange::new(first.start, first.start + FULL_PIECE);
-        assert_eq!(rest_of_read(&map, piece, 0), first, "the rest of the chunk");
+        assert_eq!(rest_of_read(&map, piece, 0, None), first, "the rest of the chunk");
         let second = ByteRange::new(piece.end, piece.end + FULL_PIECE);
-        assert_eq!(rest_of_read(&map, second, FULL_PIECE).end, chunk(2, 2).end, "a run goes on");
+        assert_eq!(rest_of_read(&map, second, FULL_PIECE, None).end, chunk(2, 3).end, "a run goes on");
+        assert_eq!(rest_of_read(&map, second, FULL_PIECE, Some(&[1, 2])).end, chunk(2, 2).end);
         let last = ByteRange::new(chunk(2, 3).end - FULL_PIECE, chunk(2, 3).end);
         assert_eq!(
-            rest_of_read(&map, last, 4 * FULL_PIECE).end,
+            rest_of_read(&map, last, FULL_PIECE, None).end,
             chunk(2, 3).end,
             "not into the next row group"
         );
         let small = ByteRange::new(first.start, first.start + 4096);
-        assert_eq!(rest_of_read(&map, small, 0), small);
+        assert_eq!(rest_of_read(&map, small, 0, None), small);
+        let narrow = ChunkMap::regular(10, 8, 400_000);
+        let piece = ByteRange::new(4, 4 + FULL_PIECE);
+        assert_eq!(rest_of_read(&narrow, piece, 0, None).end, 4 + 8 * 400_000, "several columns at once");
     }
 }

@@ -16,6 +16,8 @@ const UNKNOWN: u64 = 8 << 20;
 const LEAST: u64 = 1 << 20;
 /// The most, which is also what fetching may hold in memory at worst.
 pub(super) const MOST: u64 = 64 << 20;
+/// One request is for no more: several use several connections.
+const ONE_REQUEST: u64 = 2 << 20;
 /// What a server and we take to turn a request around, beside the way there and back.
 const TURNAROUND: Duration = Duration::from_millis(10);
 
@@ -45,6 +47,9 @@ impl<T: Copy> Best<T> {
     }
 }
 
+/// When how many bytes of one answer came, the first piece first.
+pub(super) type Arrivals = Vec<(Instant, u64)>;
+
 /// Latency and bandwidth of a link.
 #[derive(Debug, Default)]
 pub(super) struct Link {
@@ -52,9 +57,42 @@ pub(super) struct Link {
     /// Bytes a second.
     bandwidth: Best<u64>,
     stretch: Option<(Instant, u64)>,
+    /// Above 0: of late, answers began slowly.
+    ramps: u8,
 }
 
 impl Link {
+    /// An answer is complete. One that came slowly at first and faster later met TCP's slow start: several
+    /// connections would have brought the bytes in fewer round trips.
+    pub(super) fn completed(&mut self, arrivals: &Arrivals) {
+        const LEAST: u64 = 64 << 10;
+        let (Some((first, _)), Some((last, _))) = (arrivals.first(), arrivals.last()) else { return };
+        let bytes: u64 = arrivals.iter().map(|(_, bytes)| bytes).sum();
+        let took = last.duration_since(*first);
+        if bytes < LEAST {
+            return;
+        }
+        let half = *first + took / 2;
+        let early: u64 = arrivals.iter().filter(|(at, _)| *at <= half).map(|(_, bytes)| bytes).sum();
+        if took * 2 > self.latency() * 3 && early * 3 < bytes {
+            self.ramps = 3;
+        } else {
+            self.ramps = self.ramps.saturating_sub(1);
+        }
+    }
+
+    /// How many bytes one request should bring of `wanted` that somebody waits for.
+    pub(super) fn one_request(&self, wanted: u64) -> u64 {
+        const PARTS: u64 = 32;
+        const LEAST: u64 = 64 << 10;
+        if self.ramps > 0 { (wanted / PARTS).clamp(LEAST, ONE_REQUEST) } else { ONE_REQUEST }
+    }
+
+    /// How many connections are worth having ready.
+    pub(super) fn connections(&self, usual: usize) -> usize {
+        if self.ramps > 0 { 4 * usual } else { usual }
+    }
+
     /// A request's answer began `after` it was sent.
     pub(super) fn answered(&mut self, at: Instant, after: Duration) {
         self.latency.offer(at, after, |a, b| a < b);
@@ -130,6 +168,23 @@ mod tests {
             MOST,
             "and memory is bounded"
         );
+    }
+
+    #[test]
+    fn an_answer_that_comes_slowly_at_first_is_split_next_time() {
+        let (mut link, start) = (Link::default(), Instant::now());
+        let at = |round: u64| start + Duration::from_millis(50 * round);
+        link.answered(start, Duration::from_millis(50));
+        let steady: Arrivals = (0..10).map(|round| (at(round), 50_000)).collect();
+        link.completed(&steady);
+        assert_eq!(link.one_request(500_000), ONE_REQUEST, "a slow link is not slow start");
+        let ramp: Arrivals = (0..6).map(|round| (at(round), 14_600 << round)).collect();
+        link.completed(&ramp);
+        assert_eq!(link.one_request(500_000), 64 << 10);
+        assert_eq!(link.one_request(64 << 20), ONE_REQUEST);
+        let at_once: Arrivals = vec![(at(0), 500_000), (at(0) + Duration::from_millis(4), 100_000)];
+        (0..3).for_each(|_| link.completed(&at_once));
+        assert_eq!(link.one_request(500_000), ONE_REQUEST, "connections are warm");
     }
 
     #[test]

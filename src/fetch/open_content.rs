@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::Landing;
+use super::flight::{Landing, Packing};
 use super::foresight::Foresight;
 use super::shared::{SharedContent, Which};
 use super::traffic::{Need, Turn};
@@ -201,8 +201,10 @@ impl OpenContent {
         along: BlockRange,
     ) -> Result<bool, FetchError> {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
-        let gap = self.fetcher.traffic.worth_joining() / BLOCK;
-        let (mut under_way, started) = self.shared.flights.join(all, gap, |block| cached.has(block));
+        let traffic = &self.fetcher.traffic;
+        let most = traffic.one_request(all.len() * BLOCK);
+        let packing = Packing { gap: traffic.worth_joining() / BLOCK, most: most / BLOCK };
+        let (mut under_way, started) = self.shared.flights.join(all, packing, |block| cached.has(block));
         under_way.retain(|flight| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end);
         let mut own = Vec::new();
         for landing in started {

@@ -176,7 +176,7 @@ impl ColumnScan {
     }
 
     /// The columns asked for, most of each chunk, in most of the recent row groups that were answered.
-    fn columns(&self, map: &ChunkMap) -> Vec<usize> {
+    pub(super) fn columns(&self, map: &ChunkMap) -> Vec<usize> {
         let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
         let mut groups = 0;
         for row_group in &self.recent {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::link::Link;
+use super::link::{Arrivals, Link};
 
 /// Requests under way at once, a connection each.
 const CONNECTIONS: usize = 64;
@@ -49,6 +49,9 @@ pub(super) struct Turn {
 pub(super) struct Cargo<'a> {
     traffic: &'a Traffic,
     left: u64,
+    arrivals: Arrivals,
+    /// The link was not full when it was sent for.
+    alone: bool,
 }
 
 impl Traffic {
@@ -77,6 +80,7 @@ impl Traffic {
 
     /// How many connections are missing for `wanted` requests at once; they are taken for being made now.
     pub(super) fn missing(&self, wanted: usize) -> usize {
+        let wanted = self.link().connections(wanted);
         let now = Instant::now();
         let in_use = CONNECTIONS.saturating_sub(self.connections.available_permits());
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
@@ -101,10 +105,16 @@ impl Traffic {
         self.link().worth_joining()
     }
 
+    /// How many bytes one request should bring of `wanted` that somebody waits for.
+    pub(super) fn one_request(&self, wanted: u64) -> u64 {
+        self.link().one_request(wanted)
+    }
+
     /// So many bytes are being asked for.
     pub(super) fn send_for(&self, bytes: u64) -> Cargo<'_> {
-        self.under_way.fetch_add(bytes, Ordering::Relaxed);
-        Cargo { traffic: self, left: bytes }
+        let before = self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        let alone = before + bytes <= self.room() / 2;
+        Cargo { traffic: self, left: bytes, arrivals: Arrivals::new(), alone }
     }
 
     /// An answer began so long after its request.
@@ -123,7 +133,16 @@ impl Cargo<'_> {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
         self.traffic.under_way.fetch_sub(bytes, Ordering::Relaxed);
-        self.traffic.link().arrived(Instant::now(), bytes);
+        let now = Instant::now();
+        self.arrivals.push((now, bytes));
+        self.traffic.link().arrived(now, bytes);
+    }
+
+    /// All of it has come.
+    pub(super) fn complete(self) {
+        if self.alone {
+            self.traffic.link().completed(&self.arrivals);
+        }
     }
 }
 

@@ -18,8 +18,9 @@ use crate::vfs::{Attr, AttrKind, HandleId, Vfs, VfsError};
 
 /// The mounted revision never changes under the kernel, so it may remember names and attributes.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
-/// How far the kernel reads ahead by itself.
-const KERNEL_READAHEAD: u32 = 1 << 20;
+/// How far the kernel reads ahead by itself, and around a page of a mapping: more would reach beyond a Parquet file's
+/// end that is fetched when it is opened.
+const KERNEL_READAHEAD: u32 = 256 << 10;
 /// Reads the kernel may have waiting in the background: far more than a query engine's threads.
 const BACKGROUND: u16 = 128;
 const BLOCK_SIZE: u32 = 4096;

@@ -99,8 +99,14 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         match self.stash.take() {
-            Some(connection) => Box::pin(ready(Ok(connection))),
-            None => Box::pin(self.inner.call(request)),
+            Some(connection) => {
+                tracing::trace!("a connection was ready");
+                Box::pin(ready(Ok(connection)))
+            }
+            None => {
+                tracing::trace!("no connection was ready");
+                Box::pin(self.inner.call(request))
+            }
         }
     }
 }
@@ -123,6 +129,7 @@ where
         let (connecting, stash) = (self.inner.call(request), self.stash.clone());
         Box::pin(async move {
             stash.put(Box::new(connecting.await?));
+            tracing::trace!("a connection is ready");
             Err("the connection is kept for later".into())
         })
     }
