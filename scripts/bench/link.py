@@ -23,6 +23,8 @@ parser.add_argument("--counts", metavar="FILE")
 args = parser.parse_args()
 listen, target, rtt, rate, slow_start = args.listen, args.target, args.rtt / 1e3, args.rate * 1e6 / 8, args.slow_start
 
+# What one connection may have on its way: a receiver that does not read stops its sender, as TCP's window does.
+ON_THE_WAY = max(8 << 20, int(2 * rtt * rate))
 REQUESTS, UP, DOWN, CONNECTIONS = range(4)
 if args.counts:
     with open(args.counts, "wb+") as file:
@@ -72,8 +74,10 @@ down, up = Link(), Link()
 async def pump(reader, writer, link):
     queue, window = asyncio.Queue(), Window()
     tail = b""
+    waiting = 0
 
     async def deliver():
+        nonlocal waiting
         while True:
             at, data = await queue.get()
             wait = at - time.monotonic()
@@ -90,11 +94,14 @@ async def pump(reader, writer, link):
             counts[UP if link is up else DOWN] += len(data)
             if writer.transport.get_write_buffer_size() > 4 << 20:
                 await writer.drain()
+            waiting -= len(data)
 
     task = asyncio.create_task(deliver())
     last = time.monotonic()
     try:
         while True:
+            while waiting > ON_THE_WAY and not task.done():
+                await asyncio.sleep(0.005)
             data = memoryview(await reader.read(65536))
             if not data or writer.is_closing():
                 break
@@ -109,6 +116,7 @@ async def pump(reader, writer, link):
                 last = link.leaves(n, earliest) + rtt / 2
                 queue.put_nowait((last, bytes(data[:n])))
                 data = data[n:]
+                waiting += n
                 ahead = last - rtt / 2 - time.monotonic()  # back-pressure: stay close to the wire
                 if ahead > 0.02:
                     await asyncio.sleep(ahead - 0.01)

@@ -21,10 +21,10 @@ import goals
 import report
 import trees
 from measure import RAW, Bench, Sample
-from origin import Link, Origin, RunningLink
+from origin import BenchError, Link, Origin, RunningLink
 from plan import ENGINES, SIDES, STATES, Batch, names, plan
 from queries import SESSION
-from sides import BenchError, Local, OverHttp, ParquedbMount, PlainUserMount, Rclone
+from sides import Local, OverHttp, ParquedbMount, PlainUser, PlainUserMount, Rclone
 
 MOUNTS = ("mount", "mount-user", "rclone")
 
@@ -32,8 +32,9 @@ MOUNTS = ("mount", "mount-user", "rclone")
 class Runner:
     """Makes the sides and measures the batches on one link."""
 
-    def __init__(self, bench: Bench, args: argparse.Namespace, link: RunningLink, run: pathlib.Path):
-        self.bench, self.args, self.link, self.run_dir = bench, args, link, run
+    def __init__(self, bench: Bench, args: argparse.Namespace, link: RunningLink, run: pathlib.Path,
+                 user: PlainUser | None):
+        self.bench, self.args, self.link, self.run_dir, self.user = bench, args, link, run, user
         self.numbers = itertools.count()
         self.failures: list[str] = []
 
@@ -47,10 +48,10 @@ class Runner:
                 return OverHttp(name, self.bench.database, self.link)
             case "rclone":
                 return Rclone(self.args.tools / "bin/rclone", folder, self.link)
-            case "mount-user" if os.geteuid() == 0:
-                return PlainUserMount(name, self.args.bin_dir, folder, self.link)
+            case "mount-user" if self.user:
+                return PlainUserMount(self.user, name, self.args.bin_dir / "parquedb-mount", folder, self.link)
             case _:
-                return ParquedbMount(name, self.args.bin_dir, folder, self.link)
+                return ParquedbMount(name, self.args.bin_dir / "parquedb-mount", folder, self.link)
 
     def batch(self, batch: Batch) -> None:
         if batch.state in ("warm", "restart"):
@@ -116,7 +117,7 @@ class Runner:
                     self.bench.sample(sides[name], "read", "seq", "before", self.link)
             time.sleep(1)
             for query in batch.queries:
-                count = {"rand4k": "200000", "rand64k": "20000"}.get(query)
+                count = {"rand4k": "40000", "rand64k": "4000"}.get(query)
                 extra = ("--count", count) if count else ()
 
                 def measure(name, engine, query=query, extra=extra):
@@ -211,24 +212,29 @@ def main() -> int:
         run = pathlib.Path(tempfile.mkdtemp(prefix="pqbench-", dir="/var/tmp"))
         run.chmod(0o755)
         stack.callback(shutil.rmtree, run, ignore_errors=True)
+        # The same programs from the beginning to the end, whoever builds meanwhile, and where a plain user can start them.
+        (run / "bin").mkdir()
+        for program in ("parquedb", "parquedb-mount"):
+            shutil.copy(args.bin_dir / program, run / "bin")
+        args.bin_dir = run / "bin"
+        user = PlainUser(stack, run / "plain-user") if os.geteuid() == 0 else None
         origin = Origin(stack, args.origin, args.bin_dir, args.state_dir, database, run)
         for link in dict.fromkeys(batch.link for batch in batches):
+            # Slow start would be what is checked, so the check goes without.
+            with ExitStack() as during:
+                shares[link] = RunningLink(during, dataclasses.replace(link, slow_start=False), origin).check()
+            print(f"\n== {link}: bare curl gets {shares[link]:.2f} of the rate"
+                  + (" - TOO LITTLE, times below are the link's own" if shares[link] < 0.9 else ""), flush=True)
             with ExitStack() as during:
                 running = RunningLink(during, link, origin)
-                if not link.slow_start:
-                    shares[link] = running.check()
-                    print(f"\n== {link}: bare curl gets {shares[link]:.2f} of the rate"
-                          + (" - TOO LITTLE, times below are the link's own" if shares[link] < 0.9 else ""), flush=True)
-                else:
-                    print(f"\n== {link}", flush=True)
-                runner = Runner(bench, args, running, run)
+                runner = Runner(bench, args, running, run, user)
                 for batch in batches:
                     if batch.link == link:
                         runner.batch(batch)
                 failures += runner.failures
         tree_rows = []
         if args.tree or args.million or args.full or args.tree_only:
-            tree_rows = trees.measure(args, origin, run)
+            tree_rows = trees.measure(args.bin_dir / "parquedb-mount", origin, run, args.warm, args.million or args.full)
     verdicts = goals.verdicts(bench) + tree_rows
     print()
     for line in goals.table(verdicts):
@@ -248,4 +254,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench-reads: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

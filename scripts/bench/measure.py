@@ -8,9 +8,9 @@ import sys
 import time
 
 import datasets
-from origin import Link, RunningLink
+from origin import BenchError, Link, RunningLink
 from queries import QUERIES
-from sides import BenchError, Local
+from sides import Local
 
 HERE = pathlib.Path(__file__).parent
 # No query takes so long on a link worth measuring.

@@ -14,6 +14,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import ExitStack
@@ -21,6 +22,11 @@ from contextlib import ExitStack
 import datasets
 
 OWNER, SLUG = "bench", "data"
+
+
+class BenchError(Exception):
+    """Something could not be started or measured, or answered wrongly."""
+
 
 NGINX = """
 {user}
@@ -90,12 +96,12 @@ def await_port(port: int, process: subprocess.Popen, log: pathlib.Path) -> None:
     name = log.stem
     for _ in range(200):
         if process.poll() is not None:
-            raise RuntimeError(f"{name} ended with status {process.returncode}: {log.read_text()[-2000:]}")
+            raise BenchError(f"{name} ended with status {process.returncode}: {log.read_text()[-2000:]}")
         with socket.socket() as attempt:
             if attempt.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"{name} does not listen on port {port}")
+    raise BenchError(f"{name} does not listen on port {port}")
 
 
 def started(stack: ExitStack, command: list, log: pathlib.Path, **options) -> subprocess.Popen:
@@ -154,7 +160,8 @@ class Origin:
             ranged = urllib.request.Request(url, headers={"Range": "bytes=10-19", "If-Match": f'"{entry["hash"]}"'})
             with urllib.request.urlopen(ranged) as answer:
                 if answer.status != 206 or answer.headers["ETag"] != f'"{entry["hash"]}"' or len(answer.read()) != 10:
-                    raise RuntimeError(f"nginx answers wrongly for {path}: {answer.status} {answer.headers}")
+                    raise BenchError(f"nginx answers wrongly for {path}; remove {run} and run this again\n"
+                                     f"{answer.status} {answer.headers}")
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}/{path}"
@@ -179,7 +186,7 @@ class RunningLink:
     def __init__(self, stack: ExitStack, link: Link, origin: Origin):
         self.link, self.port = link, free_port()
         counts = origin.run / f"link-{self.port}.counts"
-        command = ["/usr/bin/env", "python3", pathlib.Path(__file__).with_name("link.py"), self.port, origin.port,
+        command = [sys.executable, pathlib.Path(__file__).with_name("link.py"), self.port, origin.port,
                    link.rtt, link.rate, "--counts", counts]
         log = origin.run / f"link-{self.port}.log"
         process = started(stack, command + ["--slow-start"] * link.slow_start, log)

@@ -43,8 +43,9 @@ def everything(link: Link, reps: int, warm: int, others: int) -> list[Batch]:
     """All rows at one link."""
     scans, points, rest = ("sum", "agg", "full"), ("ten", "range"), ("footer", "tags", "wide", "small")
     return [
-        cold(link, scans, reps, others, reps),
-        cold(link, points + rest, reps, others),
+        cold(link, scans, reps, others, min(reps, 3)),
+        cold(link, points, reps, others),
+        cold(link, rest, min(reps, 3), others),
         Batch(link, "known", points, entries(("mount", reps))),
         Batch(link, "session", ("session",), entries(("mount", min(reps, 3)), ("polars-http", min(reps, 3)))),
         Batch(link, "cold", ("seq",), raw(("mount", min(reps, 3)), ("mount-user", min(reps, 3)),

@@ -5,24 +5,25 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 
-from origin import OWNER, SLUG, RunningLink, started
+from origin import OWNER, SLUG, BenchError, RunningLink, started
 
 HERE = pathlib.Path(__file__).parent
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 # An engine of the plain user's may read the Python environment wherever it lies; the daemon has no such right.
 MAY_READ = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 # /dev/fuse is open to everyone on most systems; where it is not, it is in this mount namespace only.
+# The mounts of others must not live on in it after their end.
 PLAIN_NAMESPACE = """
+findmnt -rno TARGET,FSTYPE | while read -r target type; do
+    case $type in fuse | fuse.*) umount -l "$target" ;; esac
+done
 mount -t tmpfs -o dev,mode=755 tmpfs "$1" && mknod -m 666 "$1/fuse" c 10 229 &&
 mount --bind "$1/fuse" /dev/fuse && echo ready && exec sleep 1000000
 """
-
-
-class BenchError(Exception):
-    """A side could not be measured, or answered wrongly."""
 
 
 class Local:
@@ -80,12 +81,10 @@ class Mounted(Local):
 class ParquedbMount(Mounted):
     """This project's mount, as whoever runs the bench."""
 
-    def __init__(self, name: str, bin_dir: pathlib.Path, dir_: pathlib.Path, link: RunningLink,
-                 database: str = f"{OWNER}/{SLUG}", options: tuple = ()):
+    def __init__(self, name: str, program: pathlib.Path, dir_: pathlib.Path, link: RunningLink,
+                 database: str = f"{OWNER}/{SLUG}"):
         super().__init__(name, dir_, link)
-        self.program = dir_ / "parquedb-mount"
-        self.database, self.options = database, options
-        shutil.copy(bin_dir / "parquedb-mount", self.program)
+        self.program, self.database = program, database
         self.prepare()
         self.mount()
 
@@ -97,7 +96,7 @@ class ParquedbMount(Mounted):
 
     def mount(self) -> None:
         command = [self.program, "--quiet", "--remote", self.link.remote, "--cache-dir", self.dir / "cache",
-                   "--state-dir", self.dir / "state", *self.options, self.database, self.root]
+                   "--state-dir", self.dir / "state", self.database, self.root]
         began = time.perf_counter()
         ended = self.run(command, env=self.environment(), capture_output=True, text=True)
         self.ready_seconds = time.perf_counter() - began
@@ -105,7 +104,7 @@ class ParquedbMount(Mounted):
             raise BenchError(f"parquedb-mount exited with {ended.returncode}: {ended.stderr.strip()}")
 
     def stats(self) -> dict:
-        command = ["/usr/bin/env", "python3", "-c",
+        command = [sys.executable, "-c",
                    "import os, sys; print(os.getxattr(sys.argv[1], 'user.parquedb.stats').decode())", self.root]
         return json.loads(self.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -115,7 +114,7 @@ class ParquedbMount(Mounted):
                 words = (proc / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if words[0] == os.fsencode(self.program):
+            if words[0] == os.fsencode(self.program) and os.fsencode(self.root) in words:
                 return int(proc.name)
         return None
 
@@ -155,39 +154,39 @@ class ParquedbMount(Mounted):
                 shutil.rmtree(self.dir, ignore_errors=True)
 
 
-class PlainUserMount(ParquedbMount):
-    """The same as a user without privileges, through fusermount3; only for a bench that runs as root."""
+class PlainUser:
+    """Who is nobody, in a mount namespace of their own whose /dev/fuse they may use. One for all their mounts."""
 
-    def prepare(self) -> None:
-        self.stack = ExitStack()
-        (self.dir / "dev").mkdir()
-        log = self.dir / "namespace.log"
-        self.holder = started(self.stack, ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-                                           PLAIN_NAMESPACE, "sh", self.dir / "dev"], log)
+    def __init__(self, stack: ExitStack, dir_: pathlib.Path):
+        (dir_ / "dev").mkdir(parents=True)
+        log = dir_ / "namespace.log"
+        holder = started(stack, ["unshare", "--mount", "--propagation", "private", "sh", "-c", PLAIN_NAMESPACE, "sh",
+                                 dir_ / "dev"], log)
         for _ in range(100):
             if b"ready" in log.read_bytes():
                 break
             time.sleep(0.05)
         else:
             raise BenchError(f"no mount namespace for a plain user: {log.read_text()}")
+        self.as_nobody = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", *NOBODY]
+
+
+class PlainUserMount(ParquedbMount):
+    """The same as a user without privileges, through fusermount3; only for a bench that runs as root."""
+
+    def __init__(self, user: PlainUser, name: str, program: pathlib.Path, dir_: pathlib.Path, link: RunningLink):
+        self.user = user
+        super().__init__(name, program, dir_, link)
+
+    def prepare(self) -> None:
         for path in (self.dir, self.root):
             os.chmod(path, 0o755)
             os.chown(path, 65534, 65534)
-        self.prefix = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", *NOBODY, *MAY_READ]
 
     def run(self, command: list, **options) -> subprocess.CompletedProcess:
         # Only what reads the mount may read everything; the daemon and fusermount3 may not.
-        prefix = self.prefix
-        if str(command[0]) in (str(self.program), "fusermount3"):
-            prefix = self.prefix[: -len(MAY_READ)]
-        return subprocess.run([*prefix, *map(str, command)], cwd="/", **options)
-
-    def close(self) -> None:
-        try:
-            self.unmount()
-        finally:
-            self.stack.close()
-            shutil.rmtree(self.dir, ignore_errors=True)
+        rights = [] if str(command[0]) in (str(self.program), "fusermount3") else MAY_READ
+        return subprocess.run([*self.user.as_nobody, *rights, *map(str, command)], cwd="/", **options)
 
 
 class Rclone(Mounted):
