@@ -128,6 +128,8 @@ class ParquedbMount(Mounted):
     def unmount(self) -> None:
         pid = self.daemon()
         if pid is None:
+            # It died: what it leaves behind is a mount that answers nothing.
+            self.run(["fusermount3", "-uz", self.root], capture_output=True)
             return
         for _ in range(50):
             if self.run(["fusermount3", "-u", self.root], capture_output=True).returncode == 0:
