@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from queries import BIG, SMALL, WIDE
 
 # Raise this when the rows change: what an older version made is then made anew.
 VERSION = 1
@@ -22,7 +23,6 @@ GROUPS, GROUP_ROWS = 155, 66_000
 WIDE_COLUMNS = 50
 WIDE_ROWS = {"small": 520_000, "large": 2_600_000}
 SMALL_FILES, SMALL_ROWS = 200, 4_500
-BIG, WIDE, SMALL = "data/big.parquet", "data/wide.parquet", "small/*.parquet"
 
 
 def integers(rng: np.random.Generator, rows: int) -> pa.Array:

@@ -127,7 +127,8 @@ WARM = {
     ("mount", "warm", "seq"): 1 / 0.95, ("mount", "warm", "mmap"): 1 / 0.95, ("mount", "warm", "rand4k"): 1 / 0.88,
     # "Indistinguishable" is taken as five hundredths, which is about what two runs of the same differ.
     ("mount", "warm", "engine"): 1.05,
-    ("mount-user", "warm", "seq"): 2.0, ("mount-user", "warm", "rand4k"): 1 / 0.85, ("mount-user", "warm", "engine"): 1.10,
+    ("mount-user", "warm", "seq"): 2.0, ("mount-user", "warm", "rand4k"): 1 / 0.85,
+    ("mount-user", "warm", "engine"): 1.10,
     ("mount", "restart", "seq"): 2.0, ("mount", "restart", "rand4k"): 1 / 0.85, ("mount", "restart", "engine"): 1.10,
     ("mount-user", "restart", "seq"): 2.0, ("mount-user", "restart", "rand4k"): 1 / 0.85,
     ("mount-user", "restart", "engine"): 1.10,
@@ -137,13 +138,13 @@ WARM = {
 def warm_rows(m: Medians) -> list[Verdict]:
     out = []
     queries = (*SCANS, *POINTS, "seq", "mmap", "rand4k")
-    for link, state, query, side, engine, ours in mounts(m, ("warm", "restart"), queries):
+    for _, state, query, side, engine, ours in mounts(m, ("warm", "restart"), queries):
         factor = WARM.get((side, state, query if engine == "read" else "engine"))
         local = m.local(query, engine)
         if factor is not None and local is not None:
             out.append(Verdict(f"{state}, {'root' if side == 'mount' else 'plain user'}", f"{factor:.2f} x local",
                                f"{query}, {engine}", ours, factor * local))
-    for link, state, query, side, engine, ours in mounts(m, ("cold",), ("seq",)):
+    for link, _, _, side, _, ours in mounts(m, ("cold",), ("seq",)):
         theirs = m.get(link, "cold", "seq", "curl", "curl")
         if theirs is not None:
             out.append(Verdict("cold sequential", "curl / 0.95", f"{side}; {link}", ours, theirs / 0.95))

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""A TCP link between two ports of this machine: delay, bandwidth, and, if asked, TCP slow start per connection. No loss.
+"""A TCP link between two ports of this machine: delay, bandwidth, and, if asked, TCP slow start. No loss.
 
 usage: link.py LISTEN_PORT TARGET_PORT RTT_MS MBIT_PER_S [--slow-start] [--counts FILE]
 
-Half the round trip is added each way; one bandwidth bucket a direction is shared by all connections; connecting costs one round trip.
-With --slow-start a connection may send 10 segments in its first round trip, then twice as much in each further one, and starts
-again after a second of silence. FILE holds four 64-bit numbers of this machine's byte order, always current:
-requests (lines of HTTP/1.1 that ended in its name), bytes that went up, bytes that came down, connections.
+Half the round trip is added each way; one bandwidth bucket a direction is shared by all connections; connecting
+costs one round trip. With --slow-start a connection may send 10 segments in its first round trip, then twice as
+much in each further one, and starts again after a second of silence. FILE holds four 64-bit numbers of this
+machine's byte order, always current: requests (lines that end in HTTP/1.1), bytes that went up, bytes that came
+down, connections.
 """
 import argparse
 import asyncio

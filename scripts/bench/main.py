@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
-"""Measure reading through the mount beside the alternatives; started by scripts/bench-reads, whose --help is the guide."""
+"""Measure reading through the mount beside the alternatives. scripts/bench-reads starts it and explains the options."""
 
 import argparse
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,123 +16,12 @@ from contextlib import ExitStack
 
 import datasets
 import goals
-import report
 import trees
-from measure import RAW, Bench, Sample
+from measure import Bench
 from origin import BenchError, Link, Origin, RunningLink
-from plan import ENGINES, SIDES, STATES, Batch, names, plan
-from queries import SESSION
-from sides import Local, OverHttp, ParquedbMount, PlainUser, PlainUserMount, Rclone
-
-MOUNTS = ("mount", "mount-user", "rclone")
-
-
-class Runner:
-    """Makes the sides and measures the batches on one link."""
-
-    def __init__(self, bench: Bench, args: argparse.Namespace, link: RunningLink, run: pathlib.Path,
-                 user: PlainUser | None):
-        self.bench, self.args, self.link, self.run_dir, self.user = bench, args, link, run, user
-        self.numbers = itertools.count()
-        self.failures: list[str] = []
-
-    def side(self, name: str) -> Local:
-        """A side that has read nothing yet."""
-        folder = self.run_dir / f"{name}-{self.link.port}-{next(self.numbers)}"
-        match name:
-            case "local":
-                return Local(self.bench.database)
-            case "httpfs" | "polars-http":
-                return OverHttp(name, self.bench.database, self.link)
-            case "rclone":
-                return Rclone(self.args.tools / "bin/rclone", folder, self.link)
-            case "mount-user" if self.user:
-                return PlainUserMount(self.user, name, self.args.bin_dir / "parquedb-mount", folder, self.link)
-            case _:
-                return ParquedbMount(name, self.args.bin_dir / "parquedb-mount", folder, self.link)
-
-    def batch(self, batch: Batch) -> None:
-        if batch.state in ("warm", "restart"):
-            self.warm(batch)
-        else:
-            for query in batch.queries:
-                self.interleaved(batch, lambda side, engine, query=query: self.fresh(batch.state, side, engine, query))
-        self.announce(batch)
-
-    def interleaved(self, batch: Batch, measure) -> None:
-        """One of each in every repetition, beginning with another one each time."""
-        for rep in range(max(count for _, _, count in batch.entries)):
-            turn = rep % len(batch.entries)
-            for side, engine, count in batch.entries[turn:] + batch.entries[:turn]:
-                if rep >= count:
-                    continue
-                try:
-                    measure(side, engine)
-                except (BenchError, OSError, subprocess.SubprocessError, ValueError) as error:
-                    self.failures.append(f"{batch.link}, {batch.state}, {side}, {engine}: {error}")
-                    print(f"FAILED: {self.failures[-1]}", file=sys.stderr, flush=True)
-
-    def fresh(self, state: str, name: str, engine: str, query: str) -> None:
-        """A side of its own for this one measurement (a session is one)."""
-        if engine == "curl":
-            self.bench.curl(self.link)
-            return
-        side = self.side(name)
-        try:
-            if state == "session":
-                self.session(side, engine)
-                return
-            if state == "known":
-                self.bench.sample(side, engine, "footer", "before", self.link)
-            extra = ("--keep",) if query in ("seq", "mmap") else ()
-            self.bench.sample(side, engine, query, state, self.link, extra, memory=query == "many")
-            if state == "cold" and name in MOUNTS and query not in RAW:
-                self.bench.sample(side, engine, query, "again", self.link)
-        finally:
-            side.close()
-
-    def session(self, side: Local, engine: str) -> None:
-        parts = [self.bench.sample(side, engine, query, "in-session", self.link) for query in SESSION]
-        wrong = [part.wrong for part in parts if part.wrong]
-
-        def add(field: str):
-            return sum(getattr(part, field) for part in parts)
-
-        self.bench.samples.append(Sample(
-            self.link.link, "session", "session", side.name, engine, add("seconds"), add("requests"), add("bytes"),
-            add("connections"), {key: sum(part.counters[key] for part in parts) for key in parts[0].counters},
-            "; ".join(wrong) or None))
-
-    def warm(self, batch: Batch) -> None:
-        """Sides whose files were read whole before the first measurement; the same for all of them."""
-        with ExitStack() as stack:
-            sides = {}
-            for name in dict.fromkeys(name for name, _, _ in batch.entries):
-                sides[name] = self.side(name)
-                stack.callback(sides[name].close)
-                # Twice: what the first pass has completed may be served another way from the next open on.
-                for _ in range(2):
-                    self.bench.sample(sides[name], "read", "seq", "before", self.link)
-            time.sleep(1)
-            for query in batch.queries:
-                count = {"rand4k": "40000", "rand64k": "4000"}.get(query)
-                extra = ("--count", count) if count else ()
-
-                def measure(name, engine, query=query, extra=extra):
-                    # A read without an engine and a query with one do not mix.
-                    if (engine == "read") != (query in RAW):
-                        return
-                    if batch.state == "restart":
-                        sides[name].remount()
-                    self.bench.sample(sides[name], engine, query, batch.state, self.link, extra)
-
-                self.interleaved(batch, measure)
-
-    def announce(self, batch: Batch) -> None:
-        for line in report.lines(self.bench, [sample for sample in self.bench.samples if sample.link == batch.link
-                                              and sample.query in batch.queries
-                                              and sample.state in (batch.state, "again" * (batch.state == "cold"))]):
-            print(line, flush=True)
+from plan import SIDES, STATES, Batch, names, plan
+from runner import Runner
+from sides import PlainUser
 
 
 def arguments() -> argparse.Namespace:
@@ -175,82 +62,97 @@ def arguments() -> argparse.Namespace:
     # rclone needs nginx's index page.
     if args.origin == "serve":
         args.side = [side for side in args.side or SIDES if side != "rclone"]
+    args.million |= args.full
+    args.tree |= args.full or args.million or args.tree_only
     # Without root the mount is a plain user's, and there is no other.
-    args.plain_user = True
     if os.geteuid() != 0:
         args.side = [side for side in args.side or SIDES if side != "mount"]
         print("not root: the mount is measured as a plain user's only")
     return args
 
 
-def write_json(path: pathlib.Path, bench: Bench, verdicts: list, machine: dict, links: dict, failures: list) -> None:
-    needs = {query: bench.needs(query) for query in {sample.query for sample in bench.samples} - {"session"}}
-    path.write_text(json.dumps({
-        "machine": machine, "needs": needs, "links": {str(link): share for link, share in links.items()},
-        "samples": [dataclasses.asdict(sample) for sample in bench.samples],
-        "goals": [dataclasses.asdict(verdict) for verdict in verdicts], "failures": failures,
-    }, indent=1) + "\n")
+@dataclasses.dataclass
+class Outcome:
+    """What the run has found besides the samples."""
+
+    # The share of its nominal rate that a bare curl gets through each link.
+    shares: dict[Link, float] = dataclasses.field(default_factory=dict)
+    trees: list[goals.Verdict] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def main() -> int:
-    args = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
-    began = time.time()
-    args.state_dir.mkdir(parents=True, exist_ok=True)
-    database = datasets.make(args.state_dir, "large" if args.large else "small")
-    python = pathlib.Path(sys.executable)
-    bench = Bench(database, {"duckdb": python, "polars": python, "read": python,
-                             "httpfs": args.tools / "bin/python"}, datasets.id_range(database / datasets.BIG))
-    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "began": time.strftime("%Y-%m-%dT%H:%M:%SZ",
-               time.gmtime(began)), "root": os.geteuid() == 0, "origin": args.origin}
-    batches = [] if args.tree_only else plan(args)
-    shares: dict[Link, float] = {}
-    failures: list[str] = []
+def measure(args: argparse.Namespace, bench: Bench, batches: list[Batch]) -> Outcome:
+    """Starts what is needed, measures, and leaves nothing behind."""
+    outcome = Outcome()
     with ExitStack() as stack:
         # On a disk, as caches are; not on /tmp, which may be memory.
         run = pathlib.Path(tempfile.mkdtemp(prefix="pqbench-", dir="/var/tmp"))
-        run.chmod(0o755)
         stack.callback(shutil.rmtree, run, ignore_errors=True)
-        # The same programs from the beginning to the end, whoever builds meanwhile, and where a plain user can start them.
+        run.chmod(0o755)
+        # The same programs from beginning to end, whoever builds meanwhile, and where a plain user can start them.
         (run / "bin").mkdir()
         for program in ("parquedb", "parquedb-mount"):
             shutil.copy(args.bin_dir / program, run / "bin")
         args.bin_dir = run / "bin"
         user = PlainUser(stack, run / "plain-user") if os.geteuid() == 0 else None
-        origin = Origin(stack, args.origin, args.bin_dir, args.state_dir, database, run)
+        origin = Origin(stack, args.origin, args.bin_dir, args.state_dir, bench.database, run)
         for link in dict.fromkeys(batch.link for batch in batches):
             # Slow start would be what is checked, so the check goes without.
             with ExitStack() as during:
-                shares[link] = RunningLink(during, dataclasses.replace(link, slow_start=False), origin).check()
-            print(f"\n== {link}: bare curl gets {shares[link]:.2f} of the rate"
-                  + (" - TOO LITTLE, times below are the link's own" if shares[link] < 0.9 else ""), flush=True)
+                share = RunningLink(during, dataclasses.replace(link, slow_start=False), origin).check()
+            outcome.shares[link] = share
+            print(f"\n== {link}: bare curl gets {share:.2f} of the rate; load {os.getloadavg()[0]:.1f}"
+                  + (" - TOO LITTLE, times below are the link's own" if share < 0.9 else ""), flush=True)
             with ExitStack() as during:
-                running = RunningLink(during, link, origin)
-                runner = Runner(bench, args, running, run, user)
+                runner = Runner(bench, args, RunningLink(during, link, origin), run, user)
                 for batch in batches:
                     if batch.link == link:
                         runner.batch(batch)
-                failures += runner.failures
-        tree_rows = []
-        if args.tree or args.million or args.full or args.tree_only:
-            tree_rows = trees.measure(args.bin_dir / "parquedb-mount", origin, run, args.warm, args.million or args.full)
-    verdicts = goals.verdicts(bench) + tree_rows
+                outcome.failures += runner.failures
+        if args.tree:
+            outcome.trees = trees.measure(args.bin_dir / "parquedb-mount", origin, run, args.warm, args.million)
+    return outcome
+
+
+def write_json(path: pathlib.Path, bench: Bench, verdicts: list, machine: dict, outcome: Outcome) -> None:
+    needs = {query: bench.needs(query) for query in {sample.query for sample in bench.samples} - {"session"}}
+    path.write_text(json.dumps({
+        "machine": machine, "needs": needs, "links": {str(link): share for link, share in outcome.shares.items()},
+        "samples": [dataclasses.asdict(sample) for sample in bench.samples],
+        "goals": [dataclasses.asdict(verdict) for verdict in verdicts], "failures": outcome.failures,
+    }, indent=1) + "\n")
+
+
+def main() -> int:
+    args = arguments()
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        signal.signal(number, lambda *_, status=status: sys.exit(status))
+    began = time.time()
+    batches = [] if args.tree_only else plan(args)
+    if not batches and not args.tree:
+        sys.exit("bench-reads: nothing is left to measure with these options")
+    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()[0],
+               "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)), "root": os.geteuid() == 0,
+               "origin": args.origin}
+    args.state_dir.mkdir(parents=True, exist_ok=True)
+    database = datasets.make(args.state_dir, "large" if args.large else "small")
+    python = pathlib.Path(sys.executable)
+    bench = Bench(database, {"duckdb": python, "polars": python, "read": python,
+                             "httpfs": args.tools / "bin/python"}, datasets.id_range(database / datasets.BIG))
+    outcome = measure(args, bench, batches)
+    verdicts = goals.verdicts(bench) + outcome.trees
     print()
     for line in goals.table(verdicts):
         print(line)
-    wrong = [sample.wrong for sample in bench.samples if sample.wrong]
-    for text in wrong:
-        print(f"WRONG ANSWER: {text}")
-    for text in failures:
-        print(f"FAILED: {text}")
-    seconds = time.time() - began
-    print(f"\n{len(bench.samples)} measurements in {seconds / 60:.1f} minutes; "
-          f"{len(wrong)} wrong answers, {len(failures)} failures")
+    wrong = [f"WRONG ANSWER: {sample.wrong}" for sample in bench.samples if sample.wrong]
+    for text in wrong + [f"FAILED: {failure}" for failure in outcome.failures]:
+        print(text)
+    print(f"\n{len(bench.samples)} measurements in {(time.time() - began) / 60:.1f} minutes; "
+          f"{len(wrong)} wrong answers, {len(outcome.failures)} failures")
     if args.json:
-        write_json(args.json, bench, verdicts, machine, shares, failures)
+        write_json(args.json, bench, verdicts, machine, outcome)
         print(f"raw results: {args.json}")
-    return 1 if wrong or failures else 0
+    return 1 if wrong or outcome.failures else 0
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ class Bench:
         before, counters = link.traffic(), side.stats()
         ended = side.run(self.command(side, engine, query, extra), capture_output=True, text=True, timeout=TIMEOUT)
         if ended.returncode:
-            raise BenchError(f"{side.name}, {engine}, {query}: status {ended.returncode}: {ended.stderr.strip()[-2000:]}")
+            said = ended.stderr.strip()[-2000:]
+            raise BenchError(f"{side.name}, {engine}, {query}: status {ended.returncode}: {said}")
         said = json.loads(ended.stdout)
         # What was asked for in vain still comes in.
         traffic = self.settled(link) - before

@@ -62,12 +62,13 @@ def everything(link: Link, reps: int, warm: int, others: int) -> list[Batch]:
 
 
 def links(args: argparse.Namespace) -> list[Link]:
-    return [Link(rtt, rate, slow) for rate in args.rate or [1000] for slow in args.slow_start for rtt in args.rtt or [50]]
+    rates, rtts = args.rate or [DECIDING.rate], args.rtt or [DECIDING.rtt]
+    return [Link(rtt, rate, slow) for rate in rates for slow in args.slow_start for rtt in rtts]
 
 
-def default_plan(reps: int, warm: int) -> list[Batch]:
-    """What decides, in less than half an hour."""
-    plan = everything(DECIDING, reps, warm, min(reps, 1))
+def default_plan(reps: int, warm: int, others: int) -> list[Batch]:
+    """What decides, in about half an hour."""
+    plan = everything(DECIDING, reps, warm, others)
     for rtt in (20, 100):
         link = Link(rtt, 1000)
         plan.append(cold(link, ("sum", "agg", "full"), min(reps, 3), 0))
@@ -78,7 +79,7 @@ def default_plan(reps: int, warm: int) -> list[Batch]:
     return plan
 
 
-def full_plan(reps: int, warm: int) -> list[Batch]:
+def full_plan(reps: int, warm: int, others: int) -> list[Batch]:
     """Every link. What does not depend on the link is measured at the deciding one."""
     plan = everything(DECIDING, reps, warm, reps)
     for rate in (1000, 100):
@@ -87,7 +88,7 @@ def full_plan(reps: int, warm: int) -> list[Batch]:
                 link = Link(rtt, rate, slow)
                 if link != DECIDING and not (slow and rtt == 0):
                     count = reps if rate == 1000 else min(reps, 3)
-                    plan += [batch for batch in everything(link, count, warm, min(reps, 1))
+                    plan += [batch for batch in everything(link, count, warm, others)
                              if batch.state in ("cold", "known", "session") and "many" not in batch.queries]
     return plan
 
@@ -95,17 +96,15 @@ def full_plan(reps: int, warm: int) -> list[Batch]:
 def plan(args: argparse.Namespace) -> list[Batch]:
     if args.rtt or args.rate or args.slow_start != [False]:
         batches = [batch for link in links(args) for batch in everything(link, args.cold, args.warm, args.others)]
-    elif args.full:
-        batches = full_plan(args.cold, args.warm)
     else:
-        batches = default_plan(args.cold, args.warm)
+        choose = full_plan if args.full else default_plan
+        batches = choose(args.cold, args.warm, args.others)
     chosen = []
     for batch in batches:
         queries = tuple(query for query in batch.queries if not args.query or query in args.query)
         kept = tuple(entry for entry in batch.entries
                      if entry[2] > 0 and (not args.side or entry[0] in args.side)
-                     and (not args.engine or entry[1] in args.engine or entry[1] in ("read", "curl"))
-                     and (entry[0] != "mount-user" or args.plain_user))
+                     and (not args.engine or entry[1] in args.engine or entry[1] in ("read", "curl")))
         wanted = not args.state or batch.state in args.state or (batch.state == "cold" and "again" in args.state)
         if queries and kept and wanted:
             chosen.append(dataclasses.replace(batch, queries=queries, entries=kept))

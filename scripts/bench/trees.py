@@ -32,8 +32,11 @@ def manifest(path: pathlib.Path, count: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_suffix(".new")
     with staged.open("w") as out:
-        out.write('{"version":1,"databaseId":"db_%s","name":"tree","owner":"trees","slug":"%s","visibility":"public",'
-                  '"lastSyncedAt":"2026-01-02T03:04:05Z","files":{' % (path.parts[-3], path.parts[-3]))
+        slug = path.parts[-3]
+        head = {"version": 1, "databaseId": f"db_{slug}", "name": "tree", "owner": "trees", "slug": slug,
+                "visibility": "public", "lastSyncedAt": "2026-01-02T03:04:05Z"}
+        # Written piece by piece: a million entries are not held in memory.
+        out.write(json.dumps(head)[:-1] + ', "files":{')
         for number in range(count):
             name = name_of(number, count)
             entry = {"path": name, "size": size_of(number), "hash": hashlib.sha256(name.encode()).hexdigest(),
