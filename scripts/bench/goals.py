@@ -4,10 +4,10 @@ import dataclasses
 
 from measure import Bench, Sample
 from origin import Link
+from plan import POINTS, SCANS
 from queries import QUERIES
 from report import median
 
-SCANS, POINTS = ("sum", "agg", "full"), ("ten", "range")
 
 
 @dataclasses.dataclass(frozen=True)

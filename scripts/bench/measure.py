@@ -75,8 +75,9 @@ class Bench:
             said = ended.stderr.strip()[-2000:]
             raise BenchError(f"{side.name}, {engine}, {query}: status {ended.returncode}: {said}")
         said = json.loads(ended.stdout)
-        # What was asked for in vain still comes in.
-        traffic = self.settled(link) - before
+        # What was asked for in vain still comes in; of a file that is complete, nothing.
+        quiet = state in ("warm", "restart") or side.name == "local"
+        traffic = (link.traffic() if quiet else self.settled(link)) - before
         after = side.stats()
         sample = Sample(
             link.link, state, query, side.name, engine, said["seconds"], traffic.requests, traffic.down,

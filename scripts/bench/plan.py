@@ -12,6 +12,7 @@ ENGINES = {"mount": ("duckdb", "polars"), "mount-user": ("duckdb", "polars"), "l
 SIDES = list(ENGINES)
 STATES = ["cold", "again", "known", "session", "warm", "restart"]
 DECIDING = Link(50, 1000)
+SCANS, POINTS = ("sum", "agg", "full"), ("ten", "range")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,31 +34,43 @@ def raw(*wanted: tuple[str, int]) -> tuple[tuple[str, str, int], ...]:
     return tuple((side, "curl" if side == "curl" else "read", count) for side, count in wanted)
 
 
-def cold(link: Link, queries, cold: int, others: int, user: int = 0) -> Batch:
+@dataclasses.dataclass(frozen=True)
+class Reps:
+    """How often: what decides, the rest of the cold states, warm states, httpfs and rclone."""
+
+    cold: int
+    rest: int
+    warm: int
+    others: int
+
+
+def cold(link: Link, queries, count: int, user: int, others: int) -> Batch:
     return Batch(link, "cold", tuple(queries), entries(
-        ("mount", cold), ("polars-http", cold), ("mount-user", user), ("local", min(cold, 5)), ("httpfs", others),
+        ("mount", count), ("polars-http", count), ("mount-user", user), ("local", min(count, 2)), ("httpfs", others),
         ("rclone", others)))
 
 
-def everything(link: Link, reps: int, warm: int, others: int) -> list[Batch]:
+def everything(link: Link, reps: Reps) -> list[Batch]:
     """All rows at one link."""
-    scans, points, rest = ("sum", "agg", "full"), ("ten", "range"), ("footer", "tags", "wide", "small")
+    rest = reps.rest
     return [
-        cold(link, scans, reps, others, min(reps, 3)),
-        cold(link, points, reps, others),
-        cold(link, rest, min(reps, 3), others),
-        Batch(link, "known", points, entries(("mount", reps))),
-        Batch(link, "session", ("session",), entries(("mount", min(reps, 3)), ("polars-http", min(reps, 3)))),
-        Batch(link, "cold", ("seq",), raw(("mount", min(reps, 3)), ("mount-user", min(reps, 3)),
-                                          ("curl", min(reps, 3)), ("rclone", min(others, 1)))),
-        Batch(link, "cold", ("rand64k",), raw(("mount", min(reps, 3)), ("rclone", min(others, 1)))),
+        cold(link, SCANS, reps.cold, rest, reps.others),
+        cold(link, POINTS, reps.cold, 0, reps.others),
+        cold(link, ("footer", "tags", "wide", "small"), rest, 0, reps.others),
+        Batch(link, "known", POINTS, entries(("mount", reps.cold))),
+        Batch(link, "session", ("session",), entries(("mount", rest), ("polars-http", rest))),
+        Batch(link, "cold", ("seq",),
+              raw(("mount", rest), ("mount-user", rest), ("curl", rest), ("rclone", reps.others))),
+        Batch(link, "cold", ("rand64k",), raw(("mount", rest), ("rclone", reps.others))),
         Batch(link, "cold", ("many",), raw(("mount", 1))),
-        Batch(link, "warm", ("sum", "agg", "full", "ten", "range"),
-              entries(("mount", warm), ("mount-user", warm), ("local", warm))),
-        Batch(link, "warm", ("seq", "mmap", "rand4k"), raw(("mount", warm), ("mount-user", warm), ("local", warm))),
+        Batch(link, "warm", (*SCANS, "ten"),
+              entries(("mount", reps.warm), ("mount-user", reps.warm), ("local", reps.warm))),
+        Batch(link, "warm", ("seq", "mmap", "rand4k"),
+              raw(("mount", reps.warm), ("mount-user", reps.warm), ("local", reps.warm))),
+        # A restart for each measurement.
         Batch(link, "restart", ("sum", "agg", "seq", "rand4k"), tuple(
             entry for side in ("mount", "mount-user")
-            for entry in entries((side, min(warm, 5))) + raw((side, min(warm, 5))))),
+            for entry in entries((side, min(reps.warm, 5))) + raw((side, min(reps.warm, 5))))),
     ]
 
 
@@ -66,39 +79,36 @@ def links(args: argparse.Namespace) -> list[Link]:
     return [Link(rtt, rate, slow) for rate in rates for slow in args.slow_start for rtt in rtts]
 
 
-def default_plan(reps: int, warm: int, others: int) -> list[Batch]:
+def default_plan(reps: Reps) -> list[Batch]:
     """What decides, in about half an hour."""
-    plan = everything(DECIDING, reps, warm, others)
-    for rtt in (20, 100):
-        link = Link(rtt, 1000)
-        plan.append(cold(link, ("sum", "agg", "full"), min(reps, 3), 0))
-        plan.append(cold(link, ("ten", "range"), min(reps, 3), 0))
-    slow = Link(50, 1000, True)
-    plan.append(cold(slow, ("sum", "agg", "full", "ten", "range"), min(reps, 3), 0))
-    plan.append(Batch(slow, "known", ("ten", "range"), entries(("mount", min(reps, 3)))))
+    plan = everything(DECIDING, reps)
+    for link in (Link(20, 1000), Link(100, 1000), Link(50, 1000, True)):
+        plan.append(cold(link, SCANS + POINTS, reps.rest, 0, 0))
+        if link.slow_start:
+            plan.append(Batch(link, "known", POINTS, entries(("mount", reps.rest))))
     return plan
 
 
-def full_plan(reps: int, warm: int, others: int) -> list[Batch]:
+def full_plan(reps: Reps) -> list[Batch]:
     """Every link. What does not depend on the link is measured at the deciding one."""
-    plan = everything(DECIDING, reps, warm, reps)
+    plan = everything(DECIDING, reps)
     for rate in (1000, 100):
         for slow in (False, True):
             for rtt in (0, 20, 50, 100, 200):
                 link = Link(rtt, rate, slow)
                 if link != DECIDING and not (slow and rtt == 0):
-                    count = reps if rate == 1000 else min(reps, 3)
-                    plan += [batch for batch in everything(link, count, warm, others)
+                    plan += [batch for batch in everything(link, reps)
                              if batch.state in ("cold", "known", "session") and "many" not in batch.queries]
     return plan
 
 
 def plan(args: argparse.Namespace) -> list[Batch]:
+    rest = args.cold if args.full else min(args.cold, 3)
+    reps = Reps(args.cold, rest, args.warm, args.others)
     if args.rtt or args.rate or args.slow_start != [False]:
-        batches = [batch for link in links(args) for batch in everything(link, args.cold, args.warm, args.others)]
+        batches = [batch for link in links(args) for batch in everything(link, reps)]
     else:
-        choose = full_plan if args.full else default_plan
-        batches = choose(args.cold, args.warm, args.others)
+        batches = full_plan(reps) if args.full else default_plan(reps)
     chosen = []
     for batch in batches:
         queries = tuple(query for query in batch.queries if not args.query or query in args.query)
