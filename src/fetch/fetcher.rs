@@ -76,6 +76,11 @@ impl Fetcher {
             all.insert((key.hash, key.size), Arc::downgrade(&flights));
             flights
         });
-        Arc::new(OpenContent::new(self.clone(), key.clone(), cached.ok(), flights))
+        let content = OpenContent::new(self.clone(), key.clone(), cached.ok(), flights);
+        if let Some(cached) = &content.cached {
+            cached.called(key.path.as_str());
+            content.verify(cached);
+        }
+        Arc::new(content)
     }
 }

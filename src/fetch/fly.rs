@@ -1,5 +1,7 @@
 //! One run of blocks from the remote into the cache; and bytes past a cache that has no room.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +10,7 @@ use tokio::time::Instant;
 use super::flight::Landing;
 use super::open_content::{Need, WHOLE};
 use super::{FetchError, OpenContent};
-use crate::cache::{BLOCK, BlockRange, CachedContent};
+use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, Verification, Written};
 use crate::model::{ByteRange, Sha256};
 use crate::remote::RemoteError;
 
@@ -21,7 +23,7 @@ impl OpenContent {
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck.
     pub(super) async fn fly(
         &self,
-        cached: &CachedContent,
+        cached: &Arc<CachedContent>,
         landing: &Landing,
         need: Need,
     ) -> Result<(), FetchError> {
@@ -46,7 +48,26 @@ impl OpenContent {
         if unused > 0 {
             fetcher.cache.release(unused);
         }
+        self.verify(cached);
         result
+    }
+
+    /// Checks a content that is all here, beside those who read it. The end of the process ends it, too: the next
+    /// who opens it does it again.
+    pub(super) fn verify(&self, cached: &Arc<CachedContent>) {
+        if cached.state() != ContentState::Complete {
+            return;
+        }
+        let cached = cached.clone();
+        let (path, counters) = (self.key.path.clone(), self.fetcher.counters.clone());
+        self.fetcher.runtime.spawn_blocking(move || match cached.verify(&AtomicBool::new(false)) {
+            Ok(Verification::Wrong) => {
+                counters.responses_refused.add(1);
+                tracing::warn!(%path, "the remote's bytes are not what their hash says: they are dropped");
+            }
+            Ok(verification) => tracing::debug!(%path, ?verification, "checked"),
+            Err(error) => tracing::warn!(%path, %error, "a content could not be checked"),
+        });
     }
 
     async fn fly_from(
@@ -84,6 +105,7 @@ impl OpenContent {
                     tracing::warn!(%error, "the cache cannot be written");
                     return Ok(());
                 }
+                BlockError::NotKept => return Ok(()),
                 BlockError::Remote(_) => return Err(error.into()),
             }
             if since.elapsed() + wait >= fetcher.options.deadline {
@@ -113,7 +135,11 @@ impl OpenContent {
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
             let bytes = pending.split_to(length);
-            cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+            match cached.write(*next, &bytes) {
+                Ok(Written::Kept | Written::Complete) => {}
+                Ok(Written::NotKept) => return Err(BlockError::NotKept),
+                Err(error) => return Err(BlockError::Cache(error.to_string())),
+            }
             *next += (length as u64).div_ceil(BLOCK);
             stored(*next);
             Ok::<_, BlockError>(())
@@ -178,6 +204,8 @@ impl OpenContent {
 enum BlockError {
     Remote(RemoteError),
     Cache(String),
+    /// There was no room, or somebody else was busy with these blocks.
+    NotKept,
 }
 
 impl From<RemoteError> for BlockError {
@@ -191,6 +219,7 @@ impl From<BlockError> for FetchError {
         match error {
             BlockError::Remote(error) => error.into(),
             BlockError::Cache(text) => Self::Cache(text),
+            BlockError::NotKept => Self::Cache("there is no room".into()),
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct OpenContent {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) key: ContentKey,
     /// Nothing where the cache has no place for it: then every read goes around the cache.
-    cached: Option<Arc<CachedContent>>,
+    pub(super) cached: Option<Arc<CachedContent>>,
     flights: Arc<Flights>,
     unanswered: Mutex<Vec<Unanswered>>,
 }
