@@ -7,6 +7,9 @@ use crate::model::ByteRange;
 /// in memory.
 pub const BLOCK: u64 = 32 << 10;
 
+/// Blocks in a piece, the unit of recency and of eviction: four mebibytes.
+pub(super) const PIECE: u64 = 128;
+
 /// Blocks `start..end` of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockRange {
@@ -25,6 +28,21 @@ impl BlockRange {
     /// The bytes of these blocks in a content of `size` bytes.
     pub fn bytes(self, size: u64) -> ByteRange {
         ByteRange::new((self.start * BLOCK).min(size), (self.end * BLOCK).min(size))
+    }
+
+    /// All blocks of a content of `size` bytes.
+    pub fn all(size: u64) -> Self {
+        Self { start: 0, end: size.div_ceil(BLOCK) }
+    }
+
+    /// The blocks of one piece of a content of `size` bytes.
+    pub(super) fn of_piece(piece: u64, size: u64) -> Self {
+        Self { start: piece * PIECE, end: ((piece + 1) * PIECE).min(size.div_ceil(BLOCK)) }
+    }
+
+    /// The pieces these blocks lie in.
+    pub(super) fn pieces(self) -> std::ops::Range<u64> {
+        if self.is_empty() { 0..0 } else { self.start / PIECE..self.end.div_ceil(PIECE) }
     }
 
     /// How many.

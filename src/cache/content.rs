@@ -1,21 +1,43 @@
-//! The cached part of one content.
+//! The cached part of one content: what came from its scope and what is shared, looked at as one.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::Scope;
 use super::blocks::{BLOCK, BlockRange};
-use super::slots::Slots;
+use super::layout::{Key, Layout};
+use super::part::{Part, Suspect};
+use super::parts::{Parts, absent_runs};
+use super::room::Room;
+use super::slots::{View, Word};
 use crate::model::ByteRange;
 
-/// A content's blocks on disk: a sparse file with the bytes at their own offsets, and the slots.
+/// A piece that is read again and again is written down once in so many milliseconds.
+const TOUCH_EVERY: u64 = 1000;
+/// Who stores blocks waits so long for others who store or remove some of this content; then they are not kept.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Who removes a content holds its bytes' lock for a moment.
+const IN_USE_PATIENCE: Duration = Duration::from_millis(50);
+/// Blocks looked at together when searching for a missing one.
+const SEARCH: u64 = 4096;
+
+/// A content's blocks on disk. While a value of it lives, eviction spares what was just fetched or read.
 #[derive(Debug)]
 pub struct CachedContent {
-    size: u64,
-    bytes: File,
-    slots: Slots,
+    pub(super) key: Key,
+    pub(super) scope: Scope,
+    pub(super) layout: Arc<Layout>,
+    pub(super) room: Arc<Room>,
+    parts: RwLock<Arc<Parts>>,
+    refreshing: Mutex<()>,
+    pub(super) verifying: Mutex<()>,
+    /// Blocks from here on are looked at first when one that is missing is searched.
+    search_from: AtomicU64,
+    name: Mutex<Option<String>>,
 }
 
 /// What a look into the cache brought.
@@ -29,36 +51,60 @@ pub enum Look {
     Rotten(u64),
 }
 
+/// What became of blocks that were to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// They are here.
+    Kept,
+    /// They are here, and so is every other block: time to [`verify`](CachedContent::verify).
+    Complete,
+    /// There was no room for them, or somebody else was busy with them: read on without the cache.
+    NotKept,
+}
+
+/// How much of a content is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentState {
+    /// Not all of it.
+    Partial,
+    /// All of it, and nobody has checked it against its hash.
+    Complete,
+    /// All of it, and it has its hash: every mount on this machine shares it.
+    Verified,
+}
+
+/// Whether a look counts as reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Reading,
+    Checking,
+}
+
 impl CachedContent {
-    pub(super) fn open(bytes: File, slots: File, size: u64) -> io::Result<Self> {
-        let slots = Slots::open(slots, size)?;
-        if bytes.metadata()?.len() != size {
-            bytes.set_len(size)?;
-        }
-        Ok(Self { size, bytes, slots })
+    pub(super) fn open(key: Key, scope: Scope, layout: Arc<Layout>, room: Arc<Room>) -> Self {
+        let content = Self {
+            key,
+            scope,
+            layout,
+            room,
+            parts: RwLock::default(),
+            refreshing: Mutex::new(()),
+            verifying: Mutex::new(()),
+            search_from: AtomicU64::new(0),
+            name: Mutex::default(),
+        };
+        content.refresh();
+        content
     }
 
     /// Reads `range`, which lies inside the content, if every block of it is here and sound.
     pub fn read(&self, range: ByteRange) -> io::Result<Look> {
-        let blocks = BlockRange::covering(range);
-        if (blocks.start..blocks.end).any(|block| self.slots.checksum(block).is_none()) {
-            return Ok(Look::Miss);
+        let look = self.look(range, Purpose::Reading)?;
+        // Somebody may have brought it meanwhile, to where this has not looked.
+        if matches!(look, Look::Miss) && self.refresh() {
+            return self.look(range, Purpose::Reading);
         }
-        let covered = blocks.bytes(self.size);
-        let mut bytes = BytesMut::zeroed(usize::try_from(covered.len()).map_err(io::Error::other)?);
-        self.bytes.read_exact_at(&mut bytes, covered.start)?;
-        let mut rotten = 0;
-        for (block, piece) in (blocks.start..blocks.end).zip(bytes.chunks(BLOCK as usize)) {
-            if self.slots.checksum(block) != Some(crc32c::crc32c(piece)) {
-                self.slots.forget(block)?;
-                rotten += 1;
-            }
-        }
-        if rotten > 0 {
-            return Ok(Look::Rotten(rotten));
-        }
-        let inside = |at: u64| usize::try_from(at - covered.start).map_err(io::Error::other);
-        Ok(Look::Hit(bytes.freeze().slice(inside(range.start)?..inside(range.end)?)))
+        Ok(look)
     }
 
     /// Whether every block is here.
@@ -69,89 +115,275 @@ impl CachedContent {
 
     /// Whether the block is here, sound or not.
     pub fn has(&self, block: u64) -> bool {
-        self.slots.checksum(block).is_some()
+        self.missing(BlockRange { start: block, end: block + 1 }).is_empty()
     }
 
-    /// Stores whole blocks from `first` on: their bytes, then their slots.
-    pub fn write(&self, first: u64, bytes: &[u8]) -> io::Result<()> {
-        self.bytes.write_all_at(bytes, first * BLOCK)?;
+    /// The runs of blocks that are not here.
+    pub fn missing(&self, blocks: BlockRange) -> Vec<BlockRange> {
+        let blocks = BlockRange { start: blocks.start, end: blocks.end.min(self.blocks().end) };
+        let parts = self.parts();
+        // What cannot be looked at is not here.
+        let views = parts.views(blocks).unwrap_or_default();
+        absent_runs(&views, blocks)
+    }
+
+    /// Stores whole blocks from `first` on: their bytes, then their slots. Those that are here already stay as they
+    /// are. Room for them was [reserved](super::Cache::reserve); unless they are here now, it stays to be
+    /// [released](super::Cache::release).
+    pub fn write(&self, first: u64, bytes: &[u8]) -> io::Result<Written> {
         let checksums: Vec<u32> = bytes.chunks(BLOCK as usize).map(crc32c::crc32c).collect();
-        self.slots.record(first, &checksums)
+        match self.store(first, bytes, &checksums) {
+            Ok(Some(added)) => {
+                self.room.settle(bytes.len() as u64, added);
+                Ok(if self.first_missing().is_none() { Written::Complete } else { Written::Kept })
+            }
+            Ok(None) => Ok(Written::NotKept),
+            Err(error) if is_no_room(&error) => Ok(Written::NotKept),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How much of it is here. Cheap unless the answer is news.
+    pub fn state(&self) -> ContentState {
+        let parts = self.parts();
+        let verified = |part: &Arc<Part>| part.slots.header().is_ok_and(|header| header.is(Word::Verified));
+        if parts.shared.as_ref().is_some_and(verified) {
+            ContentState::Verified
+        } else if self.first_missing().is_none() {
+            ContentState::Complete
+        } else {
+            ContentState::Partial
+        }
+    }
+
+    /// What people call it: shown by `parquedb cache ls`.
+    pub fn called(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(|e| e.into_inner()) = Some(name.to_owned());
+        let parts = self.parts();
+        for part in parts.shared.iter().chain(&parts.private) {
+            if part.slots.name().is_none() {
+                let _ = part.slots.set_name(name);
+            }
+        }
+    }
+
+    /// Eviction takes these bytes last: a Parquet file's footer, without which nothing else is found. One range a
+    /// content.
+    pub fn keep_longest(&self, range: ByteRange) -> io::Result<()> {
+        let parts = self.parts();
+        for part in parts.shared.iter().chain(&parts.private) {
+            part.slots.set(Word::KeepStart, range.start)?;
+            part.slots.set(Word::KeepEnd, range.end)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn blocks(&self) -> BlockRange {
+        BlockRange::all(self.key.size)
+    }
+
+    pub(super) fn parts(&self) -> Arc<Parts> {
+        self.parts.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Reads as [`Self::read`] does, from the parts as they are known.
+    pub(super) fn look(&self, range: ByteRange, purpose: Purpose) -> io::Result<Look> {
+        let blocks = BlockRange::covering(range);
+        let parts = self.parts();
+        for _ in 0..2 {
+            let views = parts.views(blocks)?;
+            if !(blocks.start..blocks.end).all(|block| views.has(block)) {
+                return Ok(Look::Miss);
+            }
+            let covered = blocks.bytes(self.key.size);
+            let mut bytes = Vec::with_capacity(usize::try_from(covered.len()).map_err(io::Error::other)?);
+            let (mut rotten, mut changing) = (0, false);
+            for (part, view, run) in views.runs(&parts, blocks) {
+                for block in part.read(run, view, &mut bytes)? {
+                    match part.look_again(block, view)? {
+                        Suspect::Rotten => rotten += 1,
+                        Suspect::Changing => changing = true,
+                    }
+                }
+                if purpose == Purpose::Reading {
+                    note_reading(part, view, run);
+                }
+            }
+            if rotten > 0 {
+                self.drop_what_rotted_in_the_kernels_hands(&parts)?;
+                return Ok(Look::Rotten(rotten));
+            }
+            if !changing {
+                let inside = |at: u64| usize::try_from(at - covered.start).map_err(io::Error::other);
+                return Ok(Look::Hit(Bytes::from(bytes).slice(inside(range.start)?..inside(range.end)?)));
+            }
+        }
+        Ok(Look::Miss)
+    }
+
+    /// The kernel would go on showing what has rotted to whoever opens the file.
+    fn drop_what_rotted_in_the_kernels_hands(&self, parts: &Parts) -> io::Result<()> {
+        let Some(shared) = &parts.shared else { return Ok(()) };
+        if shared.slots.header()?.is(Word::HandedOut) && !shared.slots.is_removed()? {
+            self.layout.remove(&self.layout.shared(&self.key))?;
+            self.room.freed(shared.taken());
+            self.refresh();
+        }
+        Ok(())
+    }
+
+    /// `None`: somebody else is busy with this content. Otherwise the bytes that were added.
+    fn store(&self, first: u64, bytes: &[u8], checksums: &[u32]) -> io::Result<Option<u64>> {
+        let blocks = BlockRange { start: first, end: first + checksums.len() as u64 };
+        // A directory may be removed or shared each time it is looked at, but hardly so often.
+        for _ in 0..4 {
+            let parts = self.parts();
+            let views = parts.views(blocks)?;
+            if (blocks.start..blocks.end).all(|block| views.has(block)) {
+                return Ok(Some(0));
+            }
+            let Some(private) = &parts.private else {
+                self.layout.create_private(&self.scope, &self.key, |dir| Part::create(dir, self.key.size))?;
+                self.refresh();
+                continue;
+            };
+            let Some(lock) = private.slots.lock(PATIENCE)? else { return Ok(None) };
+            if private.is_not_private()? {
+                drop(lock);
+                self.refresh();
+                continue;
+            }
+            let mut added = 0;
+            // Looked at again: now it does not change.
+            let views = parts.views(blocks)?;
+            for run in absent_runs(&views, blocks) {
+                let inside = (run.start - first) as usize..(run.end - first) as usize;
+                let from = inside.start * BLOCK as usize;
+                let to = (inside.end * BLOCK as usize).min(bytes.len());
+                private.store(run.start, &bytes[from..to], &checksums[inside], now())?;
+                added += (to - from) as u64;
+            }
+            return Ok(Some(added));
+        }
+        Ok(None)
+    }
+
+    /// Looks for the directories again where they are not known, or no longer what they were; whether that changed
+    /// anything.
+    pub(super) fn refresh(&self) -> bool {
+        let _one = self.refreshing.lock().unwrap_or_else(|e| e.into_inner());
+        let old = self.parts();
+        let mut private = old.private.clone().filter(|part| !part.is_not_private().unwrap_or(true));
+        let mut shared = old.shared.clone().filter(|part| !part.slots.is_removed().unwrap_or(true));
+        // First the private one: opening it may bring what was about to be shared to its place.
+        if private.is_none() {
+            private = self.open_private();
+        }
+        if shared.is_none() {
+            shared = self.open_part(&self.layout.shared(&self.key));
+        }
+        let same = |one: &Option<Arc<Part>>, two: &Option<Arc<Part>>| match (one, two) {
+            (None, None) => true,
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        };
+        let changed = !same(&old.private, &private) || !same(&old.shared, &shared);
+        if changed {
+            self.set_parts(Parts { shared, private });
+        }
+        changed
+    }
+
+    pub(super) fn set_parts(&self, parts: Parts) {
+        *self.parts.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(parts);
+    }
+
+    fn open_private(&self) -> Option<Arc<Part>> {
+        let dir = self.layout.private(self.scope.digits(), &self.key);
+        let part = self.open_part(&dir)?;
+        if !part.slots.header().is_ok_and(|header| header.is(Word::Shared)) {
+            return Some(part);
+        }
+        // Whoever verified it was stopped before the name was changed, or is about to.
+        if matches!(self.layout.share(self.scope.digits(), &self.key), Ok(false)) {
+            let _ = self.layout.remove(&dir);
+        }
+        None
+    }
+
+    fn open_part(&self, dir: &std::path::Path) -> Option<Arc<Part>> {
+        match Part::open(dir, self.key.size) {
+            Ok(part) => {
+                let part = part?;
+                let until = Instant::now() + IN_USE_PATIENCE;
+                while part.bytes.try_lock_shared().is_err() && Instant::now() < until {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                let _ = part.slots.set(Word::Opened, now());
+                if let Some(name) = &*self.name.lock().unwrap_or_else(|e| e.into_inner()) {
+                    let _ = part.slots.name().is_none().then(|| part.slots.set_name(name));
+                }
+                Some(Arc::new(part))
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(dir = %dir.display(), %error, "cached files are damaged: they are dropped");
+                let _ = self.layout.remove(dir);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "cached files cannot be opened");
+                None
+            }
+        }
+    }
+
+    /// A block that is not here, if there is one.
+    pub(super) fn first_missing(&self) -> Option<u64> {
+        let all = self.blocks();
+        let from = self.search_from.load(Ordering::Relaxed).min(all.end);
+        let parts = self.parts();
+        let search = |from: u64, to: u64| {
+            // The one found last is most often still missing: it is looked at alone.
+            let mut chunk = BlockRange { start: from, end: (from + 1).min(to) };
+            while !chunk.is_empty() {
+                let views = parts.views(chunk).unwrap_or_default();
+                if let Some(block) = (chunk.start..chunk.end).find(|block| !views.has(*block)) {
+                    return Some(block);
+                }
+                chunk = BlockRange { start: chunk.end, end: (chunk.end + SEARCH).min(to) };
+            }
+            None
+        };
+        let found = search(from, all.end).or_else(|| search(0, from));
+        if let Some(block) = found {
+            self.search_from.store(block, Ordering::Relaxed);
+        }
+        found
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn open(dir: &Path, size: u64) -> CachedContent {
-        let file = |name: &str| {
-            File::options().read(true).write(true).create(true).truncate(false).open(dir.join(name)).unwrap()
-        };
-        CachedContent::open(file("data"), file("slots"), size).unwrap()
-    }
-
-    fn sample(size: u64) -> Vec<u8> {
-        (0..size).map(|n| (n * 31 % 251) as u8).collect()
-    }
-
-    #[test]
-    fn blocks_survive_reopening_and_missing_ones_are_misses() {
-        let dir = tempfile::tempdir().unwrap();
-        let size = 3 * BLOCK + 100;
-        let bytes = sample(size);
-        let content = open(dir.path(), size);
-        assert!(matches!(content.read(ByteRange::new(0, 1)).unwrap(), Look::Miss));
-        content.write(2, &bytes[2 * BLOCK as usize..]).unwrap();
-        drop(content);
-        let content = open(dir.path(), size);
-        let range = ByteRange::new(2 * BLOCK + 5, size);
-        let Look::Hit(read) = content.read(range).unwrap() else { panic!("a hit") };
-        assert_eq!(read, bytes[range.start as usize..]);
-        assert!(matches!(content.read(ByteRange::new(2 * BLOCK - 1, size)).unwrap(), Look::Miss));
-    }
-
-    #[test]
-    fn rot_and_lost_bytes_are_noticed_and_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        let size = 2 * BLOCK;
-        let content = open(dir.path(), size);
-        content.write(0, &sample(size)).unwrap();
-        // A power cut that kept the slots and lost the bytes, and one flipped bit.
-        for damage in [vec![0; BLOCK as usize], {
-            let mut b = sample(BLOCK);
-            b[7] ^= 1;
-            b
-        }] {
-            File::options()
-                .write(true)
-                .open(dir.path().join("data"))
-                .unwrap()
-                .write_all_at(&damage, 0)
-                .unwrap();
-            assert!(matches!(content.read(ByteRange::new(0, size)).unwrap(), Look::Rotten(1)));
-            assert!(matches!(content.read(ByteRange::new(0, size)).unwrap(), Look::Miss), "forgotten");
-            assert!(
-                matches!(content.read(ByteRange::new(BLOCK, size)).unwrap(), Look::Hit(_)),
-                "the other stays"
-            );
-            content.write(0, &sample(BLOCK)).unwrap();
+/// Takes note that blocks were read; a failure costs nothing but order.
+fn note_reading(part: &Part, view: &View, blocks: BlockRange) {
+    let now = now();
+    for piece in blocks.pieces() {
+        if now.abs_diff(view.time(piece)) > TOUCH_EVERY {
+            let _ = part.slots.touch(piece, now);
         }
     }
-
-    #[test]
-    fn a_damaged_slot_file_is_begun_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let size = 2 * BLOCK;
-        open(dir.path(), size).write(0, &sample(size)).unwrap();
-        for damage in [&b"garbage"[..], &[0; 48], &[255; 48]] {
-            std::fs::write(dir.path().join("slots"), damage).unwrap();
-            let content = open(dir.path(), size);
-            assert!(matches!(content.read(ByteRange::new(0, size)).unwrap(), Look::Miss));
-            content.write(0, &sample(size)).unwrap();
-            assert!(matches!(content.read(ByteRange::new(0, size)).unwrap(), Look::Hit(_)));
-        }
+    if (blocks.start..blocks.end).any(|block| view.slot(block).is_unread())
+        && let Ok(Some(_lock)) = part.slots.lock(Duration::ZERO)
+    {
+        let _ = part.slots.mark_read(blocks, view);
     }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the disk, or what this user may use of it, is full.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

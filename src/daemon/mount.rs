@@ -28,8 +28,10 @@ pub struct MountOptions {
     pub mountpoint: PathBuf,
     /// Where the block cache lies.
     pub cache_dir: PathBuf,
-    /// The most bytes it may take.
-    pub cache_limit: u64,
+    /// The most bytes it may take; without it, what was set for all mounts.
+    pub cache_limit: Option<u64>,
+    /// What stays free on its disk.
+    pub cache_min_free: Option<u64>,
     /// A read that cannot be served fails after so long.
     pub read_deadline: Duration,
     /// Let other users in.
@@ -85,7 +87,10 @@ pub async fn run(
     let published = published.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
     let tree = Tree::build(&fetched.manifest.files);
 
-    let cache = Arc::new(Cache::open(&options.cache_dir, CacheOptions { limit: options.cache_limit })?);
+    let cache = Arc::new(Cache::open(
+        &options.cache_dir,
+        CacheOptions { limit: options.cache_limit, min_free: options.cache_min_free },
+    )?);
     let scope = Scope::new(remote.origin().as_str(), &fetched.manifest.database_id);
     let fetch = FetchOptions { deadline: options.read_deadline };
     let fetcher = Fetcher::new(remote, cache, scope, fetch, counters.clone());

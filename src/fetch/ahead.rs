@@ -53,7 +53,7 @@ impl OpenContent {
         let Some(cached) = &self.cached else { return };
         let wanted = BlockRange::covering(range);
         let packing = Packing { gap: 0, most: ONE_REQUEST / BLOCK };
-        let (_, started) = self.shared.flights.join(wanted, packing, |block| cached.has(block));
+        let (_, started) = self.shared.flights.join(wanted, packing, |blocks| cached.missing(blocks));
         let mut turn = Some(turn);
         for landing in started {
             let Some(turn) = turn.take().or_else(|| self.fetcher.traffic.turn_ahead()) else {

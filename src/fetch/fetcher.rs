@@ -64,6 +64,10 @@ impl Fetcher {
         });
         let shared = self.contents.lock().unwrap_or_else(|e| e.into_inner()).get((key.hash, key.size));
         let content = Arc::new(OpenContent::new(self.clone(), key.clone(), cached.ok(), shared));
+        if let Some(cached) = &content.cached {
+            cached.called(key.path.as_str());
+            content.flying(cached).verify();
+        }
         content.look_at_the_end();
         content
     }

@@ -96,15 +96,16 @@ impl Flights {
         self: &Arc<Self>,
         wanted: BlockRange,
         packing: Packing,
-        is_here: impl Fn(u64) -> bool,
+        missing: impl FnOnce(BlockRange) -> Vec<BlockRange>,
     ) -> (Vec<Arc<Flight>>, Vec<Landing>) {
         let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let overlaps =
             |flight: &Arc<Flight>| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end;
         let under_way: Vec<_> = all.iter().filter(|flight| overlaps(flight)).cloned().collect();
         let coming = |block: u64| under_way.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
-        let needed = |block: &u64| !is_here(*block) && !coming(*block);
-        let runs = runs((wanted.start..wanted.end).filter(needed), packing, coming);
+        // Asked for while no flight can land: what has just landed is not missing any more.
+        let missing = missing(wanted).into_iter().flat_map(|run| run.start..run.end);
+        let runs = runs(missing.filter(|block| !coming(*block)), packing, coming);
         let started: Vec<Landing> = runs
             .into_iter()
             .map(|run| {
@@ -121,10 +122,14 @@ impl Flights {
     }
 
     /// Whether all blocks of `wanted` are here or under way.
-    pub(super) fn are_coming(&self, wanted: BlockRange, is_here: impl Fn(u64) -> bool) -> bool {
+    pub(super) fn are_coming(
+        &self,
+        wanted: BlockRange,
+        missing: impl FnOnce(BlockRange) -> Vec<BlockRange>,
+    ) -> bool {
         let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let coming = |block: u64| all.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
-        (wanted.start..wanted.end).all(|block| is_here(block) || coming(block))
+        missing(wanted).into_iter().flat_map(|run| run.start..run.end).all(coming)
     }
 
     /// Nobody reads the content any more: what is under way ahead of readers may stop.
@@ -166,6 +171,11 @@ mod tests {
     const GAP_1: Packing = Packing { gap: 1, most: MOST };
     const GAP_8: Packing = Packing { gap: 8, most: MOST };
 
+    fn all_but(blocks: BlockRange, here: impl Fn(u64) -> bool) -> Vec<BlockRange> {
+        let missing = (blocks.start..blocks.end).filter(|block| !here(*block));
+        missing.map(|block| BlockRange { start: block, end: block + 1 }).collect()
+    }
+
     fn starts(started: &[Landing]) -> Vec<(u64, u64)> {
         started.iter().map(|l| (l.flight.blocks.start, l.flight.blocks.end)).collect()
     }
@@ -173,7 +183,7 @@ mod tests {
     #[test]
     fn a_block_is_in_one_flight_only() {
         let flights = Arc::new(Flights::default());
-        let here = |block: u64| block == 5;
+        let here = |blocks| all_but(blocks, |block| block == 5);
         let (joined, started) = flights.join(BlockRange { start: 2, end: 8 }, GAP_0, here);
         assert_eq!((joined.len(), starts(&started)), (0, vec![(2, 5), (6, 8)]));
         let (joined, again) = flights.join(BlockRange { start: 0, end: 10 }, GAP_8, here);
@@ -188,11 +198,12 @@ mod tests {
     #[test]
     fn small_gaps_are_closed_and_large_runs_split() {
         let flights = Arc::new(Flights::default());
-        let (_, started) =
-            flights.join(BlockRange { start: 0, end: 10 }, GAP_1, |block| block == 4 || block > 6);
+        let (_, started) = flights.join(BlockRange { start: 0, end: 10 }, GAP_1, |blocks| {
+            all_but(blocks, |block| block == 4 || block > 6)
+        });
         assert_eq!(starts(&started), vec![(0, 7)]);
         let end = 100 + MOST + 3;
-        let (_, started) = flights.join(BlockRange { start: 100, end }, GAP_1, |_| false);
+        let (_, started) = flights.join(BlockRange { start: 100, end }, GAP_1, |blocks| vec![blocks]);
         assert_eq!(starts(&started), vec![(100, 100 + MOST), (100 + MOST, end)]);
     }
 }

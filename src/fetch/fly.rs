@@ -1,6 +1,7 @@
 //! One run of blocks from the remote into the cache.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -11,7 +12,7 @@ use super::open_content::WHOLE;
 use super::shared::{SharedContent, Which};
 use super::traffic::Turn;
 use super::{FetchError, Fetcher};
-use crate::cache::{BLOCK, BlockRange, CachedContent};
+use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, Verification, Written};
 use crate::model::{ByteRange, Sha256};
 use crate::remote::{ContentKey, RemoteError};
 
@@ -59,7 +60,26 @@ impl Flying {
         if unused > 0 {
             fetcher.cache.release(unused);
         }
+        self.verify();
         result
+    }
+
+    /// Checks a content that is all here, beside those who read it. The end of the process ends it, too: the next
+    /// who opens it does it again.
+    pub(super) fn verify(&self) {
+        if self.cached.state() != ContentState::Complete {
+            return;
+        }
+        let cached = self.cached.clone();
+        let (path, counters) = (self.key.path.clone(), self.fetcher.counters.clone());
+        self.fetcher.runtime.spawn_blocking(move || match cached.verify(&AtomicBool::new(false)) {
+            Ok(Verification::Wrong) => {
+                counters.reads.responses_refused.add(1);
+                tracing::warn!(%path, "the remote's bytes are not what their hash says: they are dropped");
+            }
+            Ok(verification) => tracing::debug!(%path, ?verification, "checked"),
+            Err(error) => tracing::warn!(%path, %error, "a content could not be checked"),
+        });
     }
 
     async fn fly_from(&self, next: &mut u64, landing: &Landing) -> Result<(), FetchError> {
@@ -89,6 +109,7 @@ impl Flying {
                     tracing::warn!(%error, "the cache cannot be written");
                     return Ok(());
                 }
+                BlockError::NotKept => return Ok(()),
                 BlockError::Remote(_) => return Err(error.into()),
             }
             if since.elapsed() + wait >= fetcher.options.deadline {
@@ -117,7 +138,11 @@ impl Flying {
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
             let bytes = pending.split_to(length);
-            self.cached.write(*next, &bytes).map_err(|error| BlockError::Cache(error.to_string()))?;
+            match self.cached.write(*next, &bytes) {
+                Ok(Written::Kept | Written::Complete) => {}
+                Ok(Written::NotKept) => return Err(BlockError::NotKept),
+                Err(error) => return Err(BlockError::Cache(error.to_string())),
+            }
             *next += (length as u64).div_ceil(BLOCK);
             flight.stored(*next);
             Ok::<_, BlockError>(())
@@ -162,6 +187,8 @@ impl Flying {
 enum BlockError {
     Remote(RemoteError),
     Cache(String),
+    /// There was no room, or somebody else was busy with these blocks.
+    NotKept,
 }
 
 impl From<RemoteError> for BlockError {
@@ -175,6 +202,7 @@ impl From<BlockError> for FetchError {
         match error {
             BlockError::Remote(error) => error.into(),
             BlockError::Cache(text) => Self::Cache(text),
+            BlockError::NotKept => Self::Cache("there is no room".into()),
         }
     }
 }

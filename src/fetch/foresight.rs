@@ -78,7 +78,7 @@ impl OpenContent {
         let traffic = &self.fetcher.traffic;
         let most = traffic.room().max(LEAST_WINDOW);
         let is_here = |range: ByteRange| {
-            self.shared.flights.are_coming(BlockRange::covering(range), |block| cached.has(block))
+            self.shared.flights.are_coming(BlockRange::covering(range), |blocks| cached.missing(blocks))
         };
         let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
         while let Some(range) = foresight.streams.next(self.key.size, most) {

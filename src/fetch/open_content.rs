@@ -7,11 +7,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::flight::{Landing, Packing};
+use super::fly::Flying;
 use super::foresight::Foresight;
 use super::shared::{SharedContent, Which};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
-use crate::cache::{BLOCK, BlockRange, CachedContent, Look};
+use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, Look};
 use crate::model::ByteRange;
 use crate::remote::ContentKey;
 
@@ -53,7 +54,7 @@ impl OpenContent {
 
     /// Whether every byte is cached: then nothing needs to be foreseen.
     pub fn is_complete(&self) -> bool {
-        self.cached.as_ref().is_some_and(|cached| cached.is_complete())
+        self.cached.as_ref().is_some_and(|cached| cached.state() != ContentState::Partial)
     }
 
     /// Counts for the mount and for the content.
@@ -204,7 +205,8 @@ impl OpenContent {
         let traffic = &self.fetcher.traffic;
         let most = traffic.one_request(all.len() * BLOCK);
         let packing = Packing { gap: traffic.worth_joining() / BLOCK, most: most / BLOCK };
-        let (mut under_way, started) = self.shared.flights.join(all, packing, |block| cached.has(block));
+        let (mut under_way, started) =
+            self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
         under_way.retain(|flight| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end);
         let mut own = Vec::new();
         for landing in started {
@@ -226,12 +228,20 @@ impl OpenContent {
         Ok(others_failed)
     }
 
+    pub(super) fn flying(&self, cached: &Arc<CachedContent>) -> Flying {
+        Flying {
+            fetcher: self.fetcher.clone(),
+            key: self.key.clone(),
+            cached: cached.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+
     /// Starts a flight, in a task of its own: a reader that goes away does not take the bytes from others who joined.
     pub(super) fn start(self: &Arc<Self>, landing: Landing, need: Need, turn: Option<Turn>) {
         let Some(cached) = self.cached.clone() else { return };
         // The handle is not kept open by what is under way for it.
-        let (fetcher, key, shared) = (self.fetcher.clone(), self.key.clone(), self.shared.clone());
-        let flying = super::fly::Flying { fetcher: fetcher.clone(), key, cached, shared };
+        let (fetcher, flying) = (self.fetcher.clone(), self.flying(&cached));
         tracing::trace!(path = %flying.key.path, blocks = ?landing.flight.blocks, ?need, "starts");
         self.fetcher.runtime.spawn(async move {
             let result = flying.fly(&landing, turn).await;

@@ -1,5 +1,6 @@
 //! A failure as the user meets it: one line, and an exit status.
 
+use parquedb_mount::cache::CacheError;
 use parquedb_mount::config::ConfigError;
 use parquedb_mount::model::ExitCode;
 use parquedb_mount::remote::RemoteError;
@@ -43,6 +44,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
         Self::usage(chain(&error))
     }
 }

@@ -5,3 +5,4 @@ pub mod flags;
 pub mod limits;
 pub mod logging;
 pub mod output;
+pub mod size;

@@ -1,12 +1,12 @@
 //! What can be typed. The names are fixed: scripts depend on them.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
 
 use crate::common::flags::EverywhereFlags;
+use crate::common::size::Size;
 
 /// Mount a remote ParqueDB database as a folder: read it with DuckDB, Polars, pandas or ls.
 #[derive(Debug, Parser)]
@@ -33,9 +33,12 @@ pub struct MountArgs {
     /// Where fetched blocks are kept [default: parquedb in your cache directory]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// The most the cache may take, for example 500MB or 10GB
-    #[arg(long, value_name = "SIZE", default_value = "10GB")]
-    pub cache_size: Size,
+    /// The most the cache may take, for example 500MB [default: what parquedb cache limit has set, or 10GB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<Size>,
+    /// What the cache leaves free on its disk [default: the larger of 5 % and 1GiB, at most half]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_min_free: Option<Size>,
     /// Where the daemon keeps its log [default: parquedb in your state directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -47,33 +50,6 @@ pub struct MountArgs {
     pub options: Vec<String>,
     #[command(flatten)]
     pub everywhere: EverywhereFlags,
-}
-
-/// A number of bytes, as people write it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let factor: u64 = match unit.trim().to_ascii_uppercase().as_str() {
-            "" | "B" => 1,
-            "K" | "KB" => 1000,
-            "M" | "MB" => 1000_u64.pow(2),
-            "G" | "GB" => 1000_u64.pow(3),
-            "T" | "TB" => 1000_u64.pow(4),
-            "KIB" => 1 << 10,
-            "MIB" => 1 << 20,
-            "GIB" => 1 << 30,
-            "TIB" => 1 << 40,
-            _ => return Err("a size is a number and B, KB, MB, GB, TB, KiB, MiB, GiB or TiB".into()),
-        };
-        let number: u64 = number.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
-        number.checked_mul(factor).map(Self).ok_or_else(|| "that is too large".to_owned())
-    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

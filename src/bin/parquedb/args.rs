@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use parquedb_mount::model::Visibility;
 use url::Url;
 
 use crate::common::flags::EverywhereFlags;
+use crate::common::size::Size;
 
 const EXIT_CODES: &str = "Exit status:
   0 done, in sync      1 other failure        2 usage or configuration
@@ -39,6 +41,8 @@ pub enum Command {
     Login(LoginArgs),
     /// Show who the remote says you are
     Whoami,
+    /// Look after the cache that mounts on this machine share
+    Cache(CacheArgs),
 }
 
 #[derive(Debug, Args)]
@@ -124,4 +128,57 @@ pub struct LoginArgs {
     /// The token; '-' reads it from standard input
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     pub token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub action: CacheAction,
+    /// Where the cache is [default: parquedb in your cache directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheAction {
+    /// List what is in the cache
+    Ls,
+    /// Read everything in the cache and drop what has rotted (then exit 8; it is fetched again when needed)
+    Verify,
+    /// Remove contents that no mount has open
+    Evict(EvictArgs),
+    /// Show the most the cache may take, or set it for mounts without --cache-size, running ones too
+    Limit {
+        /// For example 500MB or 10GB
+        #[arg(value_name = "SIZE")]
+        size: Option<Size>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct EvictArgs {
+    /// Everything
+    #[arg(long)]
+    pub all: bool,
+    /// What was not read for so long, for example 30d, 12h, 15m or 45s
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub older_than: Option<Duration>,
+    /// The contents whose hashes begin so, as parquedb cache ls shows them
+    #[arg(value_name = "HASH")]
+    pub hashes: Vec<String>,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err("an age is a number and s, m, h or d".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "an age begins with a whole number".to_owned())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
 }

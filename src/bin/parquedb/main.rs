@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             Command::List(args) => commands::list::run(args, &cli.everywhere, style).await,
             Command::Login(args) => commands::login::run(args, &cli.everywhere, style).await,
             Command::Whoami => commands::whoami::run(&cli.everywhere, style).await,
+            Command::Cache(args) => commands::cache::run(args, style),
         }
     });
     match outcome {

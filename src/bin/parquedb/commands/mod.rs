@@ -1,5 +1,6 @@
 //! One file for each command: flags in, library call, lines or JSON out.
 
+pub mod cache;
 pub mod list;
 pub mod login;
 pub mod pull;

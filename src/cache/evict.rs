@@ -1,0 +1,247 @@
+//! Making room: pieces of contents go, the least recently read first; footers last; pinned ones never.
+//!
+//! Whoever evicts walks through the cache once, remembers the order, and takes from its front until the next walk is
+//! due. What it meets there it looks at again under the content's lock: what was read or added to since is left.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::blocks::BlockRange;
+use super::content::now;
+use super::layout::{Found, Layout};
+use super::part::Part;
+use super::room::Room;
+use super::slots::{Header, View, Word};
+use crate::model::ByteRange;
+
+/// What somebody who has the content open read so many milliseconds ago is left to be read again.
+const JUST_READ: u64 = 2000;
+/// What was fetched is left so long, in milliseconds, for whoever has the content open to read it.
+const AWAITED: u64 = 30_000;
+/// An order older than this is made anew.
+const STALE: Duration = Duration::from_secs(60);
+/// Walking takes at most one part in so many of the time.
+const SELDOM: u32 = 20;
+
+/// What evicts, with the order it knows.
+#[derive(Debug, Default)]
+pub(super) struct Eviction {
+    order: Mutex<Order>,
+}
+
+#[derive(Debug, Default)]
+struct Order {
+    /// The first to go stands last.
+    candidates: Vec<Candidate>,
+    walked: Option<Walked>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Walked {
+    ended: Instant,
+    took: Duration,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    content: Found,
+    what: What,
+    /// When it was used last.
+    time: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// All of a content: one that was handed to the kernel, or that has no blocks.
+    Whole,
+    /// A piece, but for what is kept longest.
+    Piece(u64),
+    /// What is kept longest of a piece.
+    Kept(u64),
+}
+
+impl What {
+    /// Whether it goes only when nothing else is left to go.
+    fn is_last(self) -> bool {
+        matches!(self, Self::Kept(_))
+    }
+}
+
+impl Eviction {
+    /// Frees `bytes` on disk, or what can be freed; `true` if there is another chance now: something was freed, or
+    /// what is taken was measured anew.
+    pub(super) fn make_room(&self, layout: &Layout, room: &Room, bytes: u64) -> bool {
+        let mut order = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        let due = |walked: &Walked| walked.ended.elapsed() > (walked.took * SELDOM);
+        let stale = order.walked.is_none_or(|walked| walked.ended.elapsed() > STALE);
+        if (order.candidates.is_empty() || stale) && order.walked.as_ref().is_none_or(due) {
+            let began = Instant::now();
+            order.candidates = measure(layout, room);
+            order.walked = Some(Walked { ended: Instant::now(), took: began.elapsed() });
+            return true;
+        }
+        let mut freed = 0;
+        while freed < bytes {
+            let Some(candidate) = order.candidates.pop() else { break };
+            match evict(layout, &candidate) {
+                Ok(bytes) => freed += bytes,
+                Err(error) => tracing::debug!(dir = %candidate.content.dir.display(), %error, "not evicted"),
+            }
+        }
+        room.freed(freed);
+        freed > 0
+    }
+
+    /// Forgets the order: the next that needs room walks again.
+    pub(super) fn forget_order(&self) {
+        *self.order.lock().unwrap_or_else(|e| e.into_inner()) = Order::default();
+    }
+}
+
+/// Walks through the cache, so that the room is known, and gives what may go, the first last.
+fn measure(layout: &Layout, room: &Room) -> Vec<Candidate> {
+    let began = room.begin_measuring();
+    let pinned: HashSet<String> = fs::read_dir(layout.pins())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let (mut found, mut candidates) = (0, Vec::new());
+    for content in layout.contents() {
+        found += taken(&content.dir);
+        if !pinned.contains(&content.key.name())
+            && let Ok(Some(part)) = Part::open(&content.dir, content.key.size)
+        {
+            let _ = add_candidates(&content, &part, &mut candidates);
+        }
+    }
+    room.end_measuring(began, found);
+    candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.what.is_last(), candidate.time)));
+    candidates
+}
+
+/// What a content's directory takes on disk.
+pub(super) fn taken(dir: &Path) -> u64 {
+    let blocks = |metadata: io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.blocks() * 512);
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    blocks(fs::metadata(dir)) + entries.map(|entry| blocks(entry.metadata())).sum::<u64>()
+}
+
+fn add_candidates(content: &Found, part: &Part, candidates: &mut Vec<Candidate>) -> io::Result<()> {
+    let all = BlockRange::all(content.key.size);
+    let (header, view) = (part.slots.header()?, part.slots.view(all)?);
+    let mut add = |what, time| candidates.push(Candidate { content: content.clone(), what, time });
+    let last = all.pieces().map(|piece| view.time(piece)).max().unwrap_or(0);
+    if header.is(Word::HandedOut) || !(all.start..all.end).any(|block| view.has(block)) {
+        add(What::Whole, last.max(header.number(Word::Opened)));
+        return Ok(());
+    }
+    for piece in all.pieces() {
+        for what in [What::Piece(piece), What::Kept(piece)] {
+            if !blocks_of(what, &header, &view, content.key.size).is_empty() {
+                add(what, view.time(piece));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The runs of blocks that are here and would go.
+fn blocks_of(what: What, header: &Header, view: &View, size: u64) -> Vec<BlockRange> {
+    let (piece, of_kept) = match what {
+        What::Piece(piece) => (piece, false),
+        What::Kept(piece) => (piece, true),
+        What::Whole => return Vec::new(),
+    };
+    let (start, end) = (header.number(Word::KeepStart), header.number(Word::KeepEnd));
+    let kept = BlockRange::covering(ByteRange::new(start.min(end), end.min(size)));
+    let blocks = BlockRange::of_piece(piece, size);
+    let goes = |block: &u64| view.has(*block) && (kept.start <= *block && *block < kept.end) == of_kept;
+    let mut runs: Vec<BlockRange> = Vec::new();
+    for block in (blocks.start..blocks.end).filter(goes) {
+        match runs.last_mut() {
+            Some(run) if run.end == block => run.end += 1,
+            _ => runs.push(BlockRange { start: block, end: block + 1 }),
+        }
+    }
+    runs
+}
+
+/// Evicts a candidate, if it is still one, and gives the bytes that freed.
+fn evict(layout: &Layout, candidate: &Candidate) -> io::Result<u64> {
+    let Found { key, dir, .. } = &candidate.content;
+    if layout.pin(key).exists() {
+        return Ok(0);
+    }
+    let Some(part) = Part::open(dir, key.size)? else { return Ok(0) };
+    let Some(_lock) = part.slots.lock(Duration::ZERO)? else { return Ok(0) };
+    if part.slots.is_removed()? {
+        return Ok(0);
+    }
+    // Whoever reads the content, in whatever process, holds this one shared.
+    let in_use = part.bytes.try_lock().is_err();
+    let (header, now) = (part.slots.header()?, now());
+    let all = BlockRange::all(key.size);
+    let view = part.slots.view(all)?;
+    let used = match candidate.what {
+        What::Whole => all.pieces().map(|p| view.time(p)).fold(header.number(Word::Opened), u64::max),
+        What::Piece(piece) | What::Kept(piece) => view.time(piece),
+    };
+    // A time that has not come yet was not written by us.
+    if used > candidate.time && used <= now {
+        return Ok(0);
+    }
+    let age = now.abs_diff(used);
+    let runs = blocks_of(candidate.what, &header, &view, key.size);
+    let awaited = || runs.iter().any(|run| (run.start..run.end).any(|block| view.slot(block).is_unread()));
+    if in_use && (age < JUST_READ || (age < AWAITED && awaited())) {
+        return Ok(0);
+    }
+    let whole = || -> io::Result<u64> {
+        let bytes = taken(dir);
+        layout.remove(dir).map(|()| bytes)
+    };
+    if header.is(Word::HandedOut) {
+        // The kernel may have it mapped: only its name goes, and only when nobody has it open.
+        return if candidate.what == What::Whole && !in_use { whole() } else { Ok(0) };
+    }
+    let going: u64 = runs.iter().map(|run| run.len()).sum();
+    let here = (all.start..all.end).filter(|block| view.has(*block)).count() as u64;
+    if going == here && !in_use {
+        return whole();
+    }
+    let mut freed = 0;
+    for run in runs {
+        match part.remove(run) {
+            Ok(bytes) => freed += bytes,
+            // A file system that cannot punch holes.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported && !in_use => return whole(),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(freed)
+}
+
+/// Removes a content that nobody has open, whatever its age, unless it is pinned; what that freed.
+pub(super) fn remove_unused(layout: &Layout, content: &Found) -> io::Result<Option<u64>> {
+    if layout.pin(&content.key).exists() {
+        return Ok(None);
+    }
+    let bytes = taken(&content.dir);
+    let part = match Part::open(&content.dir, content.key.size) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+        part => part?,
+    };
+    let lock = part.as_ref().map(|part| part.slots.lock(Duration::from_millis(50))).transpose()?;
+    let busy = |bytes: &File| bytes.try_lock().is_err();
+    if matches!(lock, Some(None)) || part.as_ref().is_some_and(|part| busy(&part.bytes)) {
+        return Ok(None);
+    }
+    layout.remove(&content.dir).map(|()| Some(bytes))
+}
