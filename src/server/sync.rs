@@ -10,7 +10,6 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
@@ -21,7 +20,7 @@ use super::refusal::Refusal;
 use super::uploads::Grant;
 use crate::access::{Caller, Standing};
 use crate::model::{DbRef, Revision, is_slug, slugify};
-use crate::store::{Change, Published, Registration};
+use crate::store::{Change, Registration};
 use crate::wire::{
     Answer, ChangesResponse, CommitRequest, CommitResponse, Conditions, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS,
     PublishedChange, REVISION_HEADER, RegisterRequest, RegisterResponse, Representation, UPLOAD_TOKEN_HEADER,
@@ -131,18 +130,18 @@ pub(super) async fn manifest(
     // Decided before the document is written: most callers have it already.
     let (etag, revision) = (database.manifest_etag(), database.revision().0);
     let answer = evaluate(conditions, Representation { etag: &etag, modified: None, size: 0 });
-    let (status, body, published) = match answer {
+    let (status, body, etag, revision) = match answer {
         Answer::NotModified if revision != Revision::NONE => {
-            (StatusCode::NOT_MODIFIED, unsized_body(), Published { json: Bytes::new(), etag, revision })
+            (StatusCode::NOT_MODIFIED, unsized_body(), etag, revision)
         }
         _ => {
             let published = database.published().await.ok_or_else(not_published)?;
-            (StatusCode::OK, Body::from(published.json.clone()), published)
+            (StatusCode::OK, Body::from(published.json), published.etag, published.revision)
         }
     };
     let headers = [
-        (ETAG.as_str(), published.etag),
-        (REVISION_HEADER, published.revision.to_string()),
+        (ETAG.as_str(), etag),
+        (REVISION_HEADER, revision.to_string()),
         (CONTENT_TYPE.as_str(), "application/json".to_owned()),
     ];
     Ok((status, headers, body).into_response())
