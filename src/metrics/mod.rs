@@ -23,6 +23,10 @@ impl Counter {
 pub struct MountCounters {
     /// HTTP requests sent, repeats and the manifest's included.
     pub requests: Counter,
+    /// Times the remote was asked for news; not among the requests.
+    pub polls: Counter,
+    /// Times the mount moved to another revision.
+    pub flips: Counter,
     /// Content bytes received from the remote.
     pub bytes_fetched: Counter,
     /// Bytes handed to readers.
@@ -40,6 +44,8 @@ impl MountCounters {
     pub fn to_json(&self) -> String {
         serde_json::json!({
             "requests": self.requests.get(),
+            "polls": self.polls.get(),
+            "flips": self.flips.get(),
             "bytesFetched": self.bytes_fetched.get(),
             "bytesRead": self.bytes_read.get(),
             "bytesFromCache": self.bytes_from_cache.get(),

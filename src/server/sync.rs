@@ -173,8 +173,12 @@ pub(super) async fn changes(
     let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
     let since = query_number(&uri, "since", 0, 0..=usize::MAX)?;
     let limit = query_number(&uri, "limit", 100, 1..=1000)?;
-    let revision = database.revision().0;
-    let records = database.changes(Revision(since as u64), limit).await?;
+    let (revision, etag) = database.current();
+    let since = Revision(since as u64);
+    let since_etag = database.manifest_etag_at(since).await?;
+    let mut records = database.changes(since, limit).await?;
+    // What was published since we looked comes with the next answer.
+    records.retain(|record| record.revision <= revision);
     let has_more = records.last().is_some_and(|last| last.revision < revision);
     let changes = records.into_iter().map(|record| PublishedChange {
         revision: record.revision,
@@ -183,7 +187,7 @@ pub(super) async fn changes(
         put: record.put,
         delete: record.delete,
     });
-    Ok(Json(ChangesResponse { revision, changes: changes.collect(), has_more }))
+    Ok(Json(ChangesResponse { revision, etag: Some(etag), since_etag, changes: changes.collect(), has_more }))
 }
 
 impl App {

@@ -194,6 +194,25 @@ impl Database {
         (state.revision, state.time.clone())
     }
 
+    /// The current revision and its manifest's entity tag.
+    pub fn current(&self) -> (Revision, String) {
+        let state = self.read();
+        (state.revision, state.manifest_etag())
+    }
+
+    /// The entity tag of the manifest at `revision`; nothing where there is none.
+    pub async fn manifest_etag_at(&self, revision: Revision) -> Result<Option<String>, StoreError> {
+        let (current, etag) = self.current();
+        if revision == current {
+            return Ok(Some(etag));
+        }
+        if revision == Revision::NONE || revision > current {
+            return Ok(None);
+        }
+        let record = self.record(revision).await?;
+        Ok(record.map(|(_, hash)| self.read().manifest_etag_at(Some(hash))))
+    }
+
     /// One file of the current revision.
     pub fn file(&self, path: &DbPath) -> Option<(Entry, Revision)> {
         let state = self.read();

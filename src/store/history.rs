@@ -130,7 +130,7 @@ impl Database {
                 reason: "it is missing from the log".into(),
             });
         };
-        let whole = if revision.0 % WHOLE_MANIFEST_EVERY == 0 {
+        let whole = if revision.0.is_multiple_of(WHOLE_MANIFEST_EVERY) {
             self.whole_manifest(revision, record_hash).await?
         } else {
             None

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::scans::Use;
 use crate::fetch::{OpenContent, Readahead};
+use crate::namespace::Ino;
 
 /// The number of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +14,8 @@ pub struct HandleId(pub u64);
 
 /// An open file: the content it was opened with, whatever the path names later.
 pub(super) struct Handle {
+    pub(super) ino: Ino,
+    pub(super) used: Arc<Use>,
     pub(super) content: Arc<OpenContent>,
     pub(super) readahead: Mutex<Readahead>,
 }
@@ -24,9 +28,9 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    pub(super) fn insert(&self, content: Arc<OpenContent>) -> HandleId {
+    pub(super) fn insert(&self, ino: Ino, used: Arc<Use>, content: Arc<OpenContent>) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let handle = Arc::new(Handle { content, readahead: Mutex::default() });
+        let handle = Arc::new(Handle { ino, used, content, readahead: Mutex::default() });
         self.open.write().unwrap_or_else(|e| e.into_inner()).insert(id, handle);
         id
     }
@@ -35,7 +39,7 @@ impl Handles {
         self.open.read().unwrap_or_else(|e| e.into_inner()).get(&id).cloned()
     }
 
-    pub(super) fn remove(&self, id: HandleId) {
-        self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id);
+    pub(super) fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
+        self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id)
     }
 }
