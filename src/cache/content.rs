@@ -107,12 +107,6 @@ impl CachedContent {
         Ok(look)
     }
 
-    /// Whether every block is here.
-    pub fn is_complete(&self) -> bool {
-        let count = self.size.div_ceil(BLOCK);
-        (0..count).all(|block| self.has(block))
-    }
-
     /// Whether the block is here, sound or not.
     pub fn has(&self, block: u64) -> bool {
         self.missing(BlockRange { start: block, end: block + 1 }).is_empty()

@@ -1,8 +1,10 @@
 //! Wiring: the only place that knows every part of a mount, and the life of the process around it.
 
 mod background;
+mod follow;
 mod mount;
 mod mountpoint;
+mod start;
 
 pub use background::{BackgroundError, Readiness, in_background};
 pub use mount::{MountError, MountOptions, run};

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::background::Readiness;
+use super::follow::Follower;
+use super::start::{Started, start};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::fuse::{MountedSession, SessionOptions, unmount};
 use crate::metrics::MountCounters;
 use crate::model::{DbRef, ExitCode};
-use crate::namespace::Tree;
-use crate::remote::{Remote, RemoteError};
+use crate::remote::{ManifestDocument, Remote, RemoteError};
 use crate::vfs::Vfs;
 
 /// After a signal, files that are open may be read for so long before the daemon goes.
@@ -32,6 +33,8 @@ pub struct MountOptions {
     pub cache_limit: Option<u64>,
     /// What stays free on its disk.
     pub cache_min_free: Option<u64>,
+    /// How often the remote is asked for news, if at all.
+    pub poll: Option<Duration>,
     /// A read that cannot be served fails after so long.
     pub read_deadline: Duration,
     /// Let other users in.
@@ -82,28 +85,24 @@ pub async fn run(
 ) -> Result<(), MountError> {
     let counters = Arc::new(MountCounters::default());
     counters.reads.requests.add(1);
-    let fetched = remote.manifest(&options.database).await?;
-    let published = fetched.manifest.last_synced_at.parse::<jiff::Timestamp>().ok();
-    let published = published.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
-    let tree = Tree::build(&fetched.manifest.files);
+    let Started { shown, known, remembered, fresh } =
+        start(&remote, &options.database, &options.cache_dir).await?;
 
     let cache = Arc::new(Cache::open(
         &options.cache_dir,
         CacheOptions { limit: options.cache_limit, min_free: options.cache_min_free },
     )?);
-    let scope = Scope::new(remote.origin().as_str(), &fetched.manifest.database_id);
+    let scope = Scope::new(remote.origin().as_str(), &known.id);
     let fetch = FetchOptions { deadline: options.read_deadline };
-    let fetcher = Fetcher::new(remote, cache, scope, fetch, counters.clone());
-    let revision = fetched.revision;
-    // The tree has what is needed of it.
-    drop(fetched);
-    let vfs = Arc::new(Vfs::new(options.database.clone(), revision, published, tree, fetcher, counters));
+    let fetcher = Fetcher::new(remote.clone(), cache, scope, fetch, counters.clone());
+    let vfs = Arc::new(Vfs::new(options.database.clone(), shown, fetcher, counters.clone()));
 
     // Signals are heard from before the mount is there: one that comes early is not lost.
     let cannot_hear = |source| MountError::Broke(source);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_hear)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_hear)?;
-    let session = start_session(vfs, options)?;
+    let session = start_session(vfs.clone(), options)?;
+    let invalidator = session.invalidator();
     let mountpoint = session.mountpoint().to_owned();
     let mut ended = tokio::task::spawn_blocking(move || session.wait());
     tracing::info!(database = %options.database, mountpoint = %mountpoint.display(), "mounted");
@@ -112,16 +111,33 @@ pub async fn run(
         return Err(error);
     }
     readiness.ready();
+    let following = options.poll.map(|every| {
+        let (invalidator, remembered) = (invalidator.clone(), remembered.clone());
+        tokio::spawn(Follower::new(remote, vfs, invalidator, counters, remembered, known, every).run())
+    });
+    if let Some(ManifestDocument { body, etag, revision }) = fresh {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = remembered.save(body, &etag, revision) {
+                tracing::warn!(%error, "the manifest was not kept for the next start");
+            }
+        });
+    }
 
     let stopped = tokio::select! {
         ended = &mut ended => Some(ended),
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };
+    if let Some(following) = following {
+        following.abort();
+    }
+    // While there are still threads that answer the kernel.
+    let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());
     let ended = match stopped {
         Some(ended) => ended,
         None => {
             tracing::info!(mountpoint = %mountpoint.display(), "unmounting");
+            let _ = disarming.await;
             let path = mountpoint.clone();
             let unmounted = tokio::task::spawn_blocking(move || unmount(&path)).await;
             if let Ok(Err(error)) = unmounted {

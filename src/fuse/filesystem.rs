@@ -12,11 +12,11 @@ use fuser::{
 };
 
 use super::errno::errno;
-use crate::fetch::ReaderThread;
+use crate::fetch::{FetchError, ReaderThread};
 use crate::namespace::Ino;
-use crate::vfs::{Attr, AttrKind, HandleId, Vfs, VfsError};
+use crate::vfs::{Attr, AttrKind, HandleId, KernelListing, Pid, Taken, Telling, Vfs, VfsError};
 
-/// The mounted revision never changes under the kernel, so it may remember names and attributes.
+/// The kernel may remember names and attributes: it is told when they change.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
 /// How far the kernel reads ahead by itself, and around a page of a mapping: more would reach beyond a Parquet file's
 /// end that is fetched when it is opened.
@@ -69,12 +69,18 @@ fn system_time(nanoseconds: i64) -> SystemTime {
     time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
+fn taken(full: bool) -> Taken {
+    if full { Taken::Full } else { Taken::Yes }
+}
+
 impl Filesystem for MountedFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Each is an improvement where the kernel has it, and not missed where it has not.
         for capability in [
+            // Attributes come with every listing: they cost nothing here, and asking for them one by one does.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
+            // A directory's listing is remembered as long as its time stays.
+            InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_PARALLEL_DIROPS,
             // A file that is read directly may be mapped all the same.
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
@@ -88,8 +94,8 @@ impl Filesystem for MountedFs {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.vfs.lookup(Ino(parent.0), name) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.vfs.lookup(Ino(parent.0), name, Pid(req.pid())) {
             Ok(attr) => reply.entry(&REMEMBER, &self.attr(&attr), Generation(0)),
             Err(VfsError::NotFound) => {
                 // Inode 0 lets the kernel remember that there is nothing of that name.
@@ -100,6 +106,10 @@ impl Filesystem for MountedFs {
         }
     }
 
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.vfs.forget(Ino(ino.0), nlookup);
+    }
+
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.vfs.attr(Ino(ino.0)) {
             Ok(attr) => reply.attr(&REMEMBER, &self.attr(&attr)),
@@ -107,11 +117,13 @@ impl Filesystem for MountedFs {
         }
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.vfs.open(Ino(ino.0)) {
+    fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.open(Ino(ino.0), Pid(req.pid())) {
             Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_DIRECT_IO),
             Err(error) => {
-                tracing::warn!(ino = ino.0, %error, "cannot open");
+                if !matches!(error, VfsError::Fetch(FetchError::Stale)) {
+                    tracing::warn!(ino = ino.0, %error, "cannot open");
+                }
                 reply.error(errno(&error));
             }
         }
@@ -172,20 +184,37 @@ impl Filesystem for MountedFs {
         reply.ok();
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.open_directory(Ino(ino.0), Pid(req.pid())) {
+            Ok((handle, KernelListing::Keep)) => {
+                reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE)
+            }
+            Ok((handle, KernelListing::Forget)) => {
+                reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_CACHE_DIR);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        match self.vfs.list(Ino(ino.0), offset) {
-            Ok(entries) => {
-                for (at, name, attr) in entries {
-                    if reply.add(INodeNo(attr.ino.0), at + 1, self.attr(&attr).kind, name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.close_directory(HandleId(fh.0));
+        reply.ok();
+    }
+
+    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.vfs.list(HandleId(fh.0), offset, Telling::Name, |entry| {
+            let kind = self.attr(&entry.attr).kind;
+            taken(reply.add(INodeNo(entry.attr.ino.0), entry.next, kind, entry.name))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -193,21 +222,19 @@ impl Filesystem for MountedFs {
     fn readdirplus(
         &self,
         _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
+        _ino: INodeNo,
+        fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        match self.vfs.list(Ino(ino.0), offset) {
-            Ok(entries) => {
-                for (at, name, attr) in entries {
-                    let attr = self.attr(&attr);
-                    if reply.add(attr.ino, at + 1, name, &REMEMBER, &attr, Generation(0)) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+        let listed = self.vfs.list(HandleId(fh.0), offset, Telling::LookedUp, |entry| {
+            let attr = self.attr(&entry.attr);
+            // What is not there any more is not remembered beyond the listing.
+            let remember = if entry.gone { &Duration::ZERO } else { &REMEMBER };
+            taken(reply.add(attr.ino, entry.next, entry.name, remember, &attr, Generation(0)))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(&error)),
         }
     }

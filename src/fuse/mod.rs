@@ -3,6 +3,8 @@
 
 mod errno;
 mod filesystem;
+mod invalidate;
 mod session;
 
+pub use invalidate::Invalidator;
 pub use session::{MountedSession, SessionOptions, UnmountError, clear_dead_mount, mounted_type, unmount};

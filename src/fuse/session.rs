@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::filesystem::MountedFs;
+use super::invalidate::Invalidator;
 use crate::vfs::Vfs;
 
 /// The type a mount shows in `/proc/self/mountinfo`.
@@ -34,6 +35,7 @@ pub struct SessionOptions {
 /// A mount that answers.
 pub struct MountedSession {
     mountpoint: PathBuf,
+    invalidator: Invalidator,
     thread: std::thread::JoinHandle<io::Result<()>>,
 }
 
@@ -66,8 +68,14 @@ impl MountedSession {
         config.n_threads = Some(options.threads);
         config.clone_fd = true;
         let session = Session::new(filesystem, mountpoint, &config)?;
+        let invalidator = Invalidator::new(session.notifier());
         let thread = std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
-        Ok(Self { mountpoint: mountpoint.to_owned(), thread })
+        Ok(Self { mountpoint: mountpoint.to_owned(), invalidator, thread })
+    }
+
+    /// What tells the kernel of this mount what to forget.
+    pub fn invalidator(&self) -> Invalidator {
+        self.invalidator.clone()
     }
 
     /// Where it is mounted.

@@ -27,11 +27,18 @@ impl Counter {
 pub struct MountCounters {
     /// Reading, of all files; the request for the manifest is counted here too.
     pub reads: ReadCounters,
+    /// Times the remote was asked for news; not among the requests.
+    pub polls: Counter,
+    /// Times the mount moved to another revision.
+    pub flips: Counter,
 }
 
 impl MountCounters {
     /// The counters as one line of JSON.
     pub fn to_json(&self) -> String {
-        serde_json::Value::Object(self.reads.to_map()).to_string()
+        let mut all = self.reads.to_map();
+        all.insert("polls".into(), self.polls.get().into());
+        all.insert("flips".into(), self.flips.get().into());
+        serde_json::Value::Object(all).to_string()
     }
 }

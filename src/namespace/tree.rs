@@ -1,166 +1,185 @@
-//! A tree of inodes from a manifest.
+//! A tree of nodes from a manifest.
 //!
-//! Nodes lie in one vector; an inode's number is its index plus one, so the root is 1 as FUSE wants it. A
-//! directory's children are sorted by name: looking up is a binary search, listing is a slice, and a position in
-//! a listing stays meaningful.
+//! Nodes lie in one vector. A directory's children are sorted by name: looking up is a binary search, listing is a
+//! slice, and a position in a listing stays meaningful. `flip.rs` moves a tree to another revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::node::{Children, FileEntry, Flip, Ino, Node, NodeKind, State};
 use crate::manifest::Entry;
-use crate::model::{ContentHash, DbPath};
+use crate::model::{DbPath, Revision};
 
-/// An inode's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ino(pub u64);
-
-impl Ino {
-    /// The mount's own directory.
-    pub const ROOT: Self = Self(1);
-}
-
-/// A file or directory.
-#[derive(Debug)]
-pub struct Node {
-    /// The name in its directory; empty for the root.
-    pub name: Box<str>,
-    /// The directory it lies in; the root's is the root.
-    pub parent: Ino,
-    /// What it is.
-    pub kind: NodeKind,
-}
-
-/// What a node is.
-#[derive(Debug)]
-pub enum NodeKind {
-    /// A directory.
-    Directory {
-        /// Sorted by name.
-        children: Vec<Ino>,
-        /// How many of them are directories.
-        subdirectories: u32,
-    },
-    /// A file, by the content it has.
-    File {
-        /// Size in bytes.
-        size: u64,
-        /// The content's hash.
-        hash: ContentHash,
-        /// When it last changed, in nanoseconds since 1970; the manifest's date, if it is one.
-        modified: i64,
-    },
-}
-
-/// A directory's children in order.
-pub type Children<'a> = &'a [Ino];
-
-/// All files of a revision.
+/// All files of a revision, and those of earlier ones that are still in use.
 #[derive(Debug)]
 pub struct Tree {
-    nodes: Vec<Node>,
-    bytes: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) free: Vec<u32>,
+    /// Nodes that are not in the tree any more.
+    pub(super) removed: HashMap<u32, Removed>,
+    pub(super) flip: Flip,
+    pub(super) shown: u64,
+    pub(super) bytes: u64,
 }
 
+/// When a node left the tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Removed {
+    pub(super) by: Flip,
+    /// The last revision that had it.
+    pub(super) last: Option<Revision>,
+}
+
+pub(super) const ROOT: u32 = 0;
+
 impl Tree {
-    /// Builds the tree of a manifest's files. Their paths do not clash: reading the manifest saw to it.
-    pub fn build(files: &BTreeMap<DbPath, Entry>) -> Self {
-        let mut tree = Self { nodes: Vec::with_capacity(files.len() + files.len() / 8 + 1), bytes: 0 };
-        tree.nodes.push(Node { name: "".into(), parent: Ino::ROOT, kind: empty_directory() });
+    /// Builds the tree of a manifest's files, published at `published` (nanoseconds since 1970). Their paths do not
+    /// clash: reading the manifest saw to it.
+    pub fn build(files: &BTreeMap<DbPath, Entry>, published: i64) -> Self {
+        let mut tree = Self {
+            nodes: Vec::with_capacity(files.len() + files.len() / 8 + 1),
+            free: Vec::new(),
+            removed: HashMap::new(),
+            flip: Flip::default(),
+            shown: 1,
+            bytes: 0,
+        };
+        tree.nodes.push(Node::new("", ROOT, 0, Flip(0), NodeKind::empty_directory(), published));
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         // Paths come sorted by their bytes, so those below one directory, having a prefix in common, follow each
         // other: the open directories are a stack, and none is opened twice.
-        let mut open: Vec<(String, Ino)> = Vec::new();
+        let mut open: Vec<(String, u32)> = Vec::new();
         for (path, entry) in files {
             let components: Vec<&str> = path.components().collect();
             let (name, directories) = components.split_last().unwrap_or((&"", &[]));
             let shared = open.iter().zip(directories).take_while(|((open, _), name)| open == *name).count();
             open.truncate(shared);
             for directory in &directories[shared..] {
-                let parent = open.last().map_or(Ino::ROOT, |(_, ino)| *ino);
-                let ino = tree.add(parent, directory, empty_directory());
-                open.push(((*directory).to_owned(), ino));
+                let parent = open.last().map_or(ROOT, |(_, slot)| *slot);
+                let slot = tree.create(directory, parent, NodeKind::empty_directory(), published);
+                children.entry(parent).or_default().push(slot);
+                open.push(((*directory).to_owned(), slot));
             }
-            let parent = open.last().map_or(Ino::ROOT, |(_, ino)| *ino);
-            let modified =
-                entry.modified().and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
-            tree.bytes = tree.bytes.saturating_add(entry.size);
-            tree.add(parent, name, NodeKind::File { size: entry.size, hash: entry.hash, modified });
+            let parent = open.last().map_or(ROOT, |(_, slot)| *slot);
+            let slot = tree.create_file(name, parent, &FileEntry::from(entry));
+            children.entry(parent).or_default().push(slot);
         }
-        tree.sort();
+        for (directory, mut slots) in children {
+            slots.sort_unstable_by(|a, b| tree.nodes[*a as usize].name.cmp(&tree.nodes[*b as usize].name));
+            tree.set_children(directory, slots);
+        }
         tree
     }
 
-    fn add(&mut self, parent: Ino, name: &str, kind: NodeKind) -> Ino {
-        let ino = Ino(self.nodes.len() as u64 + 1);
-        let is_directory = matches!(kind, NodeKind::Directory { .. });
-        self.nodes.push(Node { name: name.into(), parent, kind });
-        if let Some(Node { kind: NodeKind::Directory { children, subdirectories }, .. }) =
-            self.node_mut(parent)
-        {
-            children.push(ino);
-            *subdirectories += u32::from(is_directory);
-        }
-        ino
+    pub(super) fn create_file(&mut self, name: &str, parent: u32, file: &FileEntry) -> u32 {
+        self.bytes = self.bytes.saturating_add(file.size);
+        self.create(name, parent, NodeKind::File { size: file.size, hash: file.hash }, file.modified)
     }
 
-    fn sort(&mut self) {
-        for index in 0..self.nodes.len() {
-            let NodeKind::Directory { children, .. } = &mut self.nodes[index].kind else { continue };
-            let mut sorted = std::mem::take(children);
-            sorted.sort_by(|a, b| self.name(*a).cmp(self.name(*b)));
-            if let NodeKind::Directory { children, .. } = &mut self.nodes[index].kind {
-                *children = sorted;
-            }
+    pub(super) fn create(&mut self, name: &str, parent: u32, kind: NodeKind, modified: i64) -> u32 {
+        self.shown += 1;
+        if let Some(slot) = self.free.pop() {
+            let place = &mut self.nodes[slot as usize];
+            *place = Node::new(name, parent, place.generation, self.flip, kind, modified);
+            return slot;
         }
+        // Four billion nodes do not fit into memory.
+        let slot = self.nodes.len() as u32;
+        self.nodes.push(Node::new(name, parent, 0, self.flip, kind, modified));
+        slot
     }
 
-    /// A node by its number.
+    pub(super) fn set_children(&mut self, directory: u32, slots: Vec<u32>) {
+        let directories = slots.iter().filter(|slot| self.nodes[**slot as usize].is_directory()).count();
+        self.nodes[directory as usize].kind = NodeKind::Directory {
+            children: Children(slots.into()),
+            subdirectories: u32::try_from(directories).unwrap_or(u32::MAX),
+        };
+    }
+
+    pub(super) fn ino_at(&self, slot: u32) -> Ino {
+        Ino::new(slot, self.nodes[slot as usize].generation)
+    }
+
+    /// A node by its number: one that is shown, or was and is still in use.
     pub fn node(&self, ino: Ino) -> Option<&Node> {
-        self.nodes.get(usize::try_from(ino.0.checked_sub(1)?).ok()?)
+        let (slot, generation) = ino.parts()?;
+        self.nodes
+            .get(slot as usize)
+            .filter(|node| node.generation == generation && node.state != State::Free)
     }
 
-    fn node_mut(&mut self, ino: Ino) -> Option<&mut Node> {
-        self.nodes.get_mut(usize::try_from(ino.0.checked_sub(1)?).ok()?)
-    }
-
-    fn name(&self, ino: Ino) -> &str {
-        self.node(ino).map_or("", |node| &node.name)
+    /// The directory a node lies in; the root's is the root.
+    pub fn parent(&self, ino: Ino) -> Option<Ino> {
+        Some(self.ino_at(self.node(ino)?.parent))
     }
 
     /// A directory's children, sorted by name; `None` for a file.
-    pub fn children(&self, ino: Ino) -> Option<Children<'_>> {
+    pub fn children(&self, ino: Ino) -> Option<&Children> {
         match &self.node(ino)?.kind {
             NodeKind::Directory { children, .. } => Some(children),
             NodeKind::File { .. } => None,
         }
     }
 
-    /// The child of that name.
-    pub fn lookup(&self, parent: Ino, name: &str) -> Option<Ino> {
-        let children = self.children(parent)?;
-        let at = children.binary_search_by(|child| self.name(*child).cmp(name)).ok()?;
-        children.get(at).copied()
+    /// The child at a position, of a listing that may be an earlier one.
+    pub fn child(&self, children: &Children, at: usize) -> Option<(Ino, &Node)> {
+        let slot = *children.0.get(at)?;
+        Some((self.ino_at(slot), self.nodes.get(slot as usize)?))
     }
 
-    /// The node's path; `None` for the root.
+    /// The child of that name.
+    pub fn lookup(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.find(self.children(parent)?, name).map(|slot| self.ino_at(slot))
+    }
+
+    pub(super) fn find(&self, children: &Children, name: &str) -> Option<u32> {
+        let at = children.0.binary_search_by(|slot| (*self.nodes[*slot as usize].name).cmp(name)).ok()?;
+        children.0.get(at).copied()
+    }
+
+    /// The node's path; `None` for the root, and for what lies in a directory that is gone altogether.
     pub fn path(&self, ino: Ino) -> Option<DbPath> {
         let mut components = Vec::new();
-        let mut at = ino;
-        while at != Ino::ROOT {
-            let node = self.node(at)?;
+        let (mut slot, _) = ino.parts()?;
+        let mut node = self.node(ino)?;
+        while slot != ROOT {
+            if node.state == State::Free {
+                return None;
+            }
             components.push(&*node.name);
-            at = node.parent;
+            slot = node.parent;
+            node = self.nodes.get(slot as usize)?;
         }
         components.reverse();
         DbPath::parse(&components.join("/")).ok()
     }
 
-    /// How many nodes there are, the root included.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
+    /// Whether a name in a directory was removed and is still in use.
+    pub fn had(&self, parent: Ino, name: &str) -> bool {
+        let parent = parent.parts().map(|(slot, _)| slot);
+        let nodes = self.removed.keys().map(|slot| &self.nodes[*slot as usize]);
+        nodes.into_iter().any(|node| Some(node.parent) == parent && *node.name == *name)
+    }
+
+    /// The last revision that had a node that is not in the tree any more.
+    pub fn last_revision(&self, ino: Ino) -> Option<Revision> {
+        let (slot, _) = ino.parts()?;
+        self.removed.get(&slot)?.last
+    }
+
+    /// How often it has changed.
+    pub fn flip(&self) -> Flip {
+        self.flip
+    }
+
+    /// How many nodes are shown, the root included.
+    pub fn len(&self) -> u64 {
+        self.shown
     }
 
     /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
-        self.nodes.len() <= 1
+        self.shown <= 1
     }
 
     /// The sizes of all files together.
@@ -169,46 +188,66 @@ impl Tree {
     }
 }
 
-fn empty_directory() -> NodeKind {
-    NodeKind::Directory { children: Vec::new(), subdirectories: 0 }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::model::Sha256;
+    use crate::model::{ContentHash, Sha256};
 
-    fn build(paths: &[&str]) -> Tree {
-        let entry = Entry {
-            size: 3,
-            hash: ContentHash::Sha256(Sha256([0; 32])),
+    pub(in super::super) fn entry(content: &str) -> Entry {
+        Entry {
+            size: content.len() as u64,
+            hash: ContentHash::Sha256(Sha256::of(content.as_bytes())),
             modified_at: "2026-01-02T03:04:05.678Z".into(),
             etag: None,
             content_type: None,
             unknown: None,
-        };
-        Tree::build(&paths.iter().map(|path| (DbPath::parse(path).unwrap(), entry.clone())).collect())
+        }
     }
 
-    fn find(tree: &Tree, at: Ino, out: &mut Vec<String>) {
-        for child in tree.children(at).unwrap_or_default() {
-            match tree.node(*child).unwrap().kind {
-                NodeKind::Directory { .. } => find(tree, *child, out),
-                NodeKind::File { .. } => out.push(tree.path(*child).unwrap().as_str().to_owned()),
+    pub(in super::super) fn files(files: &[(&str, &str)]) -> BTreeMap<DbPath, Entry> {
+        files.iter().map(|(path, content)| (DbPath::parse(path).unwrap(), entry(content))).collect()
+    }
+
+    fn build(paths: &[&str]) -> Tree {
+        Tree::build(&files(&paths.iter().map(|path| (*path, "abc")).collect::<Vec<_>>()), 0)
+    }
+
+    fn walk(tree: &Tree, at: Ino, out: &mut Vec<(String, Ino)>) {
+        let children = tree.children(at).unwrap();
+        let names: Vec<&str> =
+            (0..children.0.len()).map(|n| tree.child(children, n).unwrap().1.name()).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+        for n in 0..children.0.len() {
+            let (ino, node) = tree.child(children, n).unwrap();
+            assert!(node.is_shown() && tree.parent(ino) == Some(at));
+            if node.is_directory() {
+                assert!(!tree.children(ino).unwrap().0.is_empty(), "no directory is empty");
+                walk(tree, ino, out);
+            } else {
+                out.push((tree.path(ino).unwrap().as_str().to_owned(), ino));
             }
         }
+    }
+
+    /// Every file shown with its number, by path.
+    pub(in super::super) fn shown(tree: &Tree) -> BTreeMap<String, Ino> {
+        let mut out = Vec::new();
+        walk(tree, Ino::ROOT, &mut out);
+        out.into_iter().collect()
     }
 
     #[test]
     fn the_tree_has_just_the_manifests_paths() {
         let mut paths = ["a/b", "a.b/c", "a/c/d", "a-/x", "z", "a/b.c/d", "ü/é", "a/b-", "m/n/o/p"];
         let tree = build(&paths);
-        let mut found = Vec::new();
-        find(&tree, Ino::ROOT, &mut found);
-        found.sort();
         paths.sort();
-        assert_eq!(found, paths);
+        assert!(shown(&tree).keys().eq(paths.iter()));
         assert_eq!(tree.total_bytes(), 27);
+    }
+
+    #[test]
+    fn an_entry_takes_little_memory() {
+        assert!(size_of::<Node>() <= 128, "{}", size_of::<Node>());
     }
 
     proptest::proptest! {
@@ -228,10 +267,7 @@ mod tests {
                 let found = tree.path(at).unwrap();
                 proptest::prop_assert_eq!(found.as_str(), *path);
             }
-            for ino in 1..=tree.len() as u64 {
-                let names: Vec<_> = tree.children(Ino(ino)).unwrap_or_default().iter().map(|c| tree.name(*c)).collect();
-                proptest::prop_assert!(names.is_sorted_by(|a, b| a < b), "{:?}", names);
-            }
+            proptest::prop_assert_eq!(shown(&tree).len(), files.len());
         }
     }
 }

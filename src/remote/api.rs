@@ -1,7 +1,7 @@
 //! The routes by name.
 
-use reqwest::header::ETAG;
-use reqwest::{Method, Response};
+use reqwest::header::{ETAG, IF_NONE_MATCH};
+use reqwest::{Method, Response, StatusCode};
 
 use super::{Remote, RemoteError};
 use crate::manifest::{MANIFEST_PATH, Manifest};
@@ -16,6 +16,17 @@ const MAX_MANIFEST_BYTES: usize = 2 << 30;
 
 /// A commit of a million files takes the server a while.
 const COMMIT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1800);
+
+/// A manifest as it came, not read yet.
+#[derive(Debug, Clone)]
+pub struct ManifestDocument {
+    /// The document.
+    pub body: Vec<u8>,
+    /// Its entity tag, with quotes; empty where the remote gave none.
+    pub etag: String,
+    /// Its number; a static host knows none.
+    pub revision: Option<Revision>,
+}
 
 /// A manifest with the revision it is.
 #[derive(Debug, Clone)]
@@ -68,15 +79,38 @@ impl Remote {
 
     /// The current manifest, as any host of the seed's layout serves it: one request.
     pub async fn manifest(&self, database: &DbRef) -> Result<FetchedManifest, RemoteError> {
+        let ManifestDocument { body, etag, revision } = self.manifest_document(database).await?;
+        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+    }
+
+    /// The same, not read yet.
+    pub async fn manifest_document(&self, database: &DbRef) -> Result<ManifestDocument, RemoteError> {
+        let fetched = self.manifest_unless(database, "").await?;
+        fetched.ok_or_else(|| self.wrong("HTTP 304 where nothing is known".into()))
+    }
+
+    /// The current manifest, unless it is the one with this entity tag: one request.
+    pub async fn manifest_unless(
+        &self,
+        database: &DbRef,
+        known: &str,
+    ) -> Result<Option<ManifestDocument>, RemoteError> {
         let path = format!("/db/{}/{}/{MANIFEST_PATH}", database.owner(), database.slug());
         self.with_retries(|| async {
-            let response = self.send(self.request(Method::GET, &path)).await?;
-            self.read_manifest(response).await
+            let mut request = self.request(Method::GET, &path);
+            if !known.is_empty() {
+                request = request.header(IF_NONE_MATCH, known);
+            }
+            let response = self.send(request).await?;
+            if response.status() == StatusCode::NOT_MODIFIED && !known.is_empty() {
+                return Ok(None);
+            }
+            self.read_document(response).await.map(Some)
         })
         .await
     }
 
-    async fn read_manifest(&self, response: Response) -> Result<FetchedManifest, RemoteError> {
+    async fn read_document(&self, response: Response) -> Result<ManifestDocument, RemoteError> {
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = text(ETAG.as_str()).unwrap_or_default().to_owned();
         let revision = text(REVISION_HEADER).and_then(|text| text.parse().ok()).map(Revision);
@@ -85,7 +119,7 @@ impl Remote {
         if announced.is_some_and(|announced| announced != body.len() as u64) {
             return Err(self.wrong("the manifest is cut short".into()));
         }
-        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+        Ok(ManifestDocument { body, etag, revision })
     }
 
     /// Registers a database, or finds it.

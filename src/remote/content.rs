@@ -1,6 +1,9 @@
 //! Reading a content by range: what comes is exactly what was asked for, of exactly the version meant, or an
 //! error. A proxy that answers 200 to a range, another version, a shifted range: nothing of it reaches a reader.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MATCH, RANGE,
@@ -8,11 +11,11 @@ use reqwest::header::{
 use reqwest::{Method, Response, StatusCode};
 
 use super::{Remote, RemoteError};
-use crate::model::{ByteRange, ContentHash, DbPath, DbRef};
+use crate::model::{ByteRange, ContentHash, DbPath, DbRef, Revision};
 use crate::wire::ContentRange;
 
-/// Which content: a path of a database, pinned to one version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which content: a path of a database, pinned to one version. Clones share what has been learned about it.
+#[derive(Debug, Clone)]
 pub struct ContentKey {
     /// The database.
     pub database: DbRef,
@@ -22,9 +25,24 @@ pub struct ContentKey {
     pub size: u64,
     /// The hash of the whole content; its SHA-256 is the entity tag every answer must bear.
     pub hash: ContentHash,
+    /// A revision in which the path has this content; a static host has none.
+    pub revision: Option<Revision>,
+    /// The path has another content by now: only the revision still leads to this one.
+    moved: Arc<AtomicBool>,
 }
 
 impl ContentKey {
+    /// The content that `path` has in `revision`.
+    pub fn new(
+        database: DbRef,
+        path: DbPath,
+        size: u64,
+        hash: ContentHash,
+        revision: Option<Revision>,
+    ) -> Self {
+        Self { database, path, size, hash, revision, moved: Arc::default() }
+    }
+
     fn etag(&self) -> Option<String> {
         self.hash.sha256().map(|hash| format!("\"{hash}\""))
     }
@@ -64,12 +82,42 @@ impl Remote {
         self.wrong(format!("altered bytes for '{}'", content.path))
     }
 
-    /// Opens a range of a content: one request, answered as asked or not at all. `range` lies inside the content
-    /// and is not empty.
+    /// Opens a range of a content, answered as asked or not at all. `range` lies inside the content and is not empty.
+    /// One request; one more when it turns out that the path has moved on, and then one again.
     pub async fn open_range(
         &self,
         content: &ContentKey,
         range: ByteRange,
+    ) -> Result<ContentBody, RemoteError> {
+        if content.moved.load(Ordering::Relaxed) {
+            return self.ask_range(content, range, content.revision).await;
+        }
+        let gone = match self.ask_range(content, range, None).await {
+            Err(gone @ (RemoteError::Moved { .. } | RemoteError::NotFound { .. }))
+                if content.revision.is_some() =>
+            {
+                gone
+            }
+            answered => return answered,
+        };
+        match self.ask_range(content, range, content.revision).await {
+            Ok(body) => {
+                content.moved.store(true, Ordering::Relaxed);
+                Ok(body)
+            }
+            // A remote that knows no earlier revisions refuses the question in ways of its own.
+            Err(RemoteError::Refused { .. } | RemoteError::NotFound { .. } | RemoteError::Moved { .. }) => {
+                Err(gone)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn ask_range(
+        &self,
+        content: &ContentKey,
+        range: ByteRange,
+        revision: Option<Revision>,
     ) -> Result<ContentBody, RemoteError> {
         let path = format!(
             "/db/{}/{}/{}",
@@ -78,6 +126,9 @@ impl Remote {
             content.path.url_encoded()
         );
         let mut request = self.request(Method::GET, &path).header(RANGE, range.to_header());
+        if let Some(revision) = revision {
+            request = request.query(&[("revision", revision.0)]);
+        }
         // Data is never compressed on the way: offsets must mean the same on both sides.
         request = request.header(ACCEPT_ENCODING, "identity");
         if let Some(etag) = content.etag() {

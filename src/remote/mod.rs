@@ -6,10 +6,12 @@ mod content;
 mod dial;
 mod error;
 mod http;
+mod news;
 mod upload;
 
-pub use api::FetchedManifest;
+pub use api::{FetchedManifest, ManifestDocument};
 pub use content::{ContentBody, ContentKey};
 pub use error::RemoteError;
 pub use http::{Remote, RemoteOptions};
+pub use news::{Known, NewChanges, News};
 pub use upload::UploadSource;

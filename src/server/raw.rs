@@ -1,4 +1,5 @@
-//! `GET`/`HEAD /db/:owner/:slug/*path`: the current revision's files, byte-exact.
+//! `GET`/`HEAD /db/:owner/:slug/*path`: the current revision's files, byte-exact, and with `?revision=N` those of
+//! an earlier one. Who may read today's revision may read the earlier ones.
 
 use std::sync::Arc;
 
@@ -18,9 +19,9 @@ use super::App;
 use super::identity::admit;
 use super::refusal::Refusal;
 use crate::access::Standing;
-use crate::manifest::MANIFEST_PATH;
+use crate::manifest::{Entry, MANIFEST_PATH};
 use crate::model::{ByteRange, DbPath, DbRef, Revision, Sha256};
-use crate::store::{ContentStream, Database, StoreError};
+use crate::store::{ContentStream, Database, Published, StoreError};
 use crate::wire::{
     Answer, Conditions, ContentRange, REVISION_HEADER, Representation, content_type_of, evaluate,
 };
@@ -59,20 +60,21 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
         None => None,
     };
     let database = admit(&caller, found, Standing::Reads)?;
-    if url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-        .any(|(key, _)| key == "revision")
-    {
-        return Err(Refusal::bad_request(
-            "This server serves the current revision only: leave ?revision out",
-        ));
-    }
+    let asked = asked_revision(uri)?;
     let absent = || {
         let unpublished = database.revision().0 == Revision::NONE;
         let text = if unpublished { "Nothing is published here yet" } else { "No such file" };
         Refusal::Api(StatusCode::NOT_FOUND, text.into())
     };
     let found = match path {
-        Some(path) => find(&database, &path).await,
+        Some(path) if path.as_str() == MANIFEST_PATH => {
+            // Decided before a document that may be large is written: most callers have it already.
+            match unchanged_manifest(&database, asked, headers) {
+                Some(known) => Some(known),
+                None => find(&database, &path, asked).await?,
+            }
+        }
+        Some(path) => find(&database, &path, asked).await?,
         None => None,
     };
     let found = found.ok_or_else(absent)?;
@@ -118,29 +120,89 @@ fn split_url(url_path: &str) -> (Option<DbRef>, Option<DbPath>) {
     (reference, components.and_then(|components| DbPath::parse(&components.join("/")).ok()))
 }
 
-async fn find(database: &Arc<Database>, path: &DbPath) -> Option<Found> {
-    if path.as_str() == MANIFEST_PATH {
-        let published = database.published().await?;
-        let modified = database.revision().1;
-        return Some(Found {
+/// `?revision=N`, where it is asked for.
+fn asked_revision(uri: &Uri) -> Result<Option<Revision>, Refusal> {
+    let query = uri.query().unwrap_or_default();
+    let mut asked = url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "revision").map(
+        |(_, text)| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = text.parse().ok().filter(|_| digits).map(Revision);
+            number.ok_or_else(|| Refusal::bad_request("revision must be a number"))
+        },
+    );
+    match (asked.next().transpose()?, asked.next()) {
+        (asked, None) => Ok(asked),
+        (_, Some(_)) => Err(Refusal::bad_request("revision is given twice")),
+    }
+}
+
+/// A path at the current revision, or at the one asked for.
+async fn find(
+    database: &Arc<Database>,
+    path: &DbPath,
+    asked: Option<Revision>,
+) -> Result<Option<Found>, StoreError> {
+    let manifest = path.as_str() == MANIFEST_PATH;
+    if asked.is_none_or(|asked| asked == database.revision().0) {
+        let found = if manifest {
+            database.published().await.map(Found::manifest)
+        } else {
+            database.file(path).and_then(|(entry, revision)| Found::file(path, &entry, revision))
+        };
+        // Another request may have moved us on meanwhile.
+        if asked.is_none() || found.as_ref().map(|found| found.revision) == asked {
+            return Ok(found);
+        }
+    }
+    let Some(revision) = asked else { return Ok(None) };
+    if manifest {
+        return Ok(database.published_at(revision).await?.map(Found::manifest));
+    }
+    let entry = database.file_at(path, revision).await?;
+    Ok(entry.and_then(|entry| Found::file(path, &entry, revision)))
+}
+
+/// The current manifest without its document, where the caller has that.
+fn unchanged_manifest(database: &Database, asked: Option<Revision>, headers: &HeaderMap) -> Option<Found> {
+    let (revision, time) = database.revision();
+    let if_none_match = joined(headers, IF_NONE_MATCH)?;
+    let conditional = [IF_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
+    if asked.is_some()
+        || revision == Revision::NONE
+        || conditional.iter().any(|name| headers.contains_key(name))
+    {
+        return None;
+    }
+    let json = Bytes::new();
+    let found = Found::manifest(Published { json, etag: database.manifest_etag(), revision, time });
+    let conditions = Conditions { if_none_match: Some(&if_none_match), ..Conditions::default() };
+    let now = Representation { etag: &found.etag, modified: found.modified, size: 0 };
+    matches!(evaluate(conditions, now), Answer::NotModified).then_some(found)
+}
+
+impl Found {
+    fn manifest(published: Published) -> Self {
+        Self {
             size: published.json.len() as u64,
             source: Source::Memory(published.json),
             etag: published.etag,
             content_type: "application/json".into(),
-            modified: modified.parse::<jiff::Timestamp>().ok().map(|time| time.as_second()),
+            modified: published.time.parse::<jiff::Timestamp>().ok().map(|time| time.as_second()),
             revision: published.revision,
-        });
+        }
     }
-    let (entry, revision) = database.file(path)?;
-    let hash = entry.hash.sha256()?;
-    Some(Found {
-        source: Source::Content(hash),
-        size: entry.size,
-        etag: format!("\"{hash}\""),
-        content_type: content_type_of(path.as_str()).to_owned(),
-        modified: entry.modified().map(|time| time.as_second()),
-        revision,
-    })
+
+    fn file(path: &DbPath, entry: &Entry, revision: Revision) -> Option<Self> {
+        let hash = entry.hash.sha256()?;
+        Some(Self {
+            source: Source::Content(hash),
+            size: entry.size,
+            etag: format!("\"{hash}\""),
+            content_type: content_type_of(path.as_str()).to_owned(),
+            modified: entry.modified().map(|time| time.as_second()),
+            revision,
+        })
+    }
 }
 
 async fn respond(

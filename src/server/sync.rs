@@ -10,7 +10,6 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
@@ -21,7 +20,7 @@ use super::refusal::Refusal;
 use super::uploads::Grant;
 use crate::access::{Caller, Standing};
 use crate::model::{DbRef, Revision, is_slug, slugify};
-use crate::store::{Change, Published, Registration};
+use crate::store::{Change, Registration};
 use crate::wire::{
     Answer, ChangesResponse, CommitRequest, CommitResponse, Conditions, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS,
     PublishedChange, REVISION_HEADER, RegisterRequest, RegisterResponse, Representation, UPLOAD_TOKEN_HEADER,
@@ -131,18 +130,18 @@ pub(super) async fn manifest(
     // Decided before the document is written: most callers have it already.
     let (etag, revision) = (database.manifest_etag(), database.revision().0);
     let answer = evaluate(conditions, Representation { etag: &etag, modified: None, size: 0 });
-    let (status, body, published) = match answer {
+    let (status, body, etag, revision) = match answer {
         Answer::NotModified if revision != Revision::NONE => {
-            (StatusCode::NOT_MODIFIED, unsized_body(), Published { json: Bytes::new(), etag, revision })
+            (StatusCode::NOT_MODIFIED, unsized_body(), etag, revision)
         }
         _ => {
             let published = database.published().await.ok_or_else(not_published)?;
-            (StatusCode::OK, Body::from(published.json.clone()), published)
+            (StatusCode::OK, Body::from(published.json), published.etag, published.revision)
         }
     };
     let headers = [
-        (ETAG.as_str(), published.etag),
-        (REVISION_HEADER, published.revision.to_string()),
+        (ETAG.as_str(), etag),
+        (REVISION_HEADER, revision.to_string()),
         (CONTENT_TYPE.as_str(), "application/json".to_owned()),
     ];
     Ok((status, headers, body).into_response())
@@ -174,8 +173,12 @@ pub(super) async fn changes(
     let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
     let since = query_number(&uri, "since", 0, 0..=usize::MAX)?;
     let limit = query_number(&uri, "limit", 100, 1..=1000)?;
-    let revision = database.revision().0;
-    let records = database.changes(Revision(since as u64), limit).await?;
+    let (revision, etag) = database.current();
+    let since = Revision(since as u64);
+    let since_etag = database.manifest_etag_at(since).await?;
+    let mut records = database.changes(since, limit).await?;
+    // What was published since we looked comes with the next answer.
+    records.retain(|record| record.revision <= revision);
     let has_more = records.last().is_some_and(|last| last.revision < revision);
     let changes = records.into_iter().map(|record| PublishedChange {
         revision: record.revision,
@@ -184,7 +187,7 @@ pub(super) async fn changes(
         put: record.put,
         delete: record.delete,
     });
-    Ok(Json(ChangesResponse { revision, changes: changes.collect(), has_more }))
+    Ok(Json(ChangesResponse { revision, etag: Some(etag), since_etag, changes: changes.collect(), has_more }))
 }
 
 impl App {

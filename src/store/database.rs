@@ -8,6 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use object_store::ObjectStore;
 
+use super::history::History;
 use super::log::{Append, NumberedLog, decode, encode};
 use super::{DatabaseSettings, RevisionRecord, StoreError, keys};
 use crate::manifest::{Entry, ManifestView};
@@ -25,6 +26,7 @@ pub struct Database {
     /// Held while reading the logs, and while publishing, so that one process does either once at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     rendered: std::sync::Mutex<Option<Published>>,
+    pub(super) history: History,
 }
 
 pub(super) struct State {
@@ -37,7 +39,7 @@ pub(super) struct State {
     pub(super) files: BTreeMap<DbPath, Entry>,
 }
 
-/// The current manifest, ready to send.
+/// A manifest, ready to send.
 #[derive(Clone)]
 pub struct Published {
     /// The document.
@@ -46,6 +48,8 @@ pub struct Published {
     pub etag: String,
     /// Which revision it is.
     pub revision: Revision,
+    /// When it was published.
+    pub time: String,
 }
 
 impl Database {
@@ -68,6 +72,7 @@ impl Database {
             state: RwLock::new(state),
             turn: tokio::sync::Mutex::new(()),
             rendered: std::sync::Mutex::new(None),
+            history: History::default(),
         };
         database.load_newest_whole_manifest().await?;
         database.refresh().await?;
@@ -189,6 +194,25 @@ impl Database {
         (state.revision, state.time.clone())
     }
 
+    /// The current revision and its manifest's entity tag.
+    pub fn current(&self) -> (Revision, String) {
+        let state = self.read();
+        (state.revision, state.manifest_etag())
+    }
+
+    /// The entity tag of the manifest at `revision`; nothing where there is none.
+    pub async fn manifest_etag_at(&self, revision: Revision) -> Result<Option<String>, StoreError> {
+        let (current, etag) = self.current();
+        if revision == current {
+            return Ok(Some(etag));
+        }
+        if revision == Revision::NONE || revision > current {
+            return Ok(None);
+        }
+        let record = self.record(revision).await?;
+        Ok(record.map(|(_, hash)| self.read().manifest_etag_at(Some(hash))))
+    }
+
     /// One file of the current revision.
     pub fn file(&self, path: &DbPath) -> Option<(Entry, Revision)> {
         let state = self.read();
@@ -222,7 +246,8 @@ impl Database {
         if let Some(kept) = kept.filter(|kept| kept.etag == etag) {
             return Some(kept);
         }
-        let published = Published { json: state.render_manifest().into(), etag, revision: state.revision };
+        let json = state.render_manifest_of(&state.files, &state.time).into();
+        let published = Published { json, etag, revision: state.revision, time: state.time.clone() };
         drop(state);
         let keep = (published.json.len() <= KEEP_RENDERED).then(|| published.clone());
         *self.rendered.lock().unwrap_or_else(|e| e.into_inner()) = keep;
@@ -259,16 +284,17 @@ impl State {
         format!("\"{}\"", Sha256::of(format!("{record}:{}", self.settings_number).as_bytes()))
     }
 
-    fn render_manifest(&self) -> Vec<u8> {
+    /// The document of these files, with today's settings.
+    pub(super) fn render_manifest_of(&self, files: &BTreeMap<DbPath, Entry>, time: &str) -> Vec<u8> {
         ManifestView {
             database_id: &self.settings.id,
             name: &self.settings.name,
             owner: Some(&self.settings.owner),
             slug: Some(&self.settings.slug),
             visibility: self.settings.visibility,
-            last_synced_at: &self.time,
+            last_synced_at: time,
             synced_from: None,
-            files: &self.files,
+            files,
             metadata: None,
             unknown: &serde_json::Map::new(),
         }

@@ -10,6 +10,7 @@ mod catalogue;
 mod contents;
 mod database;
 mod error;
+mod history;
 mod keys;
 mod log;
 mod publish;

@@ -188,7 +188,7 @@ fn check_against(state: &State, request: &CommitRequest) -> Result<(), PublishEr
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::super::{Registration, Store};
@@ -197,7 +197,7 @@ mod tests {
     use crate::model::ContentHash;
     use crate::wire::PutEntry;
 
-    async fn database() -> (Store, Arc<Database>) {
+    pub(in super::super) async fn database() -> (Store, Arc<Database>) {
         let store = Store::in_memory().await;
         let reference = "alice/x".parse().unwrap();
         let registration = Registration { reference, name: "x".into(), visibility: None };
@@ -205,7 +205,7 @@ mod tests {
         (store, database)
     }
 
-    async fn put(database: &Database, path: &str, text: &str) -> PutEntry {
+    pub(in super::super) async fn put(database: &Database, path: &str, text: &str) -> PutEntry {
         let hash = Sha256::of(text.as_bytes());
         let mut upload = database.upload(text.len() as u64, Some(hash)).await.unwrap();
         upload.write(text.as_bytes()).await.unwrap();
@@ -221,7 +221,7 @@ mod tests {
         PutEntry { path: DbPath::parse(path).unwrap(), entry }
     }
 
-    fn change(base: u64, id: &str, put: Vec<PutEntry>, delete: &[&str]) -> Change {
+    pub(in super::super) fn change(base: u64, id: &str, put: Vec<PutEntry>, delete: &[&str]) -> Change {
         let delete = delete.iter().map(|path| DbPath::parse(path).unwrap()).collect();
         let request = CommitRequest {
             commit_id: format!("commit-{id}"),

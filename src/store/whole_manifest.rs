@@ -15,12 +15,12 @@ pub(super) const WHOLE_MANIFEST_EVERY: u64 = 128;
 /// A whole manifest beside the log. It only saves reading deltas: a missing one loses nothing.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WholeManifest {
+pub(super) struct WholeManifest {
     format: u64,
     revision: Revision,
     record_hash: Sha256,
-    time: String,
-    files: Vec<PutEntry>,
+    pub(super) time: String,
+    pub(super) files: Vec<PutEntry>,
 }
 
 impl Database {
@@ -29,15 +29,11 @@ impl Database {
         let last = self.revisions().last(0).await?;
         let mut number = last - last % WHOLE_MANIFEST_EVERY;
         while number > 0 {
-            let key = keys::whole_manifest(&self.id, number);
-            // One that is damaged, or does not belong to the log, is passed over: the log has everything.
-            let stored = get_optional(&*self.objects, &key).await?.unwrap_or_default();
-            let whole =
-                serde_json::from_slice::<WholeManifest>(&stored).ok().filter(|whole| whole.format == 1);
-            let record = self.record(Revision(number)).await?;
-            let belongs =
-                |whole: &WholeManifest| record.as_ref().is_some_and(|(_, hash)| *hash == whole.record_hash);
-            if let Some(whole) = whole.filter(belongs) {
+            let whole = match self.record(Revision(number)).await? {
+                Some((_, record_hash)) => self.whole_manifest(Revision(number), record_hash).await?,
+                None => None,
+            };
+            if let Some(whole) = whole {
                 let mut state = self.write();
                 state.revision = whole.revision;
                 state.record_hash = Some(whole.record_hash);
@@ -48,6 +44,21 @@ impl Database {
             number -= WHOLE_MANIFEST_EVERY;
         }
         Ok(())
+    }
+
+    /// The whole manifest beside the revision with that record. One that is damaged, or does not belong to the log,
+    /// is passed over: the log has everything.
+    pub(super) async fn whole_manifest(
+        &self,
+        revision: Revision,
+        record_hash: Sha256,
+    ) -> Result<Option<WholeManifest>, StoreError> {
+        let key = keys::whole_manifest(&self.id, revision.0);
+        let stored = get_optional(&*self.objects, &key).await?.unwrap_or_default();
+        let whole = serde_json::from_slice::<WholeManifest>(&stored).ok();
+        Ok(whole.filter(|whole| {
+            whole.format == 1 && whole.revision == revision && whole.record_hash == record_hash
+        }))
     }
 
     /// Stores the whole manifest of the current revision beside the log.

@@ -79,12 +79,8 @@ impl Downloads<'_> {
     }
 
     async fn open(&self, path: &DbPath, entry: &Entry) -> Result<ContentBody, RemoteError> {
-        let key = ContentKey {
-            database: self.database.clone(),
-            path: path.clone(),
-            size: entry.size,
-            hash: entry.hash,
-        };
+        // A pull brings the current revision or nothing.
+        let key = ContentKey::new(self.database.clone(), path.clone(), entry.size, entry.hash, None);
         self.remote.open_range(&key, ByteRange::new(0, entry.size)).await.map_err(|error| match error {
             // The path is pinned to a content: gone or replaced, the manifest is an old one.
             RemoteError::NotFound { .. } => RemoteError::Moved { revision: None },

@@ -27,15 +27,17 @@ pub enum AttrKind {
 }
 
 impl Attr {
-    /// A node's attributes; directories have no time of their own and take `published`.
-    pub(super) fn of(ino: Ino, node: &Node, published: i64) -> Self {
+    pub(super) fn of(ino: Ino, node: &Node) -> Self {
+        let modified = node.modified;
         match &node.kind {
             NodeKind::Directory { subdirectories, .. } => {
                 let links = subdirectories.saturating_add(2);
-                Self { ino, kind: AttrKind::Directory, size: 4096, modified: published, links }
+                Self { ino, kind: AttrKind::Directory, size: 4096, modified, links }
             }
-            NodeKind::File { size, modified, .. } => {
-                Self { ino, kind: AttrKind::File, size: *size, modified: *modified, links: 1 }
+            NodeKind::File { size, .. } => {
+                // A file that is gone from the tree has no name left.
+                let links = u32::from(node.is_shown());
+                Self { ino, kind: AttrKind::File, size: *size, modified, links }
             }
         }
     }

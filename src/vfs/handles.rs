@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use super::scans::Use;
 use crate::fetch::OpenContent;
+use crate::namespace::Ino;
 
 /// The number of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +14,8 @@ pub struct HandleId(pub u64);
 
 /// An open file: the content it was opened with, whatever the path names later.
 pub(super) struct Handle {
+    pub(super) ino: Ino,
+    pub(super) used: Arc<Use>,
     pub(super) content: Arc<OpenContent>,
 }
 
@@ -23,9 +27,9 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    pub(super) fn insert(&self, content: Arc<OpenContent>) -> HandleId {
+    pub(super) fn insert(&self, ino: Ino, used: Arc<Use>, content: Arc<OpenContent>) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let handle = Arc::new(Handle { content });
+        let handle = Arc::new(Handle { ino, used, content });
         self.open.write().unwrap_or_else(|e| e.into_inner()).insert(id, handle);
         id
     }
@@ -34,7 +38,7 @@ impl Handles {
         self.open.read().unwrap_or_else(|e| e.into_inner()).get(&id).cloned()
     }
 
-    pub(super) fn remove(&self, id: HandleId) {
-        self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id);
+    pub(super) fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
+        self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id)
     }
 }

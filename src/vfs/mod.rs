@@ -4,9 +4,15 @@
 mod attr;
 mod error;
 mod handles;
+mod listings;
 mod read;
+mod revisions;
+mod scans;
 
 pub use attr::{Attr, AttrKind};
 pub use error::VfsError;
 pub use handles::HandleId;
+pub use listings::{KernelListing, Listed, Taken, Telling};
 pub use read::Vfs;
+pub use revisions::{Next, Shown, nanoseconds};
+pub use scans::{Pid, Turn};

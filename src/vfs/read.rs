@@ -1,91 +1,118 @@
 //! Looking and reading.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::attr::Attr;
 use super::handles::{HandleId, Handles};
+use super::listings::Listings;
+use super::revisions::Shown;
+use super::scans::{Pid, Scans, process_of};
 use super::{AttrKind, VfsError};
-use crate::fetch::{Fetcher, ReaderThread};
+use crate::fetch::{FetchError, Fetcher, ReaderThread};
 use crate::metrics::MountCounters;
-use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES, Revision};
-use crate::namespace::{Ino, NodeKind, Tree};
+use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES};
+use crate::namespace::{Ino, NodeKind};
 use crate::remote::ContentKey;
 
-/// A mounted revision of a database, read-only.
+/// A mounted database, read-only: one revision at a time.
 pub struct Vfs {
     database: DbRef,
-    revision: Option<Revision>,
-    published: i64,
-    tree: Tree,
+    pub(super) shown: RwLock<Shown>,
+    /// The kernel is being told what a flip changed.
+    pub(super) settling: AtomicBool,
+    pub(super) scans: Scans,
     fetcher: Arc<Fetcher>,
     handles: Handles,
+    pub(super) listings: Listings,
     counters: Arc<MountCounters>,
 }
 
 impl Vfs {
-    /// Shows `tree`, which is `revision` of `database`, published at `published` (nanoseconds since 1970).
-    pub fn new(
-        database: DbRef,
-        revision: Option<Revision>,
-        published: i64,
-        tree: Tree,
-        fetcher: Arc<Fetcher>,
-        counters: Arc<MountCounters>,
-    ) -> Self {
-        Self { database, revision, published, tree, fetcher, handles: Handles::default(), counters }
+    /// Shows a revision of `database`.
+    pub fn new(database: DbRef, shown: Shown, fetcher: Arc<Fetcher>, counters: Arc<MountCounters>) -> Self {
+        Self {
+            database,
+            shown: RwLock::new(shown),
+            settling: AtomicBool::new(false),
+            scans: Scans::default(),
+            fetcher,
+            handles: Handles::default(),
+            listings: Listings::default(),
+            counters,
+        }
     }
 
     /// A node's attributes.
     pub fn attr(&self, ino: Ino) -> Result<Attr, VfsError> {
-        let node = self.tree.node(ino).ok_or(VfsError::NotFound)?;
-        Ok(Attr::of(ino, node, self.published))
+        let shown = self.read_shown();
+        let node = shown.tree.node(ino).ok_or(VfsError::NotFound)?;
+        Ok(Attr::of(ino, node))
     }
 
-    /// The attributes of `name` in `parent`. A name that is not UTF-8 is in no manifest.
-    pub fn lookup(&self, parent: Ino, name: &std::ffi::OsStr) -> Result<Attr, VfsError> {
-        let directory = self.tree.children(parent);
-        directory.ok_or(if self.tree.node(parent).is_some() {
-            VfsError::NotADirectory
-        } else {
-            VfsError::NotFound
-        })?;
+    /// The attributes of `name` in `parent`, which the kernel will remember until it [forgets](Vfs::forget) it. A
+    /// name that is not UTF-8 is in no manifest.
+    pub fn lookup(&self, parent: Ino, name: &std::ffi::OsStr, asker: Pid) -> Result<Attr, VfsError> {
+        let shown = self.read_shown();
+        let tree = &shown.tree;
+        let directory = tree.node(parent).ok_or(VfsError::NotFound)?;
+        if !directory.is_directory() {
+            return Err(VfsError::NotADirectory);
+        }
         if name.len() > MAX_COMPONENT_BYTES {
             return Err(VfsError::NameTooLong);
         }
-        let ino = name.to_str().and_then(|name| self.tree.lookup(parent, name)).ok_or(VfsError::NotFound)?;
-        self.attr(ino)
+        let found = name.to_str().and_then(|name| tree.lookup(parent, name));
+        let Some((ino, node)) = found.and_then(|ino| Some((ino, tree.node(ino)?))) else {
+            // Whoever lists an older revision may miss what that one had.
+            let was_there = name.to_str().is_some_and(|name| tree.had(parent, name));
+            if was_there && self.scans.would_mix(asker, directory.changed, Instant::now(), process_of) {
+                return Err(FetchError::Stale.into());
+            }
+            directory.said_absent();
+            return Err(VfsError::NotFound);
+        };
+        node.told();
+        Ok(Attr::of(ino, node))
     }
 
-    /// A directory's entries from position `from` on: position, name, attributes. Position 0 is `.`, 1 is `..`.
-    pub fn list(&self, ino: Ino, from: u64) -> Result<impl Iterator<Item = (u64, &str, Attr)>, VfsError> {
-        let node = self.tree.node(ino).ok_or(VfsError::NotFound)?;
-        let children = self.tree.children(ino).ok_or(VfsError::NotADirectory)?;
-        let entry = move |at: u64| -> Option<(u64, &str, Attr)> {
-            let (name, ino) = match at {
-                0 => (".", ino),
-                1 => ("..", node.parent),
-                _ => {
-                    let ino = *children.get(usize::try_from(at - 2).ok()?)?;
-                    (&*self.tree.node(ino)?.name, ino)
-                }
-            };
-            Some((at, name, self.attr(ino).ok()?))
-        };
-        Ok((from..).map_while(entry))
+    /// The kernel has forgotten a node so many times.
+    pub fn forget(&self, ino: Ino, times: u64) {
+        if let Some(node) = self.read_shown().tree.node(ino) {
+            node.forgotten(times);
+        }
     }
 
     /// Opens a file: from now on the handle reads this content and no other.
-    pub fn open(&self, ino: Ino) -> Result<HandleId, VfsError> {
-        let node = self.tree.node(ino).ok_or(VfsError::NotFound)?;
+    pub fn open(&self, ino: Ino, opener: Pid) -> Result<HandleId, VfsError> {
+        let shown = self.read_shown();
+        let tree = &shown.tree;
+        let node = tree.node(ino).ok_or(VfsError::NotFound)?;
         let NodeKind::File { size, hash, .. } = &node.kind else { return Err(VfsError::IsADirectory) };
-        let path = self.tree.path(ino).ok_or(VfsError::NotFound)?;
+        let path = tree.path(ino).ok_or(VfsError::NotFound)?;
         if matches!(hash, ContentHash::Md5(_)) {
             return Err(VfsError::NotPinned);
         }
-        let key = ContentKey { database: self.database.clone(), path, size: *size, hash: *hash };
-        Ok(self.handles.insert(self.fetcher.open(&key)))
+        let now = Instant::now();
+        let revision = if node.is_shown() {
+            if self.scans.would_mix(opener, node.since, now, process_of) {
+                return Err(FetchError::Stale.into());
+            }
+            shown.revision
+        } else {
+            // The kernel may still lead there by name, until it has been told: ESTALE makes it look again.
+            if self.settling.load(Ordering::SeqCst) {
+                return Err(FetchError::Stale.into());
+            }
+            tree.last_revision(ino)
+        };
+        let key = ContentKey::new(self.database.clone(), path, *size, *hash, revision);
+        let used = self.scans.begin(tree.flip(), opener, now);
+        node.opened();
+        Ok(self.handles.insert(ino, used, self.fetcher.open(&key)))
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
@@ -97,6 +124,7 @@ impl Vfs {
         length: u64,
     ) -> Result<Option<Bytes>, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
+        handle.used.touch(Instant::now());
         Ok(handle.content.read_cached(thread, offset, length))
     }
 
@@ -109,17 +137,24 @@ impl Vfs {
         length: u64,
     ) -> Result<Bytes, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
-        Ok(handle.content.read(thread, offset, length).await?)
+        let read = handle.content.read(thread, offset, length).await;
+        handle.used.touch(Instant::now());
+        Ok(read?)
     }
 
     /// Closes a handle.
     pub fn release(&self, handle: HandleId) {
-        self.handles.remove(handle);
+        let Some(handle) = self.handles.remove(handle) else { return };
+        handle.used.close(Instant::now());
+        if let Some(node) = self.read_shown().tree.node(handle.ino) {
+            node.closed();
+        }
     }
 
     /// Files and directories, and bytes, in all.
     pub fn totals(&self) -> (u64, u64) {
-        (self.tree.len() as u64, self.tree.total_bytes())
+        let shown = self.read_shown();
+        (shown.tree.len(), shown.tree.total_bytes())
     }
 
     /// An extended attribute, which only the mount itself gives: `user.parquedb.stats` (counters, JSON),
@@ -128,11 +163,13 @@ impl Vfs {
         let attr = self.attr(ino)?;
         Ok(match (name, attr.kind) {
             ("user.parquedb.stats", _) => Some(self.counters.to_json()),
-            ("user.parquedb.revision", _) => self.revision.map(|revision| revision.to_string()),
-            ("user.parquedb.sha256", AttrKind::File) => match self.tree.node(ino).map(|node| &node.kind) {
-                Some(NodeKind::File { hash, .. }) => hash.sha256().map(|hash| hash.to_string()),
-                _ => None,
-            },
+            ("user.parquedb.revision", _) => self.read_shown().revision.map(|revision| revision.to_string()),
+            ("user.parquedb.sha256", AttrKind::File) => {
+                match self.read_shown().tree.node(ino).map(|node| &node.kind) {
+                    Some(NodeKind::File { hash, .. }) => hash.sha256().map(|hash| hash.to_string()),
+                    _ => None,
+                }
+            }
             _ => None,
         })
     }

@@ -205,6 +205,13 @@ pub struct CommitResponse {
 pub struct ChangesResponse {
     /// The current revision.
     pub revision: Revision,
+    /// The current manifest's entity tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// The entity tag of the manifest these changes apply to; none where there is no such revision. A caller that
+    /// knows another one has another history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_etag: Option<String>,
     /// One page of revisions.
     pub changes: Vec<PublishedChange>,
     /// Whether more follow: ask again since the last one's number.

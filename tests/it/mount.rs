@@ -3,6 +3,7 @@
 mod answers;
 mod cache;
 mod engines;
+mod following;
 mod life;
 mod listing;
 mod manifests;
@@ -15,6 +16,9 @@ mod refusals;
 mod relay;
 mod restarts;
 mod revisions;
+mod scans;
+mod starting;
+mod static_host;
 mod troubles;
 
 use std::fs::File;
@@ -47,6 +51,13 @@ fn read_directly(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>
     let count = file.read_at(&mut bytes, offset)?;
     bytes.truncate(count);
     Ok(bytes)
+}
+
+/// Reads a file in another process; nothing where that fails.
+fn read_elsewhere(path: &Path) -> Vec<u8> {
+    let ended =
+        std::process::Command::new("cat").arg(path).stderr(std::process::Stdio::null()).output().unwrap();
+    if ended.status.success() { ended.stdout } else { Vec::new() }
 }
 
 /// What `bytes` has at that place, cut at its end.

@@ -4,6 +4,7 @@
 mod commits;
 mod cors;
 mod durability;
+mod earlier_revisions;
 mod public;
 mod uploads;
 mod visibility;

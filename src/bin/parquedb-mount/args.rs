@@ -45,11 +45,22 @@ pub struct MountArgs {
     /// A read that the remote does not answer fails after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub read_timeout: Duration,
+    /// The remote is asked for a newer revision every so many seconds; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = poll)]
+    pub poll: Poll,
     /// Mount options, for example allow_other
     #[arg(short = 'o', value_name = "OPTION,…", value_delimiter = ',')]
     pub options: Vec<String>,
     #[command(flatten)]
     pub everywhere: EverywhereFlags,
+}
+
+/// How often to ask for news, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Poll(pub Option<Duration>);
+
+fn poll(text: &str) -> Result<Poll, String> {
+    if text.parse() == Ok(0.0) { Ok(Poll(None)) } else { seconds(text).map(|every| Poll(Some(every))) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

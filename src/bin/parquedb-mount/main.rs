@@ -55,6 +55,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         cache_dir: absolute(args.cache_dir.clone().unwrap_or(dirs.cache))?,
         cache_limit: args.cache_size.map(|size| size.0),
         cache_min_free: args.cache_min_free.map(|size| size.0),
+        poll: args.poll.0,
         read_deadline: args.read_timeout,
         allow_other: args.options.iter().any(|option| option == "allow_other"),
         mount_options: args.options.iter().filter(|option| *option != "allow_other").cloned().collect(),

@@ -33,6 +33,8 @@ pub struct Mount {
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     pub requests: u64,
+    pub polls: u64,
+    pub flips: u64,
     pub bytes_fetched: u64,
     pub bytes_read: u64,
     pub bytes_from_cache: u64,

@@ -1,0 +1,116 @@
+//! What a mount begins with: the remote's current manifest, fetched only if the one on disk is not it; or the one on
+//! disk, where the remote cannot be reached.
+
+use std::path::Path;
+
+use crate::manifest::Manifest;
+use crate::model::DbRef;
+use crate::namespace::{Kept, Remembered, RememberedManifest};
+use crate::remote::{Known, ManifestDocument, NewChanges, News, Remote, RemoteError};
+use crate::vfs::Shown;
+
+/// A mount's beginning.
+pub(super) struct Started {
+    pub(super) shown: Shown,
+    pub(super) known: Known,
+    pub(super) remembered: Remembered,
+    /// What is not on disk yet.
+    pub(super) fresh: Option<ManifestDocument>,
+}
+
+/// Finds the revision to begin with.
+pub(super) async fn start(
+    remote: &Remote,
+    database: &DbRef,
+    cache_dir: &Path,
+) -> Result<Started, RemoteError> {
+    let remembered = Remembered::below(cache_dir, &remote.origin(), database);
+    let place = remembered.clone();
+    let last = tokio::task::spawn_blocking(move || place.load()).await.ok().flatten();
+    let Some(last) = last else { return whole(remote, database, remembered).await };
+    let known = Known {
+        database: database.clone(),
+        id: last.manifest.database_id.clone(),
+        etag: last.etag.clone(),
+        revision: last.revision,
+    };
+    match remote.news(&known).await {
+        Ok(News::Nothing) => {}
+        Ok(News::Changes(news)) => {
+            let known = Known { etag: news.etag.clone(), revision: Some(news.revision), ..known };
+            let place = remembered.clone();
+            let shown = elsewhere(remote, move || Ok(follow(last, news, &place))).await?;
+            return Ok(Started { shown, known, remembered, fresh: None });
+        }
+        Ok(News::Whole(document)) => return read(remote, document, database, remembered).await,
+        // Whoever mounts anew sees the remote as it is.
+        Ok(News::RolledBack(to)) => {
+            tracing::warn!(from = ?known.revision, %to, "the remote has gone back since it was last mounted");
+            return whole(remote, database, remembered).await;
+        }
+        Err(error) if error.is_transient() => {
+            tracing::warn!(
+                %error,
+                revision = known.revision.map(|revision| revision.0),
+                published = last.manifest.last_synced_at,
+                "mounting the revision seen last: what is cached can be read"
+            );
+        }
+        Err(error) => return Err(error),
+    }
+    let shown = elsewhere(remote, move || Ok(Shown::new(&last.manifest, last.revision))).await?;
+    Ok(Started { shown, known, remembered, fresh: None })
+}
+
+async fn whole(remote: &Remote, database: &DbRef, remembered: Remembered) -> Result<Started, RemoteError> {
+    let document = remote.manifest_document(database).await?;
+    read(remote, document, database, remembered).await
+}
+
+async fn read(
+    remote: &Remote,
+    document: ManifestDocument,
+    database: &DbRef,
+    remembered: Remembered,
+) -> Result<Started, RemoteError> {
+    let reading = move || {
+        let manifest = Manifest::from_json(&document.body)?;
+        Ok((Shown::new(&manifest, document.revision), manifest.database_id, document))
+    };
+    let (shown, id, document) = elsewhere(remote, reading).await?;
+    let (etag, revision) = (document.etag.clone(), document.revision);
+    let known = Known { database: database.clone(), id, etag, revision };
+    Ok(Started { shown, known, remembered, fresh: Some(document) })
+}
+
+/// The revision that follows the last one.
+fn follow(mut last: RememberedManifest, news: NewChanges, remembered: &Remembered) -> Shown {
+    let kept = remembered.add(&last.etag, &news.changes, &news.etag);
+    for change in news.changes {
+        for path in &change.delete {
+            last.manifest.files.remove(path);
+        }
+        last.manifest.files.extend(change.put.into_iter().map(|put| (put.path, put.entry)));
+        last.manifest.last_synced_at = change.time;
+    }
+    let kept = kept.and_then(|kept| match kept {
+        Kept::Beside => Ok(()),
+        Kept::TooMuch => remembered.save(last.manifest.to_json(), &news.etag, Some(news.revision)),
+    });
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the manifest was not kept for the next start");
+    }
+    Shown::new(&last.manifest, Some(news.revision))
+}
+
+/// Does work that takes a while where it holds nobody up.
+async fn elsewhere<T: Send + 'static>(
+    remote: &Remote,
+    work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
+) -> Result<T, RemoteError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        let reason = format!("its manifest could not be taken in: {error}");
+        Err(RemoteError::WrongAnswer { remote: remote.url().to_owned(), reason })
+    })
+}

@@ -1,0 +1,86 @@
+//! Moving the mount from one revision to the next, whole: whoever looks sees all of the one or all of the other.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Vfs;
+use super::scans::{Turn, process_of};
+use crate::manifest::Manifest;
+use crate::model::Revision;
+use crate::namespace::{Difference, Outdated, Tree};
+
+/// The revision a mount shows.
+#[derive(Debug)]
+pub struct Shown {
+    /// Its files.
+    pub tree: Tree,
+    /// Its number; a static host has none.
+    pub revision: Option<Revision>,
+}
+
+/// The next revision, not shown yet.
+#[derive(Debug)]
+pub struct Next {
+    /// What differs from the one shown.
+    pub difference: Difference,
+    /// Its number.
+    pub revision: Option<Revision>,
+    /// When it was published, in nanoseconds since 1970.
+    pub published: i64,
+}
+
+/// A manifest's time, or an entry's, in nanoseconds since 1970; 0 where it is no date.
+pub fn nanoseconds(time: &str) -> i64 {
+    let time = time.parse::<jiff::Timestamp>().ok();
+    time.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0)
+}
+
+impl Shown {
+    /// The revision of a manifest.
+    pub fn new(manifest: &Manifest, revision: Option<Revision>) -> Self {
+        Self { tree: Tree::build(&manifest.files, nanoseconds(&manifest.last_synced_at)), revision }
+    }
+}
+
+impl Vfs {
+    /// What differs between the revision shown and a manifest.
+    pub fn difference(&self, manifest: &Manifest) -> Difference {
+        self.read_shown().tree.difference(&manifest.files)
+    }
+
+    /// Whether a flip that has been wanted since then, and may wait so long, may happen now.
+    pub fn turn(&self, wanted: Instant, patience: Duration) -> Turn {
+        self.scans.turn(wanted, patience, Instant::now())
+    }
+
+    /// Shows the next revision. The kernel still remembers parts of the old one; until [`Vfs::settled`] is called,
+    /// opening what is not there any more makes it look again.
+    pub fn flip(&self, next: &Next) -> Outdated {
+        self.scans.name_processes(Instant::now(), process_of);
+        self.settling.store(true, Ordering::SeqCst);
+        let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
+        let last = shown.revision;
+        let outdated = shown.tree.apply(&next.difference, next.published, last);
+        shown.revision = next.revision;
+        outdated
+    }
+
+    /// The kernel has been told what changed.
+    pub fn settled(&self) {
+        self.settling.store(false, Ordering::SeqCst);
+    }
+
+    /// Gives back what was kept of earlier revisions and is not used any more.
+    pub fn sweep(&self) {
+        if self.read_shown().tree.kept() > 0 {
+            // Listings begin and are begun again under the other side of this lock.
+            let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
+            let oldest = self.listings.oldest().unwrap_or(shown.tree.flip());
+            shown.tree.sweep(oldest);
+        }
+    }
+
+    pub(super) fn read_shown(&self) -> std::sync::RwLockReadGuard<'_, Shown> {
+        self.shown.read().unwrap_or_else(|e| e.into_inner())
+    }
+}
