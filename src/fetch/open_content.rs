@@ -12,7 +12,7 @@ use super::foresight::Foresight;
 use super::shared::{SharedContent, Which};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
-use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, Look};
+use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
 use crate::model::ByteRange;
 use crate::remote::ContentKey;
 
@@ -55,6 +55,19 @@ impl OpenContent {
     /// Whether every byte is cached: then nothing needs to be foreseen.
     pub fn is_complete(&self) -> bool {
         self.cached.as_ref().is_some_and(|cached| cached.state() != ContentState::Partial)
+    }
+
+    /// Whether every byte is cached and was checked against the content's hash.
+    pub fn is_verified(&self) -> bool {
+        self.cached.as_ref().is_some_and(|cached| cached.state() == ContentState::Verified)
+    }
+
+    /// The content as a file the kernel may read by itself, if it is cached whole and checked.
+    pub fn hand_out(&self) -> Option<HandedOut> {
+        self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {
+            tracing::debug!(path = %self.key.path, %error, "not handed to the kernel");
+            None
+        })
     }
 
     /// Counts for the mount and for the content.

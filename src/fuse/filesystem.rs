@@ -12,6 +12,7 @@ use fuser::{
 };
 
 use super::errno::errno;
+use super::modes::Modes;
 use crate::fetch::{FetchError, ReaderThread};
 use crate::namespace::Ino;
 use crate::vfs::{Attr, AttrKind, HandleId, KernelListing, Pid, Taken, Telling, Vfs, VfsError};
@@ -27,6 +28,7 @@ const BLOCK_SIZE: u32 = 4096;
 
 pub(super) struct MountedFs {
     pub(super) vfs: Arc<Vfs>,
+    pub(super) modes: Modes,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -84,9 +86,12 @@ impl Filesystem for MountedFs {
             InitFlags::FUSE_PARALLEL_DIROPS,
             // A file that is read directly may be mapped all the same.
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            InitFlags::FUSE_PASSTHROUGH,
         ] {
             let _ = config.add_capabilities(capability);
         }
+        // The cached files lie on a file system that is no stack of others.
+        let _ = config.set_max_stack_depth(1);
         if let Err(most) = config.set_max_readahead(KERNEL_READAHEAD) {
             let _ = config.set_max_readahead(most);
         }
@@ -119,7 +124,17 @@ impl Filesystem for MountedFs {
 
     fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.vfs.open(Ino(ino.0), Pid(req.pid())) {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_DIRECT_IO),
+            Ok(handle) => {
+                let (ino, number) = (Ino(ino.0), FileHandle(handle.0));
+                match self.modes.open(ino, &reply, || self.vfs.hand_out(handle)) {
+                    Some(through) => reply.opened_passthrough(number, FopenFlags::empty(), &through.backing),
+                    // An inode has one content for ever: the kernel's pages of it stay right.
+                    None if self.vfs.is_verified(handle) => {
+                        reply.opened(number, FopenFlags::FOPEN_KEEP_CACHE)
+                    }
+                    None => reply.opened(number, FopenFlags::FOPEN_DIRECT_IO),
+                }
+            }
             Err(error) => {
                 if !matches!(error, VfsError::Fetch(FetchError::Stale)) {
                     tracing::warn!(ino = ino.0, %error, "cannot open");
@@ -162,13 +177,14 @@ impl Filesystem for MountedFs {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.modes.close(Ino(ino.0));
         self.vfs.release(HandleId(fh.0));
         reply.ok();
     }

@@ -4,6 +4,7 @@
 mod errno;
 mod filesystem;
 mod invalidate;
+mod modes;
 mod session;
 
 pub use invalidate::Invalidator;

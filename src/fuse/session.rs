@@ -11,6 +11,7 @@ use rustix::mount::UnmountFlags;
 
 use super::filesystem::MountedFs;
 use super::invalidate::Invalidator;
+use super::modes::Modes;
 use crate::vfs::Vfs;
 
 /// The type a mount shows in `/proc/self/mountinfo`.
@@ -49,6 +50,7 @@ impl MountedSession {
     ) -> io::Result<Self> {
         let filesystem = MountedFs {
             vfs,
+            modes: Modes::default(),
             runtime,
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),

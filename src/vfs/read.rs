@@ -12,6 +12,7 @@ use super::listings::Listings;
 use super::revisions::Shown;
 use super::scans::{Pid, Scans, process_of};
 use super::{AttrKind, VfsError};
+use crate::cache::HandedOut;
 use crate::fetch::{FetchError, Fetcher, ReaderThread};
 use crate::metrics::MountCounters;
 use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES};
@@ -113,6 +114,16 @@ impl Vfs {
         let used = self.scans.begin(tree.flip(), opener, now);
         node.opened();
         Ok(self.handles.insert(ino, used, self.fetcher.open(&key)))
+    }
+
+    /// Whether all of an open file is cached and checked.
+    pub fn is_verified(&self, handle: HandleId) -> bool {
+        self.handles.get(handle).is_some_and(|handle| handle.content.is_verified())
+    }
+
+    /// An open file's content for the kernel to read by itself, if all of it is cached and checked.
+    pub fn hand_out(&self, handle: HandleId) -> Option<HandedOut> {
+        self.handles.get(handle)?.content.hand_out()
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
