@@ -45,12 +45,14 @@ def big_group(rng: np.random.Generator, group: int) -> pa.Table:
     return pa.table({
         # Sorted over the whole file: a group's rows follow those of the one before.
         "id": pa.array(group * GROUP_ROWS * 1000 + np.cumsum(gaps)),
-        "a": integers(rng, GROUP_ROWS),
         "b": floats(rng, GROUP_ROWS),
         "c": integers(rng, GROUP_ROWS),
-        "d": floats(rng, GROUP_ROWS),
+        # Engines read over a gap between two columns; these four lie side by side.
+        "a": integers(rng, GROUP_ROWS),
+        "day": pa.array(rng.integers(0, 2500, GROUP_ROWS, dtype=np.int32)),
+        "qty": pa.array(rng.integers(0, 2**24, GROUP_ROWS, dtype=np.int32)),
         "tag": pa.array(tags[rng.integers(0, len(tags), GROUP_ROWS)]),
-        "note": words(rng, GROUP_ROWS, 10),
+        "note": words(rng, GROUP_ROWS, 11),
     })
 
 

@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
             return words
         return parse
 
-    parser = argparse.ArgumentParser(prog="bench-reads", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench-reads", usage="scripts/bench-reads [OPTION...], see --help")
     parser.add_argument("--rtt", type=listed(int))
     parser.add_argument("--rate", type=listed(int))
     parser.add_argument("--slow-start", action="store_const", const=[True], default=[False])

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Callable
 
 BIG, WIDE, SMALL = "data/big.parquet", "data/wide.parquet", "small/*.parquet"
-# About three tenths of the rows of column b, which is spread evenly over +-2^28.
-B_BELOW = -107_374_182.4
+# Days are spread evenly over 0..2500.
+DAY_BELOW = 750
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Query:
 
 
 def full(pl, t):
-    sums = [pl.col(name).sum() for name in ("id", "a", "b", "c", "d")]
+    sums = [pl.col(name).cast(kind).sum() for name, kind in (
+        ("id", pl.Int64), ("a", pl.Int64), ("b", pl.Float64), ("c", pl.Int64), ("day", pl.Int64), ("qty", pl.Int64))]
     return t.select(*sums, pl.col("tag").max(), pl.col("note").str.len_bytes().cast(pl.Int64).sum(),
                     pl.col("note").max().alias("last"))
 
@@ -40,15 +41,15 @@ QUERIES = {query.name: query for query in (
           "SELECT sum(a) FROM {t}",
           lambda pl, t, low, high: t.select(pl.col("a").sum()), ["a"]),
     Query("agg", "four columns, filtered", BIG,
-          f"SELECT count(*), sum(a), max(c), sum(d) FROM {{t}} WHERE b < {B_BELOW}",
-          lambda pl, t, low, high: t.filter(pl.col("b") < B_BELOW)
-          .select(pl.len(), pl.col("a").sum(), pl.col("c").max(), pl.col("d").sum()), ["a", "b", "c", "d"]),
+          f"SELECT count(*), sum(a), sum(qty) FROM {{t}} WHERE day < {DAY_BELOW} AND tag <> 'north'",
+          lambda pl, t, low, high: t.filter(pl.col("day") < DAY_BELOW, pl.col("tag") != "north")
+          .select(pl.len(), pl.col("a").sum(), pl.col("qty").cast(pl.Int64).sum()), ["a", "day", "qty", "tag"]),
     Query("range", "range of the sorted column", BIG,
           "SELECT count(*), sum(a), max(c) FROM {t} WHERE id BETWEEN {low} AND {high}",
           lambda pl, t, low, high: t.filter(pl.col("id").is_between(low, high))
           .select(pl.len(), pl.col("a").sum(), pl.col("c").max()), ["id", "a", "c"], "range"),
     Query("full", "full scan, all columns", BIG,
-          "SELECT sum(id), sum(a), sum(b), sum(c), sum(d), max(tag), sum(strlen(note)), max(note) FROM {t}",
+          "SELECT sum(id), sum(a), sum(b), sum(c), sum(day), sum(qty), max(tag), sum(strlen(note)), max(note) FROM {t}",
           lambda pl, t, low, high: full(pl, t), None),
     Query("ten", "SELECT * LIMIT 10", BIG,
           "SELECT * FROM {t} LIMIT 10",

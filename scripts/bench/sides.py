@@ -137,7 +137,8 @@ class ParquedbMount(Mounted):
             time.sleep(0.1)
         else:
             self.run(["fusermount3", "-uz", self.root])
-        for _ in range(150):
+        # A mount namespace that somebody else has just made may hold the mount for a while.
+        for _ in range(600):
             if self.daemon() is None:
                 return
             time.sleep(0.05)
