@@ -103,12 +103,22 @@ fn follow(mut last: RememberedManifest, news: NewChanges, remembered: &Remembere
     Shown::new(&last.manifest, Some(news.revision))
 }
 
+/// A manifest that was read leaves much memory free that the allocator would keep for the process.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only looks through the allocator's own lists, under its own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Does work that takes a while where it holds nobody up.
 async fn elsewhere<T: Send + 'static>(
     remote: &Remote,
     work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
 ) -> Result<T, RemoteError> {
     let done = tokio::task::spawn_blocking(work).await;
+    give_back_memory();
     done.unwrap_or_else(|error| {
         let reason = format!("its manifest could not be taken in: {error}");
         Err(RemoteError::WrongAnswer { remote: remote.url().to_owned(), reason })

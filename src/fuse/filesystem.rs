@@ -2,13 +2,14 @@
 //! thread; the rest goes to the runtime, and the thread takes the next request.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 use super::errno::errno;
@@ -262,15 +263,19 @@ impl Filesystem for MountedFs {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        // Not "this file has none": `ls -l` asks for labels and access lists once for the mount instead of for each file.
+        if !name.as_bytes().starts_with(b"user.") {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let value = match name.to_str().map(|name| self.vfs.xattr(Ino(ino.0), name)) {
             Some(Ok(Some(value))) => value,
             Some(Err(error)) => return reply.error(errno(&error)),
-            Some(Ok(None)) | None => return reply.error(fuser::Errno::NO_XATTR),
+            Some(Ok(None)) | None => return reply.error(Errno::NO_XATTR),
         };
         match (u32::try_from(value.len()), size) {
             (Ok(length), 0) => reply.size(length),
             (Ok(length), size) if length <= size => reply.data(value.as_bytes()),
-            _ => reply.error(fuser::Errno::ERANGE),
+            _ => reply.error(Errno::ERANGE),
         }
     }
 

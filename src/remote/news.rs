@@ -28,7 +28,7 @@ pub enum News {
     Nothing,
     /// Revisions that follow the known one.
     Changes(NewChanges),
-    /// It has another manifest.
+    /// It has another manifest: a later one, or an earlier one, or another database's.
     Whole(ManifestDocument),
     /// It has fewer revisions than were known (rule 4).
     RolledBack(Revision),
@@ -53,13 +53,8 @@ impl Remote {
         {
             return Ok(news);
         }
-        match self.manifest_unless(&known.database, &known.etag).await? {
-            None => Ok(News::Nothing),
-            Some(document) => match (document.revision, known.revision) {
-                (Some(now), Some(before)) if now < before => Ok(News::RolledBack(now)),
-                _ => Ok(News::Whole(document)),
-            },
-        }
+        let document = self.manifest_unless(&known.database, &known.etag).await?;
+        Ok(document.map_or(News::Nothing, News::Whole))
     }
 
     /// By the changes route; nothing where it does not tell, or tells of another history.

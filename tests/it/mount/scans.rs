@@ -82,7 +82,6 @@ fn scan_while_replaced(scans: usize) {
         said.unwrap()
     });
     let answers = said["answers"].as_array().unwrap();
-    eprintln!("{} answers, {} stale, {} flips", answers.len(), said["stale"], mount.stats().flips);
     assert_eq!(said["other"], Value::Array(vec![]), "the error is ESTALE");
     assert!(answers.len() >= scans, "{said}");
     for answer in answers {
