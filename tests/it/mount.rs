@@ -15,6 +15,7 @@ mod refusals;
 mod relay;
 mod restarts;
 mod revisions;
+mod shared_cache;
 mod troubles;
 
 use std::fs::File;
