@@ -38,6 +38,7 @@ pub struct CachedContent {
     /// Blocks from here on are looked at first when one that is missing is searched.
     search_from: AtomicU64,
     name: Mutex<Option<String>>,
+    kept_longest: Mutex<Option<ByteRange>>,
 }
 
 /// What a look into the cache brought.
@@ -92,6 +93,7 @@ impl CachedContent {
             verifying: Mutex::new(()),
             search_from: AtomicU64::new(0),
             name: Mutex::default(),
+            kept_longest: Mutex::default(),
         };
         content.refresh();
         content
@@ -162,14 +164,11 @@ impl CachedContent {
     }
 
     /// Eviction takes these bytes last: a Parquet file's footer, without which nothing else is found. One range a
-    /// content.
+    /// content; it may be told before anything of it is here.
     pub fn keep_longest(&self, range: ByteRange) -> io::Result<()> {
+        *self.kept_longest.lock().unwrap_or_else(|e| e.into_inner()) = Some(range);
         let parts = self.parts();
-        for part in parts.shared.iter().chain(&parts.private) {
-            part.slots.set(Word::KeepStart, range.start)?;
-            part.slots.set(Word::KeepEnd, range.end)?;
-        }
-        Ok(())
+        parts.shared.iter().chain(&parts.private).try_for_each(|part| part.slots.keep_longest(range))
     }
 
     pub(super) fn blocks(&self) -> BlockRange {
@@ -316,6 +315,9 @@ impl CachedContent {
                 let _ = part.slots.set(Word::Opened, now());
                 if let Some(name) = &*self.name.lock().unwrap_or_else(|e| e.into_inner()) {
                     let _ = part.slots.name().is_none().then(|| part.slots.set_name(name));
+                }
+                if let Some(range) = *self.kept_longest.lock().unwrap_or_else(|e| e.into_inner()) {
+                    let _ = part.slots.keep_longest(range);
                 }
                 Some(Arc::new(part))
             }

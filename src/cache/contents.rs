@@ -21,6 +21,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// When the limit is reached, so much is freed beyond what is needed, so that the next write finds room: a part of
 /// the limit, and no more than so many bytes.
 const FREE_AHEAD: (u64, u64) = (32, 256 << 20);
+/// How often room is made for one reservation: others may take it.
+const ATTEMPTS: usize = 16;
 /// Values of contents remembered before those that nobody uses are forgotten.
 const REMEMBERED: usize = 1024;
 
@@ -97,7 +99,7 @@ impl Cache {
     pub fn reserve(&self, bytes: u64) -> bool {
         let full = || self.full_until.lock().unwrap_or_else(|e| e.into_inner());
         let is_full = full().is_some_and(|until| Instant::now() < until);
-        loop {
+        for _ in 0..ATTEMPTS {
             let limit = self.limits.bytes();
             let lacking = match self.limits.lacking_on_disk(bytes) {
                 0 => match self.room.reserve(bytes, limit) {
@@ -113,10 +115,11 @@ impl Cache {
             }
             let ahead = (limit / FREE_AHEAD.0).min(FREE_AHEAD.1);
             if !self.eviction.make_room(&self.layout, &self.room, lacking.saturating_add(ahead)) {
-                *full() = Some(Instant::now() + LOOK_AGAIN);
-                return false;
+                break;
             }
         }
+        *full() = Some(Instant::now() + LOOK_AGAIN);
+        false
     }
 
     /// Gives back room that was reserved and not used.

@@ -245,13 +245,15 @@ impl Cache {
     /// Evicts until no more is taken than the limit allows, as far as that is possible; what is taken then.
     pub fn shrink_to_limit(&self) -> u64 {
         self.eviction.forget_order();
-        loop {
-            let excess =
-                self.room.taken().map_or(u64::MAX, |taken| taken.saturating_sub(self.limits.bytes()));
+        // Measured first, then evicted; once more for what was used in between.
+        for _ in 0..4 {
+            let taken = self.room.taken().unwrap_or(u64::MAX);
+            let excess = taken.saturating_sub(self.limits.bytes());
             if excess == 0 || !self.eviction.make_room(&self.layout, &self.room, excess) {
-                return self.room.taken().unwrap_or(0);
+                break;
             }
         }
+        self.measure()
     }
 
     /// Reads the verified content whose last check is the oldest, and removes it if it has rotted: the kernel reads

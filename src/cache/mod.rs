@@ -16,6 +16,8 @@ mod handed;
 mod inventory;
 mod layout;
 mod limits;
+#[cfg(test)]
+mod model_tests;
 mod part;
 mod parts;
 mod pins;

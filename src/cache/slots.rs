@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError as Poisonable};
 use std::time::{Duration, Instant};
 
 use super::blocks::{BLOCK, BlockRange, PIECE};
+use crate::model::ByteRange;
 
 const MAGIC: &[u8; 8] = b"PQBLOCK2";
 const HEADER: u64 = 1024;
@@ -204,6 +205,12 @@ impl Slots {
 
     pub(super) fn set_yes(&self, word: Word) -> io::Result<()> {
         self.set(word, YES)
+    }
+
+    /// Says which bytes go last.
+    pub(super) fn keep_longest(&self, range: ByteRange) -> io::Result<()> {
+        self.set(Word::KeepStart, range.start)?;
+        self.set(Word::KeepEnd, range.end)
     }
 
     /// What people call the content.

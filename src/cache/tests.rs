@@ -276,16 +276,16 @@ fn the_oldest_goes_first_footers_last_and_pins_never() {
     cache.pin(&hash(&pinned), pinned.len() as u64).unwrap();
     let refused = cache.pin(&hash(&large), limit);
     assert!(matches!(refused, Err(PinError::TooMuch { .. })), "{refused:?}");
+    let footer = ByteRange::new(BLOCK, 3 * BLOCK);
     let stored = [&pinned, &large].map(|bytes| {
         let content = open(&cache, &here(), bytes);
+        content.keep_longest(footer).unwrap();
         for first in (0..bytes.len() as u64 / BLOCK).step_by(piece as usize) {
             fill(&cache, &content, bytes, first, first + piece);
             std::thread::sleep(std::time::Duration::from_millis(3));
         }
         content
     });
-    let footer = ByteRange::new(BLOCK, 3 * BLOCK);
-    stored[1].keep_longest(footer).unwrap();
     assert_hit(&stored[1], ByteRange::new(piece * BLOCK, 2 * piece * BLOCK), &large);
     drop(stored);
     // More than the first piece, less than two of them.

@@ -4,6 +4,7 @@
 // A failed expectation of a test's own set-up is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod cli_cache;
 mod cli_errors;
 mod cli_push_pull;
 mod harness;

@@ -17,6 +17,7 @@ mod relay;
 mod restarts;
 mod revisions;
 mod scans;
+mod shared_cache;
 mod starting;
 mod static_host;
 mod troubles;

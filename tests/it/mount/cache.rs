@@ -23,7 +23,7 @@ const TEN: &[(&str, usize)] = &[
 ];
 
 /// Bytes a directory takes on its disk.
-fn taken(dir: &Path) -> u64 {
+pub(super) fn taken(dir: &Path) -> u64 {
     let files = walkdir::WalkDir::new(dir).into_iter().filter_map(Result::ok);
     files
         .filter_map(|entry| entry.metadata().ok())
@@ -134,6 +134,21 @@ fn a_full_disk_costs_speed_only() {
     let _ = fs::write(disk.0.join("fill"), vec![1; 4 * MIB]);
     let mount = mounting.mount();
     assert_right(&mount.path(), &files);
+    mount.unmount();
+}
+
+#[test]
+fn what_must_stay_free_stays_free() {
+    let (server, files) = database_of(TEN);
+    let (mounting, disk) = on_a_tiny_disk(&server);
+    let mount = mounting.args(&["--cache-min-free", "1200kB"]).mount();
+    for (name, bytes) in &files {
+        assert!(mount.read(name).unwrap() == *bytes, "{name}");
+        let free = rustix::fs::statvfs(&disk.0).unwrap();
+        let free = free.f_bavail * free.f_frsize;
+        assert!(free >= 1_200_000, "{free} bytes are free after {name}");
+    }
+    assert!(taken(&disk.0) > 300_000, "the rest is used");
     mount.unmount();
 }
 
