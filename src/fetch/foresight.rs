@@ -35,10 +35,11 @@ impl OpenContent {
             return read;
         }
         let map = self.shared.chunk_map();
-        let begins = match map {
-            Some(map) if map.begins_at(read.start) => Begins::AtChunk,
-            // Its footer is still on the way.
-            None if self.is_parquet() && self.shared.chunks.get().is_none() => Begins::AtChunk,
+        let begins = |offset: u64| match map {
+            // Where the magic is, no chunk begins.
+            _ if offset == 0 => Begins::Anywhere,
+            Some(map) if map.begins_at(offset) => Begins::AtChunk,
+            None if self.is_parquet() && self.shared.chunks.get().is_none() => Begins::Unknown,
             _ => Begins::Anywhere,
         };
         let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());

@@ -26,6 +26,8 @@ pub struct ReaderThread(pub u32);
 pub(super) enum Begins {
     AtChunk,
     Anywhere,
+    /// The file's footer has not been read yet.
+    Unknown,
 }
 
 /// What a read was taken for.
@@ -44,7 +46,6 @@ pub(super) struct Streams(VecDeque<Stream>);
 #[derive(Debug)]
 struct Stream {
     thread: ReaderThread,
-    begins: Begins,
     /// Where the reader began.
     first: u64,
     /// Where the reader goes on.
@@ -57,7 +58,13 @@ struct Stream {
 
 impl Streams {
     /// Takes note of a read, and says how many bytes just before it the same reader has read on end.
-    pub(super) fn after(&mut self, thread: ReaderThread, read: ByteRange, begins: Begins) -> (Taken, u64) {
+    /// `begins` tells where a reader that began at an offset began; what is not known yet may be known later.
+    pub(super) fn after(
+        &mut self,
+        thread: ReaderThread,
+        read: ByteRange,
+        begins: impl Fn(u64) -> Begins,
+    ) -> (Taken, u64) {
         let continues = |stream: &Stream| {
             stream.thread == thread
                 && read.start <= stream.next.saturating_add(SLACK)
@@ -70,7 +77,7 @@ impl Streams {
             // A thread that jumps has left where it was.
             self.0.retain(|stream| stream.thread != thread);
             let (first, next) = (read.start, read.end);
-            self.0.push_back(Stream { thread, begins, first, next, asked: next, window });
+            self.0.push_back(Stream { thread, first, next, asked: next, window });
             if self.0.len() > STREAMS {
                 self.0.pop_front();
             }
@@ -81,7 +88,7 @@ impl Streams {
             stream.next = read.end;
             stream.asked = stream.asked.max(read.end);
             // A run of chunks read in pieces ends where the engine wants it to end.
-            if stream.begins == Begins::Anywhere {
+            if begins(stream.first) == Begins::Anywhere {
                 stream.window = stream.window.max(NEXT_WINDOW);
             }
         }
@@ -124,6 +131,7 @@ mod tests {
 
     const SIZE: u64 = 100 << 20;
     const MOST: u64 = 16 << 20;
+    const MIB: u64 = 1 << 20;
 
     fn read(start: u64, length: u64) -> ByteRange {
         ByteRange::new(start, start + length)
@@ -134,7 +142,7 @@ mod tests {
         let mut streams = Streams::default();
         let (mut until, mut requests, mut farthest) = (128 << 10, 0, 0);
         for start in (0..SIZE).step_by(128 << 10) {
-            let (taken, run) = streams.after(ReaderThread(1), read(start, 128 << 10), Begins::Anywhere);
+            let (taken, run) = streams.after(ReaderThread(1), read(start, 128 << 10), |_| Begins::Anywhere);
             assert_eq!(run, start);
             assert_eq!(taken, Taken::Sequential);
             while let Some(range) = streams.next(SIZE, MOST) {
@@ -153,7 +161,7 @@ mod tests {
     fn a_random_reader_gets_nothing_ahead() {
         let mut streams = Streams::default();
         for start in [50 << 20, 3 << 20, 90 << 20, 1 << 20, 70 << 20] {
-            streams.after(ReaderThread(1), read(start, 4096), Begins::Anywhere);
+            streams.after(ReaderThread(1), read(start, 4096), |_| Begins::Anywhere);
             assert_eq!(streams.next(SIZE, MOST), None);
         }
     }
@@ -164,7 +172,7 @@ mod tests {
         for step in 0..8 {
             for thread in 0..16 {
                 let start = u64::from(thread) * (6 << 20) + step * (128 << 10);
-                streams.after(ReaderThread(thread), read(start, 128 << 10), Begins::Anywhere);
+                streams.after(ReaderThread(thread), read(start, 128 << 10), |_| Begins::Anywhere);
             }
         }
         assert_eq!(streams.0.iter().filter(|stream| stream.window > 0).count(), 16);
@@ -174,15 +182,25 @@ mod tests {
     fn a_run_of_chunks_read_in_pieces_is_no_stream() {
         let mut streams = Streams::default();
         for piece in 0..3 {
-            streams.after(ReaderThread(1), read((10 << 20) + piece * (1 << 20), 1 << 20), Begins::AtChunk);
+            streams
+                .after(ReaderThread(1), read((10 << 20) + piece * (1 << 20), 1 << 20), |_| Begins::AtChunk);
             assert_eq!(streams.next(SIZE, MOST), None);
         }
     }
 
     #[test]
+    fn a_stream_is_told_when_the_footer_is_known() {
+        let mut streams = Streams::default();
+        streams.after(ReaderThread(1), read(MIB, MIB), |_| Begins::Unknown);
+        assert_eq!(streams.next(SIZE, MOST), None);
+        streams.after(ReaderThread(1), read(2 * MIB, MIB), |_| Begins::Anywhere);
+        assert!(streams.next(SIZE, MOST).is_some());
+    }
+
+    #[test]
     fn looking_at_the_magic_starts_nothing() {
         let mut streams = Streams::default();
-        assert_eq!(streams.after(ReaderThread(1), read(0, 4096), Begins::Anywhere).0, Taken::Single);
+        assert_eq!(streams.after(ReaderThread(1), read(0, 4096), |_| Begins::Anywhere).0, Taken::Single);
         assert_eq!(streams.next(SIZE, MOST), None);
     }
 }
