@@ -16,8 +16,6 @@ const TRAILER: u64 = 8;
 const FIRST_REQUESTS: usize = 10;
 /// What is fetched of a file's end before anything is known of it: most footers are smaller, and DuckDB reads as much.
 const END: u64 = 256 << 10;
-/// It comes in two requests: over connections just opened, a part is there a round trip or two earlier than the whole.
-const LAST_PART: u64 = 96 << 10;
 
 impl OpenContent {
     /// Sends for a Parquet file's end, or for all of a small file, and reads what the footer says once it is here.
@@ -33,21 +31,12 @@ impl OpenContent {
         let content = self.clone();
         self.fetcher.runtime.spawn(async move {
             let size = content.key.size;
-            let last = ByteRange::new(size.saturating_sub(LAST_PART), size);
-            if size <= WHOLE {
-                // A read that fails in the same way will say so.
-                let _ = content.bring(last, last).await;
-                return;
-            }
-            let end = ByteRange::new(size - END, size);
-            let other = ByteRange::new(end.start, last.start);
-            let footer = async {
-                content.bring(last, last).await?;
+            let end = ByteRange::new(size.saturating_sub(END), size);
+            if content.bring(end, end).await.is_ok() && size > WHOLE {
                 // By now it may be known what the link is like.
                 content.fetcher.get_ready(FIRST_REQUESTS);
-                content.read_footer(last).await
-            };
-            let _ = tokio::join!(footer, content.bring(other, other));
+                let _ = content.read_footer(end).await;
+            }
         });
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::OpenContent;
-use super::scan::ColumnScan;
+use super::scan::{ColumnScan, Source};
 use super::streams::{Begins, ReaderThread, Streams, Taken};
 use crate::cache::BlockRange;
 use crate::model::ByteRange;
@@ -30,7 +30,12 @@ pub(super) struct Foresight {
 
 impl OpenContent {
     /// Takes note of a read, and says what is to be fetched along with it: at least the read itself.
-    pub(super) fn note_read(self: &Arc<Self>, thread: ReaderThread, read: ByteRange) -> ByteRange {
+    pub(super) fn note_read(
+        self: &Arc<Self>,
+        thread: ReaderThread,
+        read: ByteRange,
+        source: Source,
+    ) -> ByteRange {
         if self.cached.is_none() || self.is_complete() {
             return read;
         }
@@ -47,7 +52,7 @@ impl OpenContent {
         let (taken, run) = streams.after(thread, read, begins);
         let along = match (taken, map) {
             (Taken::Single, Some(map)) => {
-                scan.demanded(map, read);
+                scan.demanded(map, read, source);
                 let scanned = scan.is_scanning().then(|| scan.columns(map));
                 rest_of_read(map, read, run, scanned.as_deref())
             }
@@ -58,6 +63,9 @@ impl OpenContent {
         if hungry {
             self.fetcher.get_ready(SCAN_REQUESTS);
             self.is_hungry();
+            if source == Source::Remote {
+                self.fetcher.send_ahead();
+            }
         }
         along
     }

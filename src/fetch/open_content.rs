@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::flight::{Landing, Packing};
 use super::fly::Flying;
 use super::foresight::Foresight;
+use super::scan::Source;
 use super::shared::{SharedContent, Which};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
@@ -88,20 +89,22 @@ impl OpenContent {
             return Some(Bytes::new());
         }
         let bytes = self.look(range)?;
-        self.came_for(range);
+        let source = if self.came_for(range) > 0 { Source::Remote } else { Source::Cache };
         self.count(|counters| &counters.reads, 1);
         self.count(|counters| &counters.bytes_read, range.len());
         self.count(|counters| &counters.bytes_from_cache, range.len());
-        self.note_read(thread, range);
+        self.note_read(thread, range, source);
         self.note_answer(range);
         Some(bytes)
     }
 
-    fn came_for(&self, range: ByteRange) {
+    /// How many blocks of `range` were fetched ahead, for this reader as it turns out.
+    fn came_for(&self, range: ByteRange) -> u64 {
         let blocks = self.shared.came_for(BlockRange::covering(range));
         if blocks > 0 {
             self.count(|counters| &counters.bytes_ahead_read, blocks * BLOCK);
         }
+        blocks
     }
 
     pub(super) fn look(&self, range: ByteRange) -> Option<Bytes> {
@@ -135,7 +138,7 @@ impl OpenContent {
         if let Some(error) = self.failed_just_before(range) {
             return Err(error);
         }
-        let along = self.note_read(thread, range);
+        let along = self.note_read(thread, range, Source::Remote);
         self.came_for(range);
         let began = Instant::now();
         let deadline = self.fetcher.options.deadline;

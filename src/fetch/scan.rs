@@ -37,6 +37,15 @@ pub(super) struct ColumnScan {
     wrong: u64,
 }
 
+/// Where the bytes of a read come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// They were read before: a scan of such bytes needs nobody ahead of it.
+    Cache,
+    /// They are fetched for this read, or were fetched ahead of it.
+    Remote,
+}
+
 #[derive(Debug, Default)]
 struct Group {
     /// Column and bytes asked for of its chunk.
@@ -52,7 +61,7 @@ enum Direction {
 
 impl ColumnScan {
     /// A reader asks for `read`.
-    pub(super) fn demanded(&mut self, map: &ChunkMap, read: ByteRange) {
+    pub(super) fn demanded(&mut self, map: &ChunkMap, read: ByteRange, source: Source) {
         for (id, chunk) in map.overlapping(read) {
             let bytes = chunk.end.min(read.end) - chunk.start.max(read.start);
             self.demanded += bytes;
@@ -60,7 +69,7 @@ impl ColumnScan {
                 self.ahead_bytes -= fetched;
             }
             if !self.groups.contains_key(&id.row_group) {
-                self.enter(id.row_group);
+                self.enter(id.row_group, source);
             }
             let group = self.groups.entry(id.row_group).or_default();
             match group.columns.iter_mut().find(|(column, _)| *column == id.column) {
@@ -70,8 +79,8 @@ impl ColumnScan {
         }
     }
 
-    fn enter(&mut self, row_group: usize) {
-        if self.groups.values().any(|group| group.answered) {
+    fn enter(&mut self, row_group: usize, source: Source) {
+        if source == Source::Remote && self.groups.values().any(|group| group.answered) {
             self.evidence += 1;
         }
         if let Some(last) = self.recent.back() {
@@ -264,7 +273,7 @@ mod tests {
                 hit += chunk.len();
             }
             read += chunk.len();
-            scan.demanded(map, chunk);
+            scan.demanded(map, chunk, Source::Remote);
             scan.answered(map, chunk);
             while let Some(range) = scan.next(map, 16 << 20, 32 << 10, |_| false) {
                 assert!(!fetched.contains(&range), "twice");
@@ -299,7 +308,7 @@ mod tests {
         for group in 0..4 {
             for column in 0..10 {
                 let chunk = map.chunk(ChunkId { row_group: group, column }).unwrap();
-                scan_state.demanded(&map, chunk);
+                scan_state.demanded(&map, chunk, Source::Remote);
                 scan_state.answered(&map, chunk);
             }
         }
@@ -316,7 +325,7 @@ mod tests {
             ByteRange::new(at(0).start, at(4).end)
         };
         for group in 0..8 {
-            scan.demanded(&map, whole(group));
+            scan.demanded(&map, whole(group), Source::Remote);
         }
         for group in 0..8 {
             scan.answered(&map, whole(group));
@@ -343,7 +352,7 @@ mod tests {
         for row_group in 0..50 {
             let chunk = map.chunk(ChunkId { row_group, column: 2 }).unwrap();
             let page = ByteRange::new(chunk.start + 8192, chunk.start + 16384);
-            scan.demanded(&map, page);
+            scan.demanded(&map, page, Source::Remote);
             scan.answered(&map, page);
             assert_eq!(scan.next(&map, 16 << 20, 0, |_| false), None, "pages are no chunks");
         }
@@ -359,12 +368,24 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_of_what_was_read_before_needs_nobody_ahead() {
+        let map = map(100, 3);
+        let mut scan = ColumnScan::default();
+        for row_group in 0..50 {
+            let chunk = map.chunk(ChunkId { row_group, column: 1 }).unwrap();
+            scan.demanded(&map, chunk, Source::Cache);
+            scan.answered(&map, chunk);
+            assert_eq!(scan.next(&map, 16 << 20, 0, |_| false), None);
+        }
+    }
+
+    #[test]
     fn what_is_here_is_not_fetched() {
         let map = map(20, 3);
         let mut scan = ColumnScan::default();
         for row_group in 0..4 {
             let chunk = map.chunk(ChunkId { row_group, column: 1 }).unwrap();
-            scan.demanded(&map, chunk);
+            scan.demanded(&map, chunk, Source::Remote);
             scan.answered(&map, chunk);
         }
         assert_eq!(scan.next(&map, 16 << 20, 0, |_| true), None);
