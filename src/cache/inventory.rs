@@ -256,16 +256,19 @@ impl Cache {
         self.measure()
     }
 
-    /// Reads the verified content whose last check is the oldest, and removes it if it has rotted: the kernel reads
-    /// what is handed to it without checksums. To be called now and then, off any request's path.
-    pub fn recheck(&self, stop: &AtomicBool) -> io::Result<Recheck> {
+    /// Reads the verified content whose last check is the oldest and `older` than that ago, and removes it if it has
+    /// rotted: the kernel reads what is handed to it without checksums. To be called now and then, off any request's path.
+    pub fn recheck(&self, older: Duration, stop: &AtomicBool) -> io::Result<Recheck> {
+        let old = now().saturating_sub(u64::try_from(older.as_millis()).unwrap_or(u64::MAX));
         let shared = self.layout.contents().into_iter().filter(|found| found.area == Area::Shared);
         let verified = shared.filter_map(|found| {
             let part = Part::open(&found.dir, found.key.size).ok().flatten()?;
             let header = part.slots.header().ok().filter(|header| header.is(Word::Verified))?;
             Some((header.number(Word::Checked), found))
         });
-        let Some((_, found)) = verified.min_by_key(|(checked, _)| *checked) else {
+        let Some((_, found)) =
+            verified.filter(|(checked, _)| *checked <= old).min_by_key(|(checked, _)| *checked)
+        else {
             return Ok(Recheck::Nothing);
         };
         let Some(part) = Part::open(&found.dir, found.key.size)? else { return Ok(Recheck::Nothing) };

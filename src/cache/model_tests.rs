@@ -182,7 +182,7 @@ impl World {
             }
             Step::Rot { file, at } => self.rot(file, at),
             Step::Recheck(process) => {
-                self.processes[process].0.recheck(&AtomicBool::new(false)).unwrap();
+                self.processes[process].0.recheck(Duration::ZERO, &AtomicBool::new(false)).unwrap();
             }
             Step::Remove(process) => {
                 self.processes[process].0.remove(&Which::All).unwrap();

@@ -251,10 +251,11 @@ fn rot_in_what_was_handed_out_ends_its_handing_out() {
     let bytes = sample(9, 3 * BLOCK);
     let content = verified(&cache, &here(), &bytes);
     drop(content.hand_out().unwrap().unwrap());
-    assert_eq!(cache.recheck(&GO_ON).unwrap(), Recheck::Sound(3 * BLOCK));
+    assert_eq!(cache.recheck(Duration::from_secs(60), &GO_ON).unwrap(), Recheck::Nothing, "just checked");
+    assert_eq!(cache.recheck(Duration::ZERO, &GO_ON).unwrap(), Recheck::Sound(3 * BLOCK));
     flip(&file(dir.path(), "bytes"), 5);
-    assert_eq!(cache.recheck(&GO_ON).unwrap(), Recheck::Rotten(3 * BLOCK));
-    assert_eq!(cache.recheck(&GO_ON).unwrap(), Recheck::Nothing);
+    assert_eq!(cache.recheck(Duration::ZERO, &GO_ON).unwrap(), Recheck::Rotten(3 * BLOCK));
+    assert_eq!(cache.recheck(Duration::ZERO, &GO_ON).unwrap(), Recheck::Nothing);
     assert!(content.hand_out().unwrap().is_none());
     assert!(matches!(content.read(all(&bytes)).unwrap(), Look::Miss | Look::Rotten(_)));
     // The same noticed by a read.

@@ -83,6 +83,19 @@ impl CachedContent {
         }
     }
 
+    /// Reads all of it and compares every block with its checksum; what has rotted is forgotten. Whether nothing has.
+    /// Reads all of it: not for a thread that answers requests.
+    pub fn is_sound(&self, stop: &AtomicBool) -> io::Result<bool> {
+        for step in steps(self.blocks()) {
+            if stop.load(Ordering::Relaxed)
+                || !matches!(self.look(step.bytes(self.key.size), Purpose::Checking)?, Look::Hit(_))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Moves the private part to the shared area. `false`: it has changed since it was read, or others are busy.
     fn share(&self, parts: &Parts, private: &Arc<Part>, before: Removals) -> io::Result<bool> {
         {

@@ -4,6 +4,7 @@ mod background;
 mod follow;
 mod mount;
 mod mountpoint;
+mod recheck;
 mod start;
 
 pub use background::{BackgroundError, Readiness, in_background};

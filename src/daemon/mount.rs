@@ -8,10 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::background::Readiness;
 use super::follow::Follower;
+use super::recheck::recheck;
 use super::start::{Started, start};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
 use crate::fetch::{FetchOptions, Fetcher};
-use crate::fuse::{MountedSession, SessionOptions, unmount};
+use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
 use crate::model::{DbRef, ExitCode};
 use crate::remote::{ManifestDocument, Remote, RemoteError};
@@ -39,6 +40,8 @@ pub struct MountOptions {
     pub read_deadline: Duration,
     /// Let other users in.
     pub allow_other: bool,
+    /// Whether the kernel is given complete cached files to read by itself.
+    pub passthrough: Passthrough,
     /// Further mount options for the kernel.
     pub mount_options: Vec<String>,
 }
@@ -94,8 +97,8 @@ pub async fn run(
     )?);
     let scope = Scope::new(remote.origin().as_str(), &known.id);
     let fetch = FetchOptions { deadline: options.read_deadline };
-    let fetcher = Fetcher::new(remote.clone(), cache, scope, fetch, counters.clone());
-    let vfs = Arc::new(Vfs::new(options.database.clone(), shown, fetcher, counters.clone()));
+    let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
+    let vfs = Arc::new(Vfs::new(options.database.clone(), shown, fetcher.clone(), counters.clone()));
 
     // Signals are heard from before the mount is there: one that comes early is not lost.
     let cannot_hear = |source| MountError::Broke(source);
@@ -111,6 +114,7 @@ pub async fn run(
         return Err(error);
     }
     readiness.ready();
+    let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
     let following = options.poll.map(|every| {
         let (invalidator, remembered) = (invalidator.clone(), remembered.clone());
         tokio::spawn(Follower::new(remote, vfs, invalidator, counters, remembered, known, every).run())
@@ -131,6 +135,8 @@ pub async fn run(
     if let Some(following) = following {
         following.abort();
     }
+    rechecking.abort();
+    fetcher.stop();
     // While there are still threads that answer the kernel.
     let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());
     let ended = match stopped {
@@ -164,6 +170,7 @@ fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession
     let session = SessionOptions {
         name: options.database.to_string(),
         allow_other: options.allow_other,
+        passthrough: options.passthrough,
         extra: options.mount_options.clone(),
         threads,
     };

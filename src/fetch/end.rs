@@ -63,6 +63,11 @@ impl OpenContent {
             let missing = ByteRange::new(start, end.start);
             self.bring(missing, missing).await?;
         }
+        if let Some(Err(error)) =
+            self.cached.as_ref().map(|cached| cached.keep_longest(ByteRange::new(start, size)))
+        {
+            tracing::debug!(path = %self.key.path, %error, "its footer is evicted like anything else");
+        }
         let content = self.clone();
         // A footer of many megabytes takes a while to read.
         let _ = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,10 @@
 //! What fetches the contents of one database, for all who read them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::shared::SharedContents;
 use super::traffic::Traffic;
@@ -10,6 +13,9 @@ use crate::cache::{Cache, Scope};
 use crate::metrics::MountCounters;
 use crate::model::ContentHash;
 use crate::remote::{ContentKey, Remote};
+
+/// Whole contents checked against their hash at once.
+const VERIFICATIONS: usize = 2;
 
 /// How patient reads are.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +35,10 @@ pub struct Fetcher {
     contents: Mutex<SharedContents>,
     /// Those who may want something fetched ahead, in turn.
     pub(super) hungry: Mutex<Vec<Weak<OpenContent>>>,
+    /// Checks of whole contents under way.
+    pub(super) verifications: Semaphore,
+    /// Set at the end: checks stop, and are done again after the next start.
+    pub(super) stopped: Arc<AtomicBool>,
     /// Where fetching happens; readers come from threads of their own.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -52,6 +62,8 @@ impl Fetcher {
             traffic: Traffic::new(),
             contents: Mutex::new(SharedContents::new()),
             hungry: Mutex::default(),
+            verifications: Semaphore::new(VERIFICATIONS),
+            stopped: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         })
     }
@@ -80,13 +92,24 @@ impl Fetcher {
         }
     }
 
-    /// What reading a content has cost so far, as one line of JSON; nothing if it was not opened lately.
+    /// What reading a content has cost so far, in all and by the last times it was opened, as one line of JSON; nothing
+    /// if it was not opened lately.
     pub fn cost(&self, hash: &ContentHash, size: u64) -> Option<String> {
         let shared = self.contents.lock().unwrap_or_else(|e| e.into_inner()).peek(&(*hash, size))?;
-        Some(serde_json::Value::Object(shared.counters.to_map()).to_string())
+        Some(shared.cost().to_string())
     }
 
-    pub(super) fn stopping<E>(_: E) -> FetchError {
+    /// The mount ends: what only the next start would profit from is given up.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// What [`stop`](Self::stop) sets.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        self.stopped.clone()
+    }
+
+    pub(super) fn ended<E>(_: E) -> FetchError {
         FetchError::Unreachable("the mount is stopping".into())
     }
 }

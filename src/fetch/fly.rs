@@ -1,7 +1,6 @@
 //! One run of blocks from the remote into the cache.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,7 +11,8 @@ use super::open_content::WHOLE;
 use super::shared::{SharedContent, Which};
 use super::traffic::Turn;
 use super::{FetchError, Fetcher};
-use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, Verification, Written};
+use crate::cache::{BLOCK, BlockRange, CachedContent, Written};
+use crate::metrics::ReadCounters;
 use crate::model::{ByteRange, Sha256};
 use crate::remote::{ContentKey, RemoteError};
 
@@ -30,12 +30,15 @@ pub(super) struct Flying {
     pub(super) key: ContentKey,
     pub(super) cached: Arc<CachedContent>,
     pub(super) shared: Arc<SharedContent>,
+    /// Of the open it was started for.
+    pub(super) counters: Arc<ReadCounters>,
 }
 
 impl Flying {
-    fn count(&self, which: Which, n: u64) {
+    pub(super) fn count(&self, which: Which, n: u64) {
         which(&self.fetcher.counters.reads).add(n);
         which(&self.shared.counters).add(n);
+        which(&self.counters).add(n);
     }
 
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck. A flight
@@ -44,7 +47,7 @@ impl Flying {
         let fetcher = &self.fetcher;
         let _turn = match turn {
             Some(turn) => turn,
-            None => fetcher.traffic.turn().await.map_err(Fetcher::stopping)?,
+            None => fetcher.traffic.turn().await.map_err(Fetcher::ended)?,
         };
         let flight = &landing.flight;
         let room = flight.blocks.bytes(self.key.size).len();
@@ -60,26 +63,7 @@ impl Flying {
         if unused > 0 {
             fetcher.cache.release(unused);
         }
-        self.verify();
         result
-    }
-
-    /// Checks a content that is all here, beside those who read it. The end of the process ends it, too: the next
-    /// who opens it does it again.
-    pub(super) fn verify(&self) {
-        if self.cached.state() != ContentState::Complete {
-            return;
-        }
-        let cached = self.cached.clone();
-        let (path, counters) = (self.key.path.clone(), self.fetcher.counters.clone());
-        self.fetcher.runtime.spawn_blocking(move || match cached.verify(&AtomicBool::new(false)) {
-            Ok(Verification::Wrong) => {
-                counters.reads.responses_refused.add(1);
-                tracing::warn!(%path, "the remote's bytes are not what their hash says: they are dropped");
-            }
-            Ok(verification) => tracing::debug!(%path, ?verification, "checked"),
-            Err(error) => tracing::warn!(%path, %error, "a content could not be checked"),
-        });
     }
 
     async fn fly_from(&self, next: &mut u64, landing: &Landing) -> Result<(), FetchError> {

@@ -181,7 +181,7 @@ mod tests {
         let ramp: Arrivals = (0..6).map(|round| (at(round), 14_600 << round)).collect();
         link.completed(&ramp);
         assert_eq!(link.one_request(500_000), 64 << 10);
-        assert_eq!(link.one_request(64 << 20), ONE_REQUEST);
+        assert_eq!(link.one_request(256 << 20), ONE_REQUEST);
         let at_once: Arrivals = vec![(at(0), 500_000), (at(0) + Duration::from_millis(4), 100_000)];
         (0..3).for_each(|_| link.completed(&at_once));
         assert_eq!(link.one_request(500_000), ONE_REQUEST, "connections are warm");

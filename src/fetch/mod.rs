@@ -16,6 +16,7 @@ mod scan;
 mod shared;
 mod streams;
 mod traffic;
+mod verify;
 
 pub use error::FetchError;
 pub use fetcher::{FetchOptions, Fetcher};

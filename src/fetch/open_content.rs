@@ -1,5 +1,6 @@
 //! Reading one content: from the cache at once, or by joining and starting flights that bring what is missing.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::shared::{SharedContent, Which};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
 use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
+use crate::metrics::ReadCounters;
 use crate::model::ByteRange;
 use crate::remote::ContentKey;
 
@@ -31,6 +33,8 @@ pub struct OpenContent {
     /// Nothing where the cache has no place for it: then every read goes around the cache.
     pub(super) cached: Option<Arc<CachedContent>>,
     pub(super) shared: Arc<SharedContent>,
+    /// What this open has cost.
+    counters: Arc<ReadCounters>,
     pub(super) foresight: Mutex<Foresight>,
     unanswered: Mutex<Vec<Unanswered>>,
 }
@@ -49,8 +53,16 @@ impl OpenContent {
         cached: Option<Arc<CachedContent>>,
         shared: Arc<SharedContent>,
     ) -> Self {
-        shared.opened();
-        Self { fetcher, key, cached, shared, foresight: Mutex::default(), unanswered: Mutex::default() }
+        let counters = shared.opened();
+        Self {
+            fetcher,
+            key,
+            cached,
+            shared,
+            counters,
+            foresight: Mutex::default(),
+            unanswered: Mutex::default(),
+        }
     }
 
     /// Whether every byte is cached: then nothing needs to be foreseen.
@@ -65,16 +77,20 @@ impl OpenContent {
 
     /// The content as a file the kernel may read by itself, if it is cached whole and checked.
     pub fn hand_out(&self) -> Option<HandedOut> {
+        if !self.shared.trusted.load(Ordering::Relaxed) {
+            return None;
+        }
         self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {
             tracing::debug!(path = %self.key.path, %error, "not handed to the kernel");
             None
         })
     }
 
-    /// Counts for the mount and for the content.
+    /// Counts for the mount, the content and this open.
     pub(super) fn count(&self, which: Which, n: u64) {
         which(&self.fetcher.counters.reads).add(n);
         which(&self.shared.counters).add(n);
+        which(&self.counters).add(n);
     }
 
     /// The part of `offset..offset + length` that lies inside the content.
@@ -114,6 +130,7 @@ impl OpenContent {
             Ok(Look::Rotten(blocks)) => {
                 tracing::warn!(path = %self.key.path, blocks, "cached blocks have rotted: fetching them again");
                 self.count(|counters| &counters.blocks_rotten, blocks);
+                self.shared.trusted.store(false, Ordering::Relaxed);
                 None
             }
             Err(error) => {
@@ -250,6 +267,7 @@ impl OpenContent {
             key: self.key.clone(),
             cached: cached.clone(),
             shared: self.shared.clone(),
+            counters: self.counters.clone(),
         }
     }
 
@@ -272,6 +290,7 @@ impl OpenContent {
             }
             landing.land(result);
             fetcher.send_ahead();
+            flying.verify();
         });
     }
 }

@@ -1,12 +1,13 @@
 //! What all readers of one content share, whatever path and handle they came by: what is under way, where its column
 //! chunks lie, what was fetched ahead and not read yet, and what it cost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use lru::LruCache;
+use serde_json::{Value, json};
 
 use super::flight::Flights;
 use crate::cache::BlockRange;
@@ -16,6 +17,9 @@ use crate::rows::ChunkMap;
 
 /// Contents remembered after their last reader closed them: engines open a file again for each query.
 const REMEMBERED: usize = 256;
+
+/// Opens of one content whose cost is remembered.
+const OPENS: usize = 8;
 
 /// A content by hash and size: two entries may claim one hash and different sizes, and one of them lies.
 type ContentId = (ContentHash, u64);
@@ -30,6 +34,10 @@ pub(super) struct SharedContent {
     unread: Mutex<HashSet<u64>>,
     pub(super) counters: ReadCounters,
     readers: AtomicUsize,
+    /// All of it was read and found right since we started: the kernel may read it without checksums.
+    pub(super) trusted: AtomicBool,
+    /// What each of the last opens has cost, the latest last.
+    opens: Mutex<VecDeque<Arc<ReadCounters>>>,
 }
 
 impl SharedContent {
@@ -52,8 +60,23 @@ impl SharedContent {
         (blocks.start..blocks.end).map(|block| u64::from(unread.remove(&block))).sum()
     }
 
-    pub(super) fn opened(&self) {
+    /// One more handle; the counters are its own.
+    pub(super) fn opened(&self) -> Arc<ReadCounters> {
         self.readers.fetch_add(1, Ordering::Relaxed);
+        let counters = Arc::<ReadCounters>::default();
+        let mut opens = self.opens.lock().unwrap_or_else(|e| e.into_inner());
+        if opens.len() == OPENS {
+            opens.pop_front();
+        }
+        opens.push_back(counters.clone());
+        counters
+    }
+
+    /// What reading it has cost: in all, and by the last opens, the latest first.
+    pub(super) fn cost(&self) -> Value {
+        let opens = self.opens.lock().unwrap_or_else(|e| e.into_inner());
+        let opens: Vec<_> = opens.iter().rev().map(|counters| counters.to_map()).collect();
+        json!({"all": self.counters.to_map(), "opens": opens})
     }
 
     pub(super) fn closed(&self) {

@@ -13,6 +13,7 @@ use fuser::{
 };
 
 use super::errno::errno;
+use super::gone::gone;
 use super::modes::Modes;
 use crate::fetch::{FetchError, ReaderThread};
 use crate::namespace::Ino;
@@ -123,11 +124,14 @@ impl Filesystem for MountedFs {
         }
     }
 
-    fn open(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.vfs.open(Ino(ino.0), Pid(req.pid())) {
             Ok(handle) => {
                 let (ino, number) = (Ino(ino.0), FileHandle(handle.0));
-                match self.modes.open(ino, &reply, || self.vfs.hand_out(handle)) {
+                // Who reads past the kernel's pages would meet the disk's alignment in a file handed over.
+                let unbuffered = flags.0 & libc::O_DIRECT != 0;
+                let content = || if unbuffered { None } else { self.vfs.hand_out(handle) };
+                match self.modes.open(ino, &reply, content) {
                     Some(through) => reply.opened_passthrough(number, FopenFlags::empty(), &through.backing),
                     // An inode has one content for ever: the kernel's pages of it stay right.
                     None if self.vfs.is_verified(handle) => {
@@ -162,7 +166,11 @@ impl Filesystem for MountedFs {
             Ok(None) => {
                 let vfs = self.vfs.clone();
                 self.runtime.spawn(async move {
-                    match vfs.read(handle, thread, offset, u64::from(size)).await {
+                    let read = tokio::select! {
+                        read = vfs.read(handle, thread, offset, u64::from(size)) => read,
+                        () = gone(thread.0) => return reply.error(Errno::EINTR),
+                    };
+                    match read {
                         Ok(bytes) => reply.data(&bytes),
                         Err(error) => {
                             tracing::warn!(ino = ino.0, offset, size, %error, "cannot read");

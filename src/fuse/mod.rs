@@ -3,9 +3,11 @@
 
 mod errno;
 mod filesystem;
+mod gone;
 mod invalidate;
 mod modes;
 mod session;
 
 pub use invalidate::Invalidator;
+pub use modes::Passthrough;
 pub use session::{MountedSession, SessionOptions, UnmountError, clear_dead_mount, mounted_type, unmount};

@@ -14,8 +14,18 @@ use fuser::{BackingId, ReplyOpen};
 use crate::cache::HandedOut;
 use crate::namespace::Ino;
 
+/// Whether the kernel is given complete cached files to read by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passthrough {
+    /// Where it is permitted: to root, or with CAP_SYS_ADMIN.
+    Try,
+    /// No: it reads through the daemon and keeps the pages. Programs that ask whether a file is in memory
+    /// (`cachestat`, as Polars does) are told so only then.
+    Never,
+}
+
 /// The inodes that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Modes {
     open: Mutex<HashMap<Ino, OpenInode>>,
     refused: AtomicBool,
@@ -36,6 +46,10 @@ pub(super) struct Through {
 }
 
 impl Modes {
+    pub(super) fn new(passthrough: Passthrough) -> Self {
+        Self { open: Mutex::default(), refused: AtomicBool::new(passthrough == Passthrough::Never) }
+    }
+
     /// Counts one more handle of an inode, and says whether the kernel is to read it by itself: if it does already, or
     /// if nothing else is open and `content` gives its file.
     pub(super) fn open(

@@ -11,7 +11,7 @@ use rustix::mount::UnmountFlags;
 
 use super::filesystem::MountedFs;
 use super::invalidate::Invalidator;
-use super::modes::Modes;
+use super::modes::{Modes, Passthrough};
 use crate::vfs::Vfs;
 
 /// The type a mount shows in `/proc/self/mountinfo`.
@@ -27,6 +27,8 @@ pub struct SessionOptions {
     pub name: String,
     /// Let other users in (`user_allow_other` in fuse.conf, for a plain user).
     pub allow_other: bool,
+    /// Whether the kernel is given complete cached files to read by itself.
+    pub passthrough: Passthrough,
     /// Further mount options for the kernel, as `-o` takes them.
     pub extra: Vec<String>,
     /// Threads that take the kernel's requests.
@@ -50,7 +52,7 @@ impl MountedSession {
     ) -> io::Result<Self> {
         let filesystem = MountedFs {
             vfs,
-            modes: Modes::default(),
+            modes: Modes::new(options.passthrough),
             runtime,
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),

@@ -181,6 +181,12 @@ impl Vfs {
                     _ => None,
                 }
             }
+            ("user.parquedb.reads", AttrKind::File) => {
+                match self.read_shown().tree.node(ino).map(|node| &node.kind) {
+                    Some(NodeKind::File { size, hash, .. }) => self.fetcher.cost(hash, *size),
+                    _ => None,
+                }
+            }
             _ => None,
         })
     }

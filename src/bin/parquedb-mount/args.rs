@@ -48,6 +48,9 @@ pub struct MountArgs {
     /// The remote is asked for a newer revision every so many seconds; 0: never
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = poll)]
     pub poll: Poll,
+    /// Do not let the kernel read complete cached files by itself, which it does for root
+    #[arg(long)]
+    pub no_passthrough: bool,
     /// Mount options, for example allow_other
     #[arg(short = 'o', value_name = "OPTION,…", value_delimiter = ',')]
     pub options: Vec<String>,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use parquedb_mount::config::Dirs;
 use parquedb_mount::daemon::{MountError, MountOptions, Readiness, in_background, prepare_mountpoint, run};
+use parquedb_mount::fuse::Passthrough;
 use parquedb_mount::model::{DbRef, ExitCode as Exit};
 use parquedb_mount::remote::{Remote, RemoteOptions};
 use serde_json::json;
@@ -57,6 +58,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         cache_min_free: args.cache_min_free.map(|size| size.0),
         poll: args.poll.0,
         read_deadline: args.read_timeout,
+        passthrough: if args.no_passthrough { Passthrough::Never } else { Passthrough::Try },
         allow_other: args.options.iter().any(|option| option == "allow_other"),
         mount_options: args.options.iter().filter(|option| *option != "allow_other").cloned().collect(),
     };

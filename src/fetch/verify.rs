@@ -1,0 +1,46 @@
+//! Checking contents that are all here, beside those who read them: against their hash when the last block has come,
+//! and against rot once after each start, before the kernel is given them to read without checksums.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::fly::Flying;
+use crate::cache::{ContentState, Verification};
+
+impl Flying {
+    /// Checks a content that is all here. The end of the process ends it, too: the next who opens it does it again.
+    pub(super) fn verify(self) {
+        let state = self.cached.state();
+        if state == ContentState::Partial || self.shared.trusted.load(Ordering::Relaxed) {
+            return;
+        }
+        let runtime = self.fetcher.runtime.clone();
+        runtime.spawn(async move {
+            // Each reads a whole file: few at a time.
+            let Ok(_turn) = self.fetcher.verifications.acquire().await else { return };
+            if self.shared.trusted.load(Ordering::Relaxed) {
+                return;
+            }
+            let (cached, stop) = (self.cached.clone(), self.fetcher.stopping());
+            let checked = tokio::task::spawn_blocking(move || match state {
+                ContentState::Verified if cached.is_sound(&stop)? => Ok(Verification::Verified),
+                ContentState::Verified => Ok(Verification::Incomplete),
+                _ => cached.verify(&stop),
+            });
+            self.checked(checked.await.unwrap_or_else(|error| Err(io::Error::other(error))));
+        });
+    }
+
+    fn checked(&self, outcome: io::Result<Verification>) {
+        let path = &self.key.path;
+        match outcome {
+            Ok(Verification::Verified) => self.shared.trusted.store(true, Ordering::Relaxed),
+            Ok(Verification::Wrong) => {
+                self.count(|counters| &counters.responses_refused, 1);
+                tracing::warn!(%path, "the remote's bytes are not what their hash says: they are dropped");
+            }
+            Ok(outcome) => tracing::debug!(%path, ?outcome, "not trusted yet"),
+            Err(error) => tracing::warn!(%path, %error, "a content could not be checked"),
+        }
+    }
+}
