@@ -36,4 +36,4 @@ pub use inventory::{CheckReport, Recheck, Removed, StoredContent, Which};
 pub use limits::{CacheOptions, DEFAULT_LIMIT};
 pub use pins::PinError;
 pub use scope::Scope;
-pub use verify::Verification;
+pub use verify::{Soundness, Verification};

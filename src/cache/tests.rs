@@ -284,7 +284,7 @@ fn the_oldest_goes_first_footers_last_and_pins_never() {
         content.keep_longest(footer).unwrap();
         for first in (0..bytes.len() as u64 / BLOCK).step_by(piece as usize) {
             fill(&cache, &content, bytes, first, first + piece);
-            std::thread::sleep(std::time::Duration::from_millis(3));
+            std::thread::sleep(Duration::from_millis(3));
         }
         content
     });
@@ -316,7 +316,7 @@ fn what_waits_for_its_reader_stays_and_what_was_read_goes() {
     fill(&cache, &content, &bytes, piece, 2 * piece);
     assert!(!cache.reserve(2 * piece * BLOCK), "nobody has read it yet");
     assert_hit(&content, ByteRange::new(0, piece * BLOCK), &bytes);
-    std::thread::sleep(std::time::Duration::from_millis(2100));
+    std::thread::sleep(Duration::from_millis(2100));
     assert!(cache.reserve(2 * piece * BLOCK), "the first piece was read a while ago");
     assert!(!content.has(0) && content.has(piece));
 }
@@ -368,10 +368,7 @@ fn looking_after_the_cache() {
     assert_eq!(of(&three).scope, Some(Some(there())));
     let clean = CheckReport { contents: 3, blocks: 5, rotten_blocks: 0, dropped_contents: 0 };
     assert_eq!(cache.check(&GO_ON).unwrap(), clean);
-    assert_eq!(
-        cache.remove(&Which::OlderThan(std::time::Duration::from_secs(60))).unwrap(),
-        Removed::default()
-    );
+    assert_eq!(cache.remove(&Which::OlderThan(Duration::from_secs(60))).unwrap(), Removed::default());
     let removed = cache.remove(&Which::All).unwrap();
     assert_eq!((removed.contents, removed.left), (2, 1), "one is open");
     assert!(held.has(0));

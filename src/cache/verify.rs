@@ -35,6 +35,17 @@ pub enum Verification {
     Weak,
 }
 
+/// What a look for rot has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Soundness {
+    /// All of it is here, and as it was stored.
+    Sound,
+    /// So many blocks had rotted; they are forgotten.
+    Rotten(u64),
+    /// It was stopped, or not all of it is here.
+    Unknown,
+}
+
 impl CachedContent {
     /// Checks the whole content against its hash, and shares it if it is right. Reads all of it: not for a thread
     /// that answers requests. Ends early when `stop` is set; nothing is lost by that.
@@ -83,17 +94,25 @@ impl CachedContent {
         }
     }
 
-    /// Reads all of it and compares every block with its checksum; what has rotted is forgotten. Whether nothing has.
-    /// Reads all of it: not for a thread that answers requests.
-    pub fn is_sound(&self, stop: &AtomicBool) -> io::Result<bool> {
+    /// Reads all of it and compares every block with its checksum; what has rotted is forgotten. Not for a thread that
+    /// answers requests. Ends early when `stop` is set.
+    pub fn look_for_rot(&self, stop: &AtomicBool) -> io::Result<Soundness> {
+        let (mut rotten, mut missing) = (0, false);
         for step in steps(self.blocks()) {
-            if stop.load(Ordering::Relaxed)
-                || !matches!(self.look(step.bytes(self.key.size), Purpose::Checking)?, Look::Hit(_))
-            {
-                return Ok(false);
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Soundness::Unknown);
+            }
+            match self.look(step.bytes(self.key.size), Purpose::Checking)? {
+                Look::Hit(_) => {}
+                Look::Miss => missing = true,
+                Look::Rotten(blocks) => rotten += blocks,
             }
         }
-        Ok(true)
+        Ok(match rotten {
+            0 if missing => Soundness::Unknown,
+            0 => Soundness::Sound,
+            blocks => Soundness::Rotten(blocks),
+        })
     }
 
     /// Moves the private part to the shared area. `false`: it has changed since it was read, or others are busy.

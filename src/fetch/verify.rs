@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::fly::Flying;
-use crate::cache::{ContentState, Verification};
+use crate::cache::{ContentState, Soundness, Verification};
 
 impl Flying {
     /// Checks a content that is all here. The end of the process ends it, too: the next who opens it does it again.
@@ -23,24 +23,36 @@ impl Flying {
             }
             let (cached, stop) = (self.cached.clone(), self.fetcher.stopping());
             let checked = tokio::task::spawn_blocking(move || match state {
-                ContentState::Verified if cached.is_sound(&stop)? => Ok(Verification::Verified),
-                ContentState::Verified => Ok(Verification::Incomplete),
-                _ => cached.verify(&stop),
+                ContentState::Verified => cached.look_for_rot(&stop).map(Checked::ForRot),
+                _ => cached.verify(&stop).map(Checked::ByHash),
             });
-            self.checked(checked.await.unwrap_or_else(|error| Err(io::Error::other(error))));
+            self.take_note(checked.await.unwrap_or_else(|error| Err(io::Error::other(error))));
         });
     }
 
-    fn checked(&self, outcome: io::Result<Verification>) {
+    fn take_note(&self, checked: io::Result<Checked>) {
         let path = &self.key.path;
-        match outcome {
-            Ok(Verification::Verified) => self.shared.trusted.store(true, Ordering::Relaxed),
-            Ok(Verification::Wrong) => {
+        match checked {
+            Ok(Checked::ByHash(Verification::Verified) | Checked::ForRot(Soundness::Sound)) => {
+                self.shared.trusted.store(true, Ordering::Relaxed);
+            }
+            Ok(Checked::ByHash(Verification::Wrong)) => {
                 self.count(|counters| &counters.responses_refused, 1);
                 tracing::warn!(%path, "the remote's bytes are not what their hash says: they are dropped");
+            }
+            Ok(Checked::ForRot(Soundness::Rotten(blocks))) => {
+                self.count(|counters| &counters.blocks_rotten, blocks);
+                tracing::warn!(%path, blocks, "cached blocks have rotted: they will be fetched again");
             }
             Ok(outcome) => tracing::debug!(%path, ?outcome, "not trusted yet"),
             Err(error) => tracing::warn!(%path, %error, "a content could not be checked"),
         }
     }
+}
+
+/// What a check came to.
+#[derive(Debug)]
+enum Checked {
+    ByHash(Verification),
+    ForRot(Soundness),
 }

@@ -20,9 +20,12 @@ const FRESH: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// When it was made, and a connection of the type only reqwest can name.
+type Ready = (Instant, Box<dyn Any + Send>);
+
 /// Connections that wait for their first request.
 #[derive(Clone, Default)]
-pub(super) struct Stash(Arc<Mutex<Vec<(Instant, Box<dyn Any + Send>)>>>);
+pub(super) struct Stash(Arc<Mutex<Vec<Ready>>>);
 
 impl std::fmt::Debug for Stash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
