@@ -19,12 +19,14 @@ pub(super) struct Packing {
 }
 
 /// How far a flight has come.
-#[derive(Debug, Clone)]
-pub(super) enum Progress {
-    /// Blocks before this one are stored.
-    Stored(u64),
+#[derive(Debug)]
+struct Progress {
+    /// Blocks before this one are stored, but for the holes.
+    until: u64,
+    /// Blocks that could not be had although the ones around them could.
+    holes: Vec<(u64, FetchError)>,
     /// It is over. Blocks it did not store were not kept.
-    Landed(Result<(), FetchError>),
+    landed: Option<Result<(), FetchError>>,
 }
 
 /// One run of blocks being fetched.
@@ -38,17 +40,33 @@ pub(super) struct Flight {
 impl Flight {
     /// Says that blocks before `block` are stored.
     pub(super) fn stored(&self, block: u64) {
-        self.progress.send_replace(Progress::Stored(block));
+        self.progress.send_modify(|progress| progress.until = block);
     }
 
-    /// Waits until blocks before `until` are stored, or it is over.
-    pub(super) async fn reaches(&self, until: u64) -> Result<(), FetchError> {
+    /// Gives up one block and goes on behind it.
+    pub(super) fn leaves_out(&self, block: u64, error: FetchError) {
+        self.progress.send_modify(|progress| {
+            progress.until = block + 1;
+            progress.holes.push((block, error));
+        });
+    }
+
+    /// Waits until those of `wanted` it brings are stored, or it is over.
+    pub(super) async fn brings(&self, wanted: BlockRange) -> Result<(), FetchError> {
+        let until = wanted.end.min(self.blocks.end);
         let mut progress = self.progress.subscribe();
         loop {
-            match &*progress.borrow_and_update() {
-                Progress::Stored(block) if *block >= until => return Ok(()),
-                Progress::Landed(result) => return result.clone(),
-                Progress::Stored(_) => {}
+            {
+                let progress = progress.borrow_and_update();
+                let is_wanted = |block: u64| (wanted.start..wanted.end).contains(&block);
+                if let Some((_, error)) = progress.holes.iter().find(|(block, _)| is_wanted(*block)) {
+                    return Err(error.clone());
+                }
+                match &progress.landed {
+                    _ if progress.until >= until => return Ok(()),
+                    Some(result) => return result.clone(),
+                    None => {}
+                }
             }
             if progress.changed().await.is_err() {
                 return Ok(());
@@ -86,7 +104,7 @@ impl Drop for Landing {
         let mut all = self.flights.0.lock().unwrap_or_else(|e| e.into_inner());
         all.retain(|other| !Arc::ptr_eq(other, &self.flight));
         drop(all);
-        self.flight.progress.send_replace(Progress::Landed(self.result.clone()));
+        self.flight.progress.send_modify(|progress| progress.landed = Some(self.result.clone()));
     }
 }
 
@@ -110,7 +128,8 @@ impl Flights {
             .into_iter()
             .map(|run| {
                 let blocks = BlockRange { start: run.start, end: run.end };
-                let progress = watch::Sender::new(Progress::Stored(run.start));
+                let progress =
+                    watch::Sender::new(Progress { until: run.start, holes: Vec::new(), landed: None });
                 let flight = Arc::new(Flight { blocks, progress, deserted: AtomicBool::new(false) });
                 all.push(flight.clone());
                 // A flight that is dropped before it lands was cancelled at shutdown.

@@ -14,11 +14,11 @@ use super::shared::{SharedContent, Which};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
 use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
-use crate::model::ByteRange;
+use crate::model::{ByteRange, WHOLE_AT_ONCE};
 use crate::remote::ContentKey;
 
 /// A content up to this size is fetched whole at the first read: one request instead of several.
-pub(super) const WHOLE: u64 = 1 << 20;
+pub(super) const WHOLE: u64 = WHOLE_AT_ONCE;
 /// What could not be had just before is not waited for once more: for what it reads through its own pages, the kernel
 /// answers a failure by asking a second time at once.
 const JUST_BEFORE: Duration = Duration::from_millis(300);
@@ -198,6 +198,9 @@ impl OpenContent {
         along: ByteRange,
     ) -> Result<(), FetchError> {
         let Some(cached) = &self.cached else { return Ok(()) };
+        if self.shared.is_wrong() {
+            return Err(FetchError::Wrong("when it was complete, it was not what its hash says".into()));
+        }
         let whole = ByteRange::new(0, self.key.size);
         let along = if self.key.size <= WHOLE { whole } else { along };
         let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
@@ -232,11 +235,11 @@ impl OpenContent {
             self.start(landing, Need::Demand, None);
         }
         for flight in own {
-            flight.reaches(wanted.end.min(flight.blocks.end)).await?;
+            flight.brings(wanted).await?;
         }
         let mut others_failed = false;
         for flight in under_way {
-            match flight.reaches(wanted.end.min(flight.blocks.end)).await {
+            match flight.brings(wanted).await {
                 Err(FetchError::Stale) => others_failed = true,
                 reached => reached?,
             }

@@ -132,7 +132,8 @@ pub fn node_count(size: u64) -> u64 {
 /// What proves `blocks`, as positions in the sequence of all nodes: their leaves, then level by level the nodes
 /// beside them that the next level needs, left before right.
 pub fn proof_positions(blocks: BlockRange, size: u64) -> Vec<Range<u64>> {
-    let mut positions = vec![blocks.start..blocks.end];
+    let mut positions = Vec::new();
+    positions.push(blocks.start..blocks.end);
     let mut run = blocks;
     for level in levels(size) {
         let width = level.end - level.start;
