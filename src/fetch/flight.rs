@@ -51,15 +51,17 @@ impl Flight {
         });
     }
 
-    /// Waits until those of `wanted` it brings are stored, or it is over.
-    pub(super) async fn brings(&self, wanted: BlockRange) -> Result<(), FetchError> {
+    /// Waits until those of `wanted` it brings are stored, or it is over. Of what it leaves out, the first `known`
+    /// blocks are somebody else's to bring.
+    async fn brings(&self, wanted: BlockRange, known: usize) -> Result<(), FetchError> {
         let until = wanted.end.min(self.blocks.end);
         let mut progress = self.progress.subscribe();
         loop {
             {
                 let progress = progress.borrow_and_update();
                 let is_wanted = |block: u64| (wanted.start..wanted.end).contains(&block);
-                if let Some((_, error)) = progress.holes.iter().find(|(block, _)| is_wanted(*block)) {
+                if let Some((_, error)) = progress.holes[known..].iter().find(|(block, _)| is_wanted(*block))
+                {
                     return Err(error.clone());
                 }
                 match &progress.landed {
@@ -80,6 +82,32 @@ impl Flight {
     }
 }
 
+/// A flight as one reader waits for it.
+#[derive(Debug)]
+pub(super) struct Boarded {
+    pub(super) flight: Arc<Flight>,
+    /// What it had left out by then.
+    known: usize,
+}
+
+impl Boarded {
+    fn now(flight: Arc<Flight>) -> Self {
+        let known = flight.progress.borrow().holes.len();
+        Self { flight, known }
+    }
+
+    fn has_coming(&self, block: u64) -> bool {
+        let left_out =
+            || self.flight.progress.borrow().holes[..self.known].iter().any(|(hole, _)| *hole == block);
+        (self.flight.blocks.start..self.flight.blocks.end).contains(&block) && !left_out()
+    }
+
+    /// Waits until those of `wanted` it brings are stored, or it is over.
+    pub(super) async fn brings(&self, wanted: BlockRange) -> Result<(), FetchError> {
+        self.flight.brings(wanted, self.known).await
+    }
+}
+
 /// The flights of one content.
 #[derive(Debug, Default)]
 pub(super) struct Flights(Mutex<Vec<Arc<Flight>>>);
@@ -93,6 +121,11 @@ pub(super) struct Landing {
 }
 
 impl Landing {
+    /// The flight, for who waits for it from its start.
+    pub(super) fn board(&self) -> Boarded {
+        Boarded { flight: self.flight.clone(), known: 0 }
+    }
+
     /// Ends the flight with a result.
     pub(super) fn land(mut self, result: Result<(), FetchError>) {
         self.result = result;
@@ -115,12 +148,13 @@ impl Flights {
         wanted: BlockRange,
         packing: Packing,
         missing: impl FnOnce(BlockRange) -> Vec<BlockRange>,
-    ) -> (Vec<Arc<Flight>>, Vec<Landing>) {
+    ) -> (Vec<Boarded>, Vec<Landing>) {
         let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let overlaps =
             |flight: &Arc<Flight>| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end;
-        let under_way: Vec<_> = all.iter().filter(|flight| overlaps(flight)).cloned().collect();
-        let coming = |block: u64| under_way.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
+        let under_way = all.iter().filter(|flight| overlaps(flight)).cloned();
+        let under_way: Vec<_> = under_way.map(Boarded::now).collect();
+        let coming = |block: u64| under_way.iter().any(|boarded| boarded.has_coming(block));
         // Asked for while no flight can land: what has just landed is not missing any more.
         let missing = missing(wanted).into_iter().flat_map(|run| run.start..run.end);
         let runs = runs(missing.filter(|block| !coming(*block)), packing, coming);
@@ -212,6 +246,31 @@ mod tests {
         drop(started);
         let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, GAP_0, here);
         assert_eq!(after.len(), 1, "a flight that ended is asked for again");
+    }
+
+    #[tokio::test]
+    async fn who_comes_after_a_block_was_left_out_asks_for_it_anew_and_takes_the_rest() {
+        let flights = Arc::new(Flights::default());
+        let all = BlockRange { start: 0, end: 10 };
+        let block = |start| BlockRange { start, end: start + 1 };
+        let (_, mut first) = flights.join(all, GAP_0, |blocks| vec![blocks]);
+        let landing = first.pop().unwrap();
+        let early = landing.board();
+        let altered = || FetchError::Wrong("altered".into());
+        landing.flight.stored(3);
+        landing.flight.leaves_out(3, altered());
+        assert!(early.brings(block(2)).await.is_ok() && early.brings(block(3)).await.is_err());
+        assert!(early.brings(all).await.is_err());
+
+        let (late, again) = flights.join(all, GAP_0, |blocks| all_but(blocks, |block| block < 3));
+        assert_eq!(starts(&again), vec![(3, 4)], "and nothing else is asked for twice");
+        landing.flight.stored(8);
+        landing.flight.leaves_out(8, altered());
+        landing.flight.stored(10);
+        landing.land(Err(altered()));
+        assert!(late[0].brings(BlockRange { start: 3, end: 8 }).await.is_ok());
+        assert!(late[0].brings(block(8)).await.is_err());
+        assert!(early.brings(block(9)).await.is_ok(), "what was stored is there, whatever the end");
     }
 
     #[test]

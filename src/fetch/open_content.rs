@@ -226,11 +226,14 @@ impl OpenContent {
         let packing = Packing { gap: traffic.worth_joining() / BLOCK, most: most / BLOCK };
         let (mut under_way, started) =
             self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
-        under_way.retain(|flight| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end);
+        under_way.retain(|boarded| {
+            let blocks = boarded.flight.blocks;
+            blocks.start < wanted.end && wanted.start < blocks.end
+        });
         let mut own = Vec::new();
         for landing in started {
             if landing.flight.blocks.start < wanted.end && wanted.start < landing.flight.blocks.end {
-                own.push(landing.flight.clone());
+                own.push(landing.board());
             }
             self.start(landing, Need::Demand, None);
         }
