@@ -7,7 +7,7 @@ use super::flight::Packing;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
 use crate::cache::{BLOCK, BlockRange};
-use crate::model::ByteRange;
+use crate::model::{ByteRange, MOST_PROVEN};
 
 /// One request ahead is for no more: of another connection the next can be asked at the same time.
 const ONE_REQUEST: u64 = 4 << 20;
@@ -51,8 +51,14 @@ impl OpenContent {
     /// Starts what is missing of `range`, with a first turn at hand.
     fn send_for_ahead(self: &Arc<Self>, range: ByteRange, turn: Turn) {
         let Some(cached) = &self.cached else { return };
+        if self.shared.is_wrong() {
+            return;
+        }
         let wanted = BlockRange::covering(range);
-        let packing = Packing { gap: 0, most: ONE_REQUEST / BLOCK };
+        let most = ONE_REQUEST / BLOCK;
+        // What can be proven is asked for in pieces for which there is a proof.
+        let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
+        let packing = Packing { gap: 0, most };
         let (_, started) = self.shared.flights.join(wanted, packing, |blocks| cached.missing(blocks));
         let mut turn = Some(turn);
         for landing in started {

@@ -1,36 +1,61 @@
-//! Reading past a cache that has no room, or no place, for the bytes.
+//! Reading past a cache that has no room, or no place, for the bytes. They are checked as they would be on their way
+//! into it: by block where there are block hashes, and as a whole where the content is small.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::fly::WRONG_ANSWERS;
 use super::{FetchError, OpenContent};
-use crate::model::ByteRange;
+use crate::cache::BlockRange;
+use crate::model::{ByteRange, Sha256, WHOLE_AT_ONCE};
 use crate::remote::RemoteError;
 
 impl OpenContent {
     /// Reads straight from the remote, keeping nothing.
     pub(super) async fn read_around_the_cache(&self, range: ByteRange) -> Result<Bytes, FetchError> {
-        let mut wait = Duration::from_millis(50);
+        let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         loop {
             self.count(|counters| &counters.requests, 1);
             match self.read_directly(range).await {
                 Ok(bytes) => return Ok(bytes),
-                // The caller's deadline ends this.
-                Err(error) if error.is_transient() => tokio::time::sleep(wait).await,
+                Err(error @ RemoteError::WrongAnswer { .. }) => {
+                    self.count(|counters| &counters.responses_refused, 1);
+                    wrong += 1;
+                    if wrong >= WRONG_ANSWERS {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) if error.is_transient() => {}
                 Err(error) => return Err(error.into()),
             }
+            // The caller's deadline ends this.
+            tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(2));
         }
     }
 
     async fn read_directly(&self, range: ByteRange) -> Result<Bytes, RemoteError> {
-        let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
-        let mut bytes = BytesMut::with_capacity(usize::try_from(range.len()).unwrap_or(0));
+        let (size, remote) = (self.key.size, &self.fetcher.remote);
+        let expected = self.key.hash.sha256().filter(|_| size <= WHOLE_AT_ONCE);
+        let checked = match (&expected, &self.key.blocks) {
+            (Some(_), _) => ByteRange::new(0, size),
+            (None, Some(_)) => BlockRange::covering(range).bytes(size),
+            (None, None) => range,
+        };
+        let mut body = remote.open_range(&self.key, checked).await?;
+        let mut bytes = BytesMut::with_capacity(usize::try_from(checked.len()).unwrap_or(0));
         while let Some(piece) = body.next().await? {
             self.count(|counters| &counters.bytes_fetched, piece.len() as u64);
+            if body.is_proven() {
+                self.count(|counters| &counters.bytes_proven, piece.len() as u64);
+            }
             bytes.extend_from_slice(&piece);
         }
-        Ok(bytes.freeze())
+        if expected.is_some_and(|expected| expected != Sha256::of(&bytes)) {
+            return Err(remote.altered(&self.key.path));
+        }
+        let at = |place: u64| usize::try_from(place - checked.start).unwrap_or(usize::MAX);
+        Ok(bytes.freeze().slice(at(range.start)..at(range.end)))
     }
 }

@@ -19,12 +19,14 @@ pub(super) struct Packing {
 }
 
 /// How far a flight has come.
-#[derive(Debug, Clone)]
-pub(super) enum Progress {
-    /// Blocks before this one are stored.
-    Stored(u64),
+#[derive(Debug)]
+struct Progress {
+    /// Blocks before this one are stored, but for the holes.
+    until: u64,
+    /// Blocks that could not be had although the ones around them could.
+    holes: Vec<(u64, FetchError)>,
     /// It is over. Blocks it did not store were not kept.
-    Landed(Result<(), FetchError>),
+    landed: Option<Result<(), FetchError>>,
 }
 
 /// One run of blocks being fetched.
@@ -38,17 +40,35 @@ pub(super) struct Flight {
 impl Flight {
     /// Says that blocks before `block` are stored.
     pub(super) fn stored(&self, block: u64) {
-        self.progress.send_replace(Progress::Stored(block));
+        self.progress.send_modify(|progress| progress.until = block);
     }
 
-    /// Waits until blocks before `until` are stored, or it is over.
-    pub(super) async fn reaches(&self, until: u64) -> Result<(), FetchError> {
+    /// Gives up one block and goes on behind it.
+    pub(super) fn leaves_out(&self, block: u64, error: FetchError) {
+        self.progress.send_modify(|progress| {
+            progress.until = block + 1;
+            progress.holes.push((block, error));
+        });
+    }
+
+    /// Waits until those of `wanted` it brings are stored, or it is over. Of what it leaves out, the first `known`
+    /// blocks are somebody else's to bring.
+    async fn brings(&self, wanted: BlockRange, known: usize) -> Result<(), FetchError> {
+        let until = wanted.end.min(self.blocks.end);
         let mut progress = self.progress.subscribe();
         loop {
-            match &*progress.borrow_and_update() {
-                Progress::Stored(block) if *block >= until => return Ok(()),
-                Progress::Landed(result) => return result.clone(),
-                Progress::Stored(_) => {}
+            {
+                let progress = progress.borrow_and_update();
+                let is_wanted = |block: u64| (wanted.start..wanted.end).contains(&block);
+                if let Some((_, error)) = progress.holes[known..].iter().find(|(block, _)| is_wanted(*block))
+                {
+                    return Err(error.clone());
+                }
+                match &progress.landed {
+                    _ if progress.until >= until => return Ok(()),
+                    Some(result) => return result.clone(),
+                    None => {}
+                }
             }
             if progress.changed().await.is_err() {
                 return Ok(());
@@ -59,6 +79,32 @@ impl Flight {
     /// Whether all who read the content have closed it and nobody waits.
     pub(super) fn is_deserted(&self) -> bool {
         self.deserted.load(Ordering::Relaxed) && self.progress.receiver_count() == 0
+    }
+}
+
+/// A flight as one reader waits for it.
+#[derive(Debug)]
+pub(super) struct Boarded {
+    pub(super) flight: Arc<Flight>,
+    /// What it had left out by then.
+    known: usize,
+}
+
+impl Boarded {
+    fn now(flight: Arc<Flight>) -> Self {
+        let known = flight.progress.borrow().holes.len();
+        Self { flight, known }
+    }
+
+    fn has_coming(&self, block: u64) -> bool {
+        let left_out =
+            || self.flight.progress.borrow().holes[..self.known].iter().any(|(hole, _)| *hole == block);
+        (self.flight.blocks.start..self.flight.blocks.end).contains(&block) && !left_out()
+    }
+
+    /// Waits until those of `wanted` it brings are stored, or it is over.
+    pub(super) async fn brings(&self, wanted: BlockRange) -> Result<(), FetchError> {
+        self.flight.brings(wanted, self.known).await
     }
 }
 
@@ -75,6 +121,11 @@ pub(super) struct Landing {
 }
 
 impl Landing {
+    /// The flight, for who waits for it from its start.
+    pub(super) fn board(&self) -> Boarded {
+        Boarded { flight: self.flight.clone(), known: 0 }
+    }
+
     /// Ends the flight with a result.
     pub(super) fn land(mut self, result: Result<(), FetchError>) {
         self.result = result;
@@ -86,7 +137,7 @@ impl Drop for Landing {
         let mut all = self.flights.0.lock().unwrap_or_else(|e| e.into_inner());
         all.retain(|other| !Arc::ptr_eq(other, &self.flight));
         drop(all);
-        self.flight.progress.send_replace(Progress::Landed(self.result.clone()));
+        self.flight.progress.send_modify(|progress| progress.landed = Some(self.result.clone()));
     }
 }
 
@@ -97,12 +148,13 @@ impl Flights {
         wanted: BlockRange,
         packing: Packing,
         missing: impl FnOnce(BlockRange) -> Vec<BlockRange>,
-    ) -> (Vec<Arc<Flight>>, Vec<Landing>) {
+    ) -> (Vec<Boarded>, Vec<Landing>) {
         let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let overlaps =
             |flight: &Arc<Flight>| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end;
-        let under_way: Vec<_> = all.iter().filter(|flight| overlaps(flight)).cloned().collect();
-        let coming = |block: u64| under_way.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
+        let under_way = all.iter().filter(|flight| overlaps(flight)).cloned();
+        let under_way: Vec<_> = under_way.map(Boarded::now).collect();
+        let coming = |block: u64| under_way.iter().any(|boarded| boarded.has_coming(block));
         // Asked for while no flight can land: what has just landed is not missing any more.
         let missing = missing(wanted).into_iter().flat_map(|run| run.start..run.end);
         let runs = runs(missing.filter(|block| !coming(*block)), packing, coming);
@@ -110,7 +162,8 @@ impl Flights {
             .into_iter()
             .map(|run| {
                 let blocks = BlockRange { start: run.start, end: run.end };
-                let progress = watch::Sender::new(Progress::Stored(run.start));
+                let progress =
+                    watch::Sender::new(Progress { until: run.start, holes: Vec::new(), landed: None });
                 let flight = Arc::new(Flight { blocks, progress, deserted: AtomicBool::new(false) });
                 all.push(flight.clone());
                 // A flight that is dropped before it lands was cancelled at shutdown.
@@ -193,6 +246,31 @@ mod tests {
         drop(started);
         let (_, after) = flights.join(BlockRange { start: 2, end: 3 }, GAP_0, here);
         assert_eq!(after.len(), 1, "a flight that ended is asked for again");
+    }
+
+    #[tokio::test]
+    async fn who_comes_after_a_block_was_left_out_asks_for_it_anew_and_takes_the_rest() {
+        let flights = Arc::new(Flights::default());
+        let all = BlockRange { start: 0, end: 10 };
+        let block = |start| BlockRange { start, end: start + 1 };
+        let (_, mut first) = flights.join(all, GAP_0, |blocks| vec![blocks]);
+        let landing = first.pop().unwrap();
+        let early = landing.board();
+        let altered = || FetchError::Wrong("altered".into());
+        landing.flight.stored(3);
+        landing.flight.leaves_out(3, altered());
+        assert!(early.brings(block(2)).await.is_ok() && early.brings(block(3)).await.is_err());
+        assert!(early.brings(all).await.is_err());
+
+        let (late, again) = flights.join(all, GAP_0, |blocks| all_but(blocks, |block| block < 3));
+        assert_eq!(starts(&again), vec![(3, 4)], "and nothing else is asked for twice");
+        landing.flight.stored(8);
+        landing.flight.leaves_out(8, altered());
+        landing.flight.stored(10);
+        landing.land(Err(altered()));
+        assert!(late[0].brings(BlockRange { start: 3, end: 8 }).await.is_ok());
+        assert!(late[0].brings(block(8)).await.is_err());
+        assert!(early.brings(block(9)).await.is_ok(), "what was stored is there, whatever the end");
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::model::{ByteRange, Sha256};
 use crate::remote::{ContentKey, RemoteError};
 
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
-const WRONG_ANSWERS: usize = 3;
+pub(super) const WRONG_ANSWERS: usize = 3;
+/// So many blocks of a flight may turn out altered, each time it is asked for, before the flight is given up.
+const HOLES: usize = 4;
 /// Blocks written to the cache at once.
 const WRITE: usize = 8 * BLOCK as usize;
 /// What is left of a request that nobody needs any more is not waited for if it is more than this: it costs the
@@ -70,16 +72,34 @@ impl Flying {
         let (fetcher, flight) = (&self.fetcher, &landing.flight);
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
+        let mut holes = Vec::new();
         loop {
             let before = *next;
             let error = match self.fetch_blocks(next, flight).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return holes.pop().map_or(Ok(()), Err),
                 Err(error) => error,
             };
             if *next > before {
                 (since, wait) = (Instant::now(), Duration::from_millis(50));
             }
             match &error {
+                // Whatever stands around a block that is altered time and again can be read.
+                BlockError::Altered(altered) => {
+                    self.count(|counters| &counters.responses_refused, 1);
+                    wrong = if *next > before { 1 } else { wrong + 1 };
+                    if wrong >= WRONG_ANSWERS {
+                        let altered = FetchError::from(altered.clone());
+                        let hole = BlockRange { start: *next, end: *next + 1 };
+                        flight.leaves_out(hole.start, altered.clone());
+                        *next = hole.end;
+                        fetcher.cache.release(hole.bytes(self.key.size).len());
+                        holes.push(altered.clone());
+                        if *next == flight.blocks.end || holes.len() >= HOLES {
+                            return Err(altered);
+                        }
+                        (wrong, since, wait) = (0, Instant::now(), Duration::from_millis(50));
+                    }
+                }
                 BlockError::Remote(RemoteError::WrongAnswer { .. }) => {
                     self.count(|counters| &counters.responses_refused, 1);
                     wrong += 1;
@@ -114,6 +134,7 @@ impl Flying {
         let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
         traffic.answered(sent.elapsed());
         tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
+        let proven = body.is_proven();
         // A content that comes whole in one answer can be checked whole, before anything of it is kept.
         let whole_content =
             (range == ByteRange::new(0, self.key.size)).then(|| self.key.hash.sha256()).flatten();
@@ -139,14 +160,20 @@ impl Flying {
                     // asked for, or there would be nothing left to ask.
                     let keep = if left == 0 { pending.len().saturating_sub(1) } else { pending.len() };
                     let keep = keep - keep % BLOCK as usize;
-                    if keep > 0 && error.is_transient() {
+                    if keep > 0 && (proven || error.is_transient()) {
                         store(&mut pending, keep)?;
                     }
-                    return Err(error.into());
+                    return Err(match error {
+                        altered @ RemoteError::WrongAnswer { .. } if proven => BlockError::Altered(altered),
+                        error => error.into(),
+                    });
                 }
             };
             let Some(piece) = piece else { break };
             self.count(|counters| &counters.bytes_fetched, piece.len() as u64);
+            if proven {
+                self.count(|counters| &counters.bytes_proven, piece.len() as u64);
+            }
             cargo.arrived(piece.len() as u64);
             left -= piece.len() as u64;
             pending.extend_from_slice(&piece);
@@ -161,7 +188,7 @@ impl Flying {
         }
         cargo.complete();
         if whole_content.is_some_and(|expected| expected != Sha256::of(&pending)) {
-            return Err(self.fetcher.remote.altered(&self.key).into());
+            return Err(self.fetcher.remote.altered(&self.key.path).into());
         }
         let rest = pending.len();
         if rest > 0 { store(&mut pending, rest) } else { Ok(()) }
@@ -170,6 +197,8 @@ impl Flying {
 
 enum BlockError {
     Remote(RemoteError),
+    /// What came up to here was proven, and the next block is not what it should be.
+    Altered(RemoteError),
     Cache(String),
     /// There was no room, or somebody else was busy with these blocks.
     NotKept,
@@ -184,7 +213,7 @@ impl From<RemoteError> for BlockError {
 impl From<BlockError> for FetchError {
     fn from(error: BlockError) -> Self {
         match error {
-            BlockError::Remote(error) => error.into(),
+            BlockError::Remote(error) | BlockError::Altered(error) => error.into(),
             BlockError::Cache(text) => Self::Cache(text),
             BlockError::NotKept => Self::Cache("there is no room".into()),
         }

@@ -16,11 +16,11 @@ use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
 use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
 use crate::metrics::ReadCounters;
-use crate::model::ByteRange;
+use crate::model::{ByteRange, WHOLE_AT_ONCE};
 use crate::remote::ContentKey;
 
 /// A content up to this size is fetched whole at the first read: one request instead of several.
-pub(super) const WHOLE: u64 = 1 << 20;
+pub(super) const WHOLE: u64 = WHOLE_AT_ONCE;
 /// What could not be had just before is not waited for once more: for what it reads through its own pages, the kernel
 /// answers a failure by asking a second time at once.
 const JUST_BEFORE: Duration = Duration::from_millis(300);
@@ -215,6 +215,9 @@ impl OpenContent {
         along: ByteRange,
     ) -> Result<(), FetchError> {
         let Some(cached) = &self.cached else { return Ok(()) };
+        if self.shared.is_wrong() {
+            return Err(FetchError::Wrong("when it was complete, it was not what its hash says".into()));
+        }
         let whole = ByteRange::new(0, self.key.size);
         let along = if self.key.size <= WHOLE { whole } else { along };
         let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
@@ -240,20 +243,23 @@ impl OpenContent {
         let packing = Packing { gap: traffic.worth_joining() / BLOCK, most: most / BLOCK };
         let (mut under_way, started) =
             self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
-        under_way.retain(|flight| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end);
+        under_way.retain(|boarded| {
+            let blocks = boarded.flight.blocks;
+            blocks.start < wanted.end && wanted.start < blocks.end
+        });
         let mut own = Vec::new();
         for landing in started {
             if landing.flight.blocks.start < wanted.end && wanted.start < landing.flight.blocks.end {
-                own.push(landing.flight.clone());
+                own.push(landing.board());
             }
             self.start(landing, Need::Demand, None);
         }
         for flight in own {
-            flight.reaches(wanted.end.min(flight.blocks.end)).await?;
+            flight.brings(wanted).await?;
         }
         let mut others_failed = false;
         for flight in under_way {
-            match flight.reaches(wanted.end.min(flight.blocks.end)).await {
+            match flight.brings(wanted).await {
                 Err(FetchError::Stale) => others_failed = true,
                 reached => reached?,
             }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use serde_json::{Value, json};
@@ -21,6 +22,10 @@ const REMEMBERED: usize = 256;
 /// Opens of one content whose cost is remembered.
 const OPENS: usize = 8;
 
+/// A content that turned out wrong when it was complete is not asked for again for so long: its readers would be shown
+/// the same bytes once more.
+const WRONG_FOR: Duration = Duration::from_secs(60);
+
 /// A content by hash and size: two entries may claim one hash and different sizes, and one of them lies.
 type ContentId = (ContentHash, u64);
 
@@ -33,6 +38,7 @@ pub(super) struct SharedContent {
     /// Blocks fetched ahead that no reader came for yet.
     unread: Mutex<HashSet<u64>>,
     pub(super) counters: ReadCounters,
+    wrong_since: Mutex<Option<Instant>>,
     readers: AtomicUsize,
     /// All of it was read and found right since we started: the kernel may read it without checksums.
     pub(super) trusted: AtomicBool,
@@ -58,6 +64,17 @@ impl SharedContent {
             return 0;
         }
         (blocks.start..blocks.end).map(|block| u64::from(unread.remove(&block))).sum()
+    }
+
+    /// Notes that all of it came, and was not what its hash says.
+    pub(super) fn turned_out_wrong(&self) {
+        *self.wrong_since.lock().unwrap_or_else(|e| e.into_inner()) = Some(Instant::now());
+    }
+
+    /// Whether that was just now.
+    pub(super) fn is_wrong(&self) -> bool {
+        let since = *self.wrong_since.lock().unwrap_or_else(|e| e.into_inner());
+        since.is_some_and(|since| since.elapsed() < WRONG_FOR)
     }
 
     /// One more handle; the counters are its own.

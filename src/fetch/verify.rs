@@ -38,7 +38,11 @@ impl Flying {
             }
             Ok(Checked::ByHash(Verification::Wrong)) => {
                 self.count(|counters| &counters.responses_refused, 1);
-                tracing::warn!(%path, "the remote's bytes are not what their hash says: they are dropped");
+                self.shared.turned_out_wrong();
+                tracing::warn!(
+                    %path,
+                    "the remote's bytes are not what their hash says: they are dropped, and for a minute nothing of it is read"
+                );
             }
             Ok(Checked::ForRot(Soundness::Rotten(blocks))) => {
                 self.count(|counters| &counters.blocks_rotten, blocks);

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde_json::{Map, Value};
 
-use crate::model::{ContentHash, DbPath};
+use super::block_hashes;
+use crate::model::{BlockRoot, ContentHash, DbPath};
 
 /// What a manifest says of one file. Its path is the key it is stored under.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Entry {
     pub etag: Option<Box<str>>,
     /// `contentType`, where the writer recorded one.
     pub content_type: Option<Box<str>>,
+    /// `blockHashes`, as far as this program knows them: what single blocks can be checked by. Set by the server.
+    pub blocks: Option<BlockRoot>,
     /// Fields this program does not know.
     pub unknown: Option<Box<Map<String, Value>>>,
 }
@@ -32,6 +35,16 @@ impl Entry {
     /// Whether both entries name the same bytes.
     pub fn same_content(&self, other: &Self) -> bool {
         self.size == other.size && self.hash == other.hash
+    }
+
+    /// The entry with these block hashes, whatever it said of them before.
+    pub fn with_blocks(mut self, blocks: Option<BlockRoot>) -> Self {
+        self.blocks = blocks;
+        if let Some(unknown) = &mut self.unknown {
+            unknown.remove(block_hashes::FIELD);
+        }
+        self.unknown = self.unknown.filter(|unknown| !unknown.is_empty());
+        self
     }
 
     /// The entry with its path beside it, as the manifest writes it.
@@ -60,6 +73,9 @@ impl serde::Serialize for EntryAt<'_> {
         }
         if let Some(content_type) = &self.entry.content_type {
             map.serialize_entry("contentType", content_type)?;
+        }
+        if let Some(blocks) = &self.entry.blocks {
+            map.serialize_entry(block_hashes::FIELD, &block_hashes::to_json(blocks))?;
         }
         for (key, value) in self.entry.unknown.iter().flat_map(|fields| fields.iter()) {
             map.serialize_entry(key, value)?;

@@ -3,6 +3,7 @@
 //! Owns reading, checking and writing the document. A [`Manifest`] in hand has been checked: every path is inside
 //! the root, none is reserved, none is both a file and a directory. Fields this program does not know are kept.
 
+mod block_hashes;
 mod document;
 mod entry;
 mod names;

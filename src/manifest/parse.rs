@@ -8,7 +8,7 @@ use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::document::check_shape;
-use super::{Entry, Manifest, is_reserved};
+use super::{Entry, Manifest, block_hashes, is_reserved};
 use crate::model::{ContentHash, DbPath, Visibility};
 
 /// Why a manifest cannot be used.
@@ -174,7 +174,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NamedEntry, A::Error> {
         let (mut path, mut size, mut hash, mut algorithm) = (None, None, None::<String>, None::<String>);
-        let (mut modified_at, mut etag, mut content_type) = (None, None, None);
+        let (mut modified_at, mut etag, mut content_type, mut blocks) = (None, None, None, None);
         let mut unknown = Map::new();
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match key.as_ref() {
@@ -185,9 +185,16 @@ impl<'de> Visitor<'de> for EntryVisitor {
                 "modifiedAt" => modified_at = Some(map.next_value()?),
                 "etag" => etag = map.next_value()?,
                 "contentType" => content_type = map.next_value()?,
-                _ => {
+                key => {
                     let value = map.next_value::<Value>()?;
-                    unknown.insert(key.into_owned(), value);
+                    // Written twice, the last one holds.
+                    if key == block_hashes::FIELD {
+                        unknown.remove(key);
+                        blocks = block_hashes::from_json(&value);
+                    }
+                    if key != block_hashes::FIELD || blocks.is_none() {
+                        unknown.insert(key.to_owned(), value);
+                    }
                 }
             }
         }
@@ -205,6 +212,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
             modified_at: modified_at.unwrap_or_default(),
             etag,
             content_type,
+            blocks,
             unknown: (!unknown.is_empty()).then(|| Box::new(unknown)),
         };
         Ok(NamedEntry { path, entry })
@@ -288,11 +296,37 @@ mod tests {
         let text = r#"{"version":1,"databaseId":"db_1","name":"n","owner":"o","visibility":"unlisted",
             "lastSyncedAt":"t","future":{"a":[1,2]},"metadata":{"k":null},"syncedFrom":"local",
             "files":{"a":{"path":"a","size":0,"hash":"d41d8cd98f00b204e9800998ecf8427e","hashAlgorithm":"md5",
-            "modifiedAt":"not a date","blocks":{"size":4,"list":["x"]},"etag":"e"}}}"#;
+            "modifiedAt":"not a date","blocks":{"size":4,"list":["x"]},"etag":"e",
+            "blockHashes":{"algorithm":"other","blockSize":1}}}}"#;
         let manifest = Manifest::from_json(text.as_bytes()).unwrap();
         let again: Value = serde_json::from_slice(&manifest.to_json()).unwrap();
         assert_eq!(again, serde_json::from_str::<Value>(text).unwrap());
         assert_eq!(Manifest::from_json(&manifest.to_json_pretty()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn block_hashes_are_read_where_they_are_ours_and_kept_where_not() {
+        let ours =
+            r#"{"algorithm":"sha256-128-tree","blockSize":32768,"root":"000102030405060708090a0b0c0d0e0f"}"#;
+        let hash = "ab".repeat(32);
+        for (blocks, known) in [
+            (ours.to_owned(), true),
+            (ours.replace("32768", "65536"), false),
+            (ours.replace("0f\"", "\""), false),
+            (ours.replace("tree\"", "tree\",\"salt\":1"), false),
+            ("null".into(), false),
+        ] {
+            let text = manifest_with(&format!(
+                r#""a":{{"path":"a","size":1,"hash":"{hash}","hashAlgorithm":"sha256","modifiedAt":"x","blockHashes":{blocks}}}"#
+            ));
+            let manifest = Manifest::from_json(text.as_bytes()).unwrap();
+            let entry = &manifest.files["a"];
+            assert_eq!((entry.blocks.is_some(), entry.unknown.is_none()), (known, known), "{blocks}");
+            let again: Value = serde_json::from_slice(&manifest.to_json()).unwrap();
+            assert_eq!(again["files"], serde_json::from_str::<Value>(&text).unwrap()["files"]);
+            let without = entry.clone().with_blocks(None);
+            assert!(without.blocks.is_none() && without.unknown.is_none());
+        }
     }
 
     proptest::proptest! {

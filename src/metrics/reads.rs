@@ -11,6 +11,8 @@ pub struct ReadCounters {
     pub requests: Counter,
     /// Content bytes received from the remote.
     pub bytes_fetched: Counter,
+    /// Of these, bytes proven by block hashes before they were used.
+    pub bytes_proven: Counter,
     /// Reads answered.
     pub reads: Counter,
     /// Bytes handed to readers; what the kernel reads by itself, from its pages or by passthrough, is not seen.
@@ -37,6 +39,7 @@ impl ReadCounters {
         let all = [
             ("requests", &self.requests),
             ("bytesFetched", &self.bytes_fetched),
+            ("bytesProven", &self.bytes_proven),
             ("reads", &self.reads),
             ("bytesRead", &self.bytes_read),
             ("bytesFromCache", &self.bytes_from_cache),

@@ -1,6 +1,8 @@
 //! The nouns of the house: paths, hashes, ranges, revisions, visibility. No I/O and no async here, so every
 //! floor above may speak in these words.
 
+mod block_tree;
+mod blocks;
 mod exit;
 mod hash;
 mod path;
@@ -10,6 +12,11 @@ mod revision;
 mod token;
 mod visibility;
 
+pub use block_tree::{
+    BlockHash, BlockRoot, BlockTree, BlockTreeBuilder, MOST_PROVEN, ProvenBlocks, WHOLE_AT_ONCE, has_tree,
+    node_count, proof_positions, provable,
+};
+pub use blocks::{BLOCK, BlockRange};
 pub use exit::ExitCode;
 pub use hash::{ContentHash, HashParseError, Sha256};
 pub(crate) use path::encode_segment;

@@ -69,9 +69,9 @@ impl Tree {
             let node = found.and_then(|ino| self.node(ino));
             let (slot, _) = found.and_then(Ino::parts).unwrap_or((ROOT, 0));
             match node.map(|node| (&node.kind, node.modified)) {
-                Some((NodeKind::File { size, hash }, modified)) => {
+                Some((NodeKind::File { size, hash, blocks }, modified)) => {
                     same.insert(slot);
-                    if (FileEntry { size: *size, hash: *hash, modified }) != file {
+                    if (FileEntry { size: *size, hash: *hash, blocks: *blocks, modified }) != file {
                         difference.0.insert(path.clone(), Some(file));
                     }
                 }
@@ -176,8 +176,11 @@ impl Tree {
         if let Some(Some(file)) = &edit.here {
             if let Some(slot) = before
                 && let node = &mut self.nodes[slot as usize]
-                && matches!(&node.kind, NodeKind::File { size, hash } if (*size, *hash) == (file.size, file.hash))
+                && let NodeKind::File { size, hash, blocks } = &mut node.kind
+                && (*size, *hash) == (file.size, file.hash)
             {
+                // They may have been computed since: it is the same content.
+                *blocks = file.blocks;
                 if node.modified != file.modified {
                     node.modified = file.modified;
                     if node.is_known() {

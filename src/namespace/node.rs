@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::manifest::Entry;
-use crate::model::ContentHash;
+use crate::model::{BlockRoot, ContentHash};
 
 /// An inode's number: the place of its node, and above it how often that place was used before. So a number is never
 /// given twice, and long-lived mounts do not grow with what has come and gone.
@@ -37,6 +37,8 @@ pub struct FileEntry {
     pub size: u64,
     /// The content's hash.
     pub hash: ContentHash,
+    /// What its blocks can be checked by.
+    pub blocks: Option<BlockRoot>,
     /// When it last changed, in nanoseconds since 1970; the manifest's date, if it is one.
     pub modified: i64,
 }
@@ -44,7 +46,7 @@ pub struct FileEntry {
 impl From<&Entry> for FileEntry {
     fn from(entry: &Entry) -> Self {
         let modified = entry.modified().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
-        Self { size: entry.size, hash: entry.hash, modified: modified.unwrap_or(0) }
+        Self { size: entry.size, hash: entry.hash, blocks: entry.blocks, modified: modified.unwrap_or(0) }
     }
 }
 
@@ -96,6 +98,8 @@ pub enum NodeKind {
         size: u64,
         /// The content's hash.
         hash: ContentHash,
+        /// What its blocks can be checked by.
+        blocks: Option<BlockRoot>,
     },
 }
 

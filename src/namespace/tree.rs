@@ -72,7 +72,8 @@ impl Tree {
 
     pub(super) fn create_file(&mut self, name: &str, parent: u32, file: &FileEntry) -> u32 {
         self.bytes = self.bytes.saturating_add(file.size);
-        self.create(name, parent, NodeKind::File { size: file.size, hash: file.hash }, file.modified)
+        let kind = NodeKind::File { size: file.size, hash: file.hash, blocks: file.blocks };
+        self.create(name, parent, kind, file.modified)
     }
 
     pub(super) fn create(&mut self, name: &str, parent: u32, kind: NodeKind, modified: i64) -> u32 {
@@ -200,6 +201,7 @@ pub(super) mod tests {
             modified_at: "2026-01-02T03:04:05.678Z".into(),
             etag: None,
             content_type: None,
+            blocks: None,
             unknown: None,
         }
     }

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MATCH, RANGE,
 };
 use reqwest::{Method, Response, StatusCode};
 
 use super::{Remote, RemoteError};
-use crate::model::{ByteRange, ContentHash, DbPath, DbRef, Revision};
-use crate::wire::ContentRange;
+use crate::model::{
+    BLOCK, BlockRange, BlockRoot, ByteRange, ContentHash, DbPath, DbRef, ProvenBlocks, Revision, provable,
+};
+use crate::wire::{BLOCK_HASHES_HEADER, BlockProof, ContentRange, WANT_PROOF_HEADER};
 
 /// Which content: a path of a database, pinned to one version. Clones share what has been learned about it.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ pub struct ContentKey {
     pub hash: ContentHash,
     /// A revision in which the path has this content; a static host has none.
     pub revision: Option<Revision>,
+    /// What its blocks can be checked by, where the manifest says.
+    pub blocks: Option<BlockRoot>,
     /// The path has another content by now: only the revision still leads to this one.
     moved: Arc<AtomicBool>,
 }
@@ -40,7 +44,12 @@ impl ContentKey {
         hash: ContentHash,
         revision: Option<Revision>,
     ) -> Self {
-        Self { database, path, size, hash, revision, moved: Arc::default() }
+        Self { database, path, size, hash, revision, blocks: None, moved: Arc::default() }
+    }
+
+    /// The same, of which blocks can be checked.
+    pub fn with_blocks(self, blocks: Option<BlockRoot>) -> Self {
+        Self { blocks, ..self }
     }
 
     fn etag(&self) -> Option<String> {
@@ -48,17 +57,68 @@ impl ContentKey {
     }
 }
 
-/// The bytes of a range as they arrive. Ends with an error if they are fewer or more than asked for.
+/// The bytes of a range as they arrive. Ends with an error if they are fewer or more than asked for. Where the answer
+/// came with a proof, whole blocks come out of it, and none that is not the content's.
 #[derive(Debug)]
 pub struct ContentBody {
     remote: Remote,
     response: Response,
     left: u64,
+    path: DbPath,
+    proof: Option<Proof>,
+}
+
+/// What an answer's blocks must be.
+#[derive(Debug)]
+struct Proof {
+    blocks: ProvenBlocks,
+    next: u64,
+    /// Came, and was not checked yet.
+    pending: BytesMut,
+}
+
+impl Proof {
+    /// The right blocks of what has come, up to one that is not.
+    fn take_right(&mut self, complete: bool) -> Result<Option<Bytes>, ()> {
+        let block = BLOCK as usize;
+        let whole = if complete { self.pending.len() } else { self.pending.len() / block * block };
+        if whole == 0 {
+            return Ok(None);
+        }
+        let right = self.blocks.count_right(self.next, &self.pending[..whole]);
+        if right == 0 {
+            return Err(());
+        }
+        self.next += right as u64;
+        Ok(Some(self.pending.split_to(whole.min(right * block)).freeze()))
+    }
 }
 
 impl ContentBody {
+    /// Whether every byte that comes out was proven to be the content's.
+    pub fn is_proven(&self) -> bool {
+        self.proof.is_some()
+    }
+
     /// The next piece; nothing after the last byte of the range.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
+        loop {
+            if let Some(proof) = &mut self.proof {
+                match proof.take_right(self.left == 0) {
+                    Ok(None) => {}
+                    Ok(right) => return Ok(right),
+                    Err(()) => return Err(self.remote.altered(&self.path)),
+                }
+            }
+            let piece = self.receive().await?;
+            match (&mut self.proof, piece) {
+                (Some(proof), Some(piece)) => proof.pending.extend_from_slice(&piece),
+                (_, piece) => return Ok(piece),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, RemoteError> {
         match self.response.chunk().await.map_err(|error| self.remote.broken(&error))? {
             Some(piece) if piece.len() as u64 > self.left => {
                 Err(self.remote.wrong("more bytes came than were asked for".into()))
@@ -78,8 +138,8 @@ impl ContentBody {
 
 impl Remote {
     /// Bytes that came under right headers and are not the content's.
-    pub fn altered(&self, content: &ContentKey) -> RemoteError {
-        self.wrong(format!("altered bytes for '{}'", content.path))
+    pub fn altered(&self, path: &DbPath) -> RemoteError {
+        self.wrong(format!("altered bytes for '{path}'"))
     }
 
     /// Opens a range of a content, answered as asked or not at all. `range` lies inside the content and is not empty.
@@ -134,9 +194,43 @@ impl Remote {
         if let Some(etag) = content.etag() {
             request = request.header(IF_MATCH, etag);
         }
+        let wanted = content.blocks.zip(provable(range, content.size));
+        if wanted.is_some() {
+            request = request.header(WANT_PROOF_HEADER, "1");
+        }
         let response = self.send(request).await?;
         self.check_range(content, range, &response)?;
-        Ok(ContentBody { remote: self.clone(), response, left: range.len() })
+        let proof = match wanted {
+            Some((root, blocks)) => self.check_proof(content, &root, blocks, &response)?,
+            None => None,
+        };
+        Ok(ContentBody {
+            remote: self.clone(),
+            response,
+            left: range.len(),
+            path: content.path.clone(),
+            proof,
+        })
+    }
+
+    /// The proof that came with an answer, if one did. One for other blocks is another answer's, which a proxy that
+    /// puts ranges together handed on: as good as none.
+    fn check_proof(
+        &self,
+        content: &ContentKey,
+        root: &BlockRoot,
+        blocks: BlockRange,
+        response: &Response,
+    ) -> Result<Option<Proof>, RemoteError> {
+        let Some(value) = response.headers().get(BLOCK_HASHES_HEADER) else { return Ok(None) };
+        let wrong = || self.wrong(format!("wrong block hashes for '{}'", content.path));
+        let proof = value.to_str().ok().and_then(BlockProof::parse).ok_or_else(wrong)?;
+        if proof.blocks != blocks {
+            tracing::debug!(path = %content.path, ?blocks, other = ?proof.blocks, "block hashes for other blocks");
+            return Ok(None);
+        }
+        let proven = ProvenBlocks::new(root, content.size, blocks, &proof.nodes).ok_or_else(wrong)?;
+        Ok(Some(Proof { blocks: proven, next: blocks.start, pending: BytesMut::new() }))
     }
 
     fn check_range(

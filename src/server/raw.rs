@@ -20,10 +20,11 @@ use super::identity::admit;
 use super::refusal::Refusal;
 use crate::access::Standing;
 use crate::manifest::{Entry, MANIFEST_PATH};
-use crate::model::{ByteRange, DbPath, DbRef, Revision, Sha256};
+use crate::model::{BlockRoot, ByteRange, DbPath, DbRef, Revision, Sha256, provable};
 use crate::store::{ContentStream, Database, Published, StoreError};
 use crate::wire::{
-    Answer, Conditions, ContentRange, REVISION_HEADER, Representation, content_type_of, evaluate,
+    Answer, BLOCK_HASHES_HEADER, Conditions, ContentRange, REVISION_HEADER, Representation,
+    WANT_PROOF_HEADER, content_type_of, evaluate,
 };
 
 /// Where a file's bytes are.
@@ -37,6 +38,7 @@ enum Source {
 struct Found {
     source: Source,
     size: u64,
+    blocks: Option<BlockRoot>,
     etag: String,
     content_type: String,
     modified: Option<i64>,
@@ -94,7 +96,12 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
     };
     let now = Representation { etag: &found.etag, modified: found.modified, size: found.size };
     let answer = evaluate(conditions, now);
-    respond(database, found, answer, *method == Method::HEAD).await
+    let wants_proof = headers.get(WANT_PROOF_HEADER).is_some_and(|value| value == "1");
+    let proof = match &answer {
+        Answer::Part(range) if wants_proof => proof(&database, &found, *range).await,
+        _ => None,
+    };
+    respond(database, found, answer, proof, *method == Method::HEAD).await
 }
 
 /// A header's lines as one list. Bytes that are no text become a character no tag has, so such a condition does
@@ -185,6 +192,7 @@ impl Found {
         Self {
             size: published.json.len() as u64,
             source: Source::Memory(published.json),
+            blocks: None,
             etag: published.etag,
             content_type: "application/json".into(),
             modified: published.time.parse::<jiff::Timestamp>().ok().map(|time| time.as_second()),
@@ -197,6 +205,7 @@ impl Found {
         Some(Self {
             source: Source::Content(hash),
             size: entry.size,
+            blocks: entry.blocks,
             etag: format!("\"{hash}\""),
             content_type: content_type_of(path.as_str()).to_owned(),
             modified: entry.modified().map(|time| time.as_second()),
@@ -209,6 +218,7 @@ async fn respond(
     database: Arc<Database>,
     found: Found,
     answer: Answer,
+    proof: Option<String>,
     head: bool,
 ) -> Result<Response, Refusal> {
     let size = found.size;
@@ -238,6 +248,10 @@ async fn respond(
         }
         Answer::Part(range) => {
             let body = if head { Body::empty() } else { body(&database, &found.source, range).await? };
+            let base = match proof {
+                Some(proof) => base.header(BLOCK_HASHES_HEADER, proof),
+                None => base,
+            };
             described(base)
                 .status(StatusCode::PARTIAL_CONTENT)
                 .header(CONTENT_LENGTH, range.len())
@@ -268,6 +282,17 @@ async fn respond(
     };
     // Every header above is made of digits, dates and checked names.
     Ok(built.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+}
+
+/// What proves a range of whole blocks, as a header. Where it cannot be had, the bytes go out without.
+async fn proof(database: &Database, found: &Found, range: ByteRange) -> Option<String> {
+    let (Some(root), Source::Content(hash)) = (&found.blocks, &found.source) else { return None };
+    let blocks = provable(range, found.size)?;
+    let proof = database.prove(hash, found.size, root, blocks).await.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a range is sent without its proof");
+        None
+    });
+    proof.map(|proof| proof.to_header())
 }
 
 /// Nothing, of no known length: a 304 must not say `Content-Length: 0` of a file that is not empty, which is what

@@ -9,9 +9,10 @@ use object_store::{
     GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
 };
 
+use super::block_trees::store_tree;
 use super::{Database, StoreError, keys};
 use crate::disk::random_hex;
-use crate::model::{ByteRange, Sha256};
+use crate::model::{BlockTreeBuilder, ByteRange, Sha256, has_tree};
 
 /// Uploads up to this size are one write; larger ones go in parts of [`PART`].
 const SMALL: u64 = 1 << 20;
@@ -96,6 +97,7 @@ impl Database {
             parts,
             buffer: BytesMut::new(),
             digest: ring::digest::Context::new(&ring::digest::SHA256),
+            tree: has_tree(size).then(BlockTreeBuilder::default),
             received: 0,
             size,
             expected,
@@ -139,6 +141,7 @@ pub struct ContentUpload {
     parts: Option<Box<dyn MultipartUpload>>,
     buffer: BytesMut,
     digest: ring::digest::Context,
+    tree: Option<BlockTreeBuilder>,
     received: u64,
     size: u64,
     expected: Option<Sha256>,
@@ -152,6 +155,9 @@ impl ContentUpload {
             return Err(UploadError::WrongSize { expected: self.size, received: self.received });
         }
         self.digest.update(bytes);
+        if let Some(tree) = &mut self.tree {
+            tree.update(bytes);
+        }
         self.buffer.extend_from_slice(bytes);
         while self.parts.is_some() && self.buffer.len() >= PART {
             let part = self.buffer.split_to(PART).freeze();
@@ -178,6 +184,11 @@ impl ContentUpload {
         if let Some(refusal) = refusal {
             self.abort().await;
             return Err(refusal);
+        }
+        // Before the content: whoever finds that one finds its tree.
+        if let Some(tree) = self.tree.take().and_then(BlockTreeBuilder::finish) {
+            let key = keys::block_tree(&self.database, &found);
+            store_tree(&*self.objects, &key, tree, self.size).await?;
         }
         let rest = self.buffer.split().freeze();
         if self.parts.is_some() {

@@ -40,6 +40,12 @@ pub(super) fn content(database: &str, hash: &Sha256) -> Path {
     Path::from_iter(["databases", database, "contents", &digits[..2], &digits])
 }
 
+/// The block tree of a content.
+pub(super) fn block_tree(database: &str, hash: &Sha256) -> Path {
+    let digits = hash.to_string();
+    Path::from_iter(["databases", database, "trees", &digits[..2], &digits])
+}
+
 /// An upload whose hash is not known before its last byte; moved to [`content`] when it is.
 pub(super) fn incoming(database: &str, name: &str) -> Path {
     Path::from_iter(["databases", database, "incoming", name])

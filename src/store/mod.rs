@@ -6,6 +6,7 @@
 
 mod accounts;
 mod attach;
+mod block_trees;
 mod catalogue;
 mod contents;
 mod database;

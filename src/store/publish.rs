@@ -10,8 +10,8 @@ use super::database::State;
 use super::log::{Append, encode};
 use super::whole_manifest::WHOLE_MANIFEST_EVERY;
 use super::{Database, RevisionRecord, StoreError};
-use crate::model::{DbPath, Revision, Sha256};
-use crate::wire::{CommitRequest, CommitResponse};
+use crate::model::{BlockRoot, DbPath, Revision, Sha256};
+use crate::wire::{CommitRequest, CommitResponse, PutEntry};
 
 /// Contents looked for at once before publishing.
 const LOOKS_AT_ONCE: usize = 32;
@@ -66,7 +66,7 @@ impl Database {
         if let Some(answer) = self.settled(request).await? {
             return Ok(answer);
         }
-        self.check_contents(request).await?;
+        let put = self.check_contents(request).await?;
         let _turn = self.turn.lock().await;
         loop {
             self.catch_up().await?;
@@ -87,7 +87,7 @@ impl Database {
                     author: change.author.clone(),
                     time: Timestamp::now().to_string(),
                     message: request.message.clone(),
-                    put: request.put.clone(),
+                    put: put.clone(),
                     delete: request.delete.clone(),
                 }
             };
@@ -124,8 +124,9 @@ impl Database {
         Ok(None)
     }
 
-    /// Refuses entries whose content is not stored here, with that size.
-    async fn check_contents(&self, request: &CommitRequest) -> Result<(), PublishError> {
+    /// Refuses entries whose content is not stored here, with that size. Gives the entries as they are to be
+    /// published: with the block hashes that were computed here.
+    async fn check_contents(&self, request: &CommitRequest) -> Result<Vec<PutEntry>, PublishError> {
         let mut wanted = HashMap::new();
         for put in &request.put {
             let Some(hash) = put.entry.hash.sha256() else {
@@ -134,19 +135,27 @@ impl Database {
             wanted.entry((hash, put.entry.size)).or_insert_with(Vec::new).push(put.path.clone());
         }
         let looks = wanted.into_iter().map(|((hash, size), paths)| async move {
-            Ok::<_, StoreError>(if self.has_content(&hash, size).await? { Vec::new() } else { paths })
+            let stored = self.has_content(&hash, size).await?;
+            let root = if stored { self.block_root(&hash, size).await } else { None };
+            Ok::<_, StoreError>(((hash, root), if stored { Vec::new() } else { paths }))
         });
         let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
-        let mut missing = Vec::new();
-        while let Some(paths) = looks.next().await {
-            missing.extend(paths?);
+        let (mut missing, mut roots) = (Vec::new(), HashMap::<Sha256, BlockRoot>::new());
+        while let Some(look) = looks.next().await {
+            let ((hash, root), paths) = look?;
+            missing.extend(paths);
+            roots.extend(root.map(|root| (hash, root)));
         }
         missing.sort();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(rejected("the content of these entries is not stored", missing))
+        if !missing.is_empty() {
+            return Err(rejected("the content of these entries is not stored", missing));
         }
+        let root_of = |put: &PutEntry| roots.get(&put.entry.hash.sha256()?).copied();
+        let with_root = |put: &PutEntry| PutEntry {
+            path: put.path.clone(),
+            entry: put.entry.clone().with_blocks(root_of(put)),
+        };
+        Ok(request.put.iter().map(with_root).collect())
     }
 }
 
@@ -216,6 +225,7 @@ pub(super) mod tests {
             modified_at: "2026-01-01T00:00:00Z".into(),
             etag: None,
             content_type: None,
+            blocks: None,
             unknown: None,
         };
         PutEntry { path: DbPath::parse(path).unwrap(), entry }

@@ -57,6 +57,7 @@ pub(super) async fn read(
             modified_at: stamp.modified().to_string().into(),
             etag: None,
             content_type: Some(content_type_of(path.as_str()).into()),
+            blocks: None,
             unknown: None,
         };
         local.stamps.insert(path.clone(), stamp);

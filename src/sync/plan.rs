@@ -163,6 +163,7 @@ mod tests {
             modified_at: format!("time {version}").into(),
             etag: None,
             content_type: None,
+            blocks: None,
             unknown: None,
         }
     }

@@ -92,7 +92,7 @@ impl Vfs {
         let shown = self.read_shown();
         let tree = &shown.tree;
         let node = tree.node(ino).ok_or(VfsError::NotFound)?;
-        let NodeKind::File { size, hash, .. } = &node.kind else { return Err(VfsError::IsADirectory) };
+        let NodeKind::File { size, hash, blocks } = &node.kind else { return Err(VfsError::IsADirectory) };
         let path = tree.path(ino).ok_or(VfsError::NotFound)?;
         if matches!(hash, ContentHash::Md5(_)) {
             return Err(VfsError::NotPinned);
@@ -110,7 +110,7 @@ impl Vfs {
             }
             tree.last_revision(ino)
         };
-        let key = ContentKey::new(self.database.clone(), path, *size, *hash, revision);
+        let key = ContentKey::new(self.database.clone(), path, *size, *hash, revision).with_blocks(*blocks);
         let used = self.scans.begin(tree.flip(), opener, now);
         node.opened();
         Ok(self.handles.insert(ino, used, self.fetcher.open(&key)))

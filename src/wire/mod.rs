@@ -1,11 +1,13 @@
 //! What travels between client and server: header names, JSON shapes, and RFC 9110's rules for ranges and
 //! conditions. Shared by both sides, so they cannot disagree. Nothing here sends or serves.
 
+mod block_proof;
 mod conditional;
 mod content_range;
 mod content_type;
 mod messages;
 
+pub use block_proof::{BLOCK_HASHES_HEADER, BlockProof, WANT_PROOF_HEADER};
 pub use conditional::{Answer, Conditions, Representation, evaluate};
 pub use content_range::ContentRange;
 pub use content_type::content_type_of;

@@ -1,5 +1,6 @@
 //! F16: `parquedb push` and `parquedb pull` between directories and a real server.
 
+mod block_hashes;
 mod brake;
 mod conflicts;
 mod contents;

@@ -1,6 +1,7 @@
 //! `parquedb-mount` as programs and people meet it: a real mount of a database on a real server.
 
 mod answers;
+mod block_hashes;
 mod cache;
 mod engines;
 mod following;

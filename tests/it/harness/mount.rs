@@ -36,6 +36,7 @@ pub struct Stats {
     pub polls: u64,
     pub flips: u64,
     pub bytes_fetched: u64,
+    pub bytes_proven: u64,
     pub bytes_read: u64,
     pub bytes_from_cache: u64,
     pub blocks_rotten: u64,

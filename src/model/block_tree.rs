@@ -1,0 +1,387 @@
+//! The block tree of a content: hashes by which single blocks can be told to be right, long before the whole content
+//! is here and can be compared with its SHA-256.
+//!
+//! A leaf is the hash of a block, a node that of the two below it; one that is left over goes up as it is. The root
+//! is the hash of the content's size and the topmost node, so the size decides the shape. Each kind of hash begins
+//! with a byte of its own: none can be taken for another. Of every SHA-256 the first half is kept. That is 128 bits
+//! against whoever wants to put other bytes in a block's place, and it is what fits beside the bytes in a header.
+//! Two blocks of one hash could be found with 2^64 steps, but only by who makes the content, and the SHA-256 of the
+//! whole stays its identity.
+
+use std::fmt;
+use std::ops::Range;
+
+use ring::digest::{Context, SHA256};
+
+use super::{BLOCK, BlockRange, ByteRange};
+
+/// Contents up to this size have no tree: who reads them fetches them whole and checks them by their own hash.
+pub const WHOLE_AT_ONCE: u64 = 1 << 20;
+/// Contents beyond this size have none: it is held in memory while they are stored.
+const LARGEST: u64 = 128 << 30;
+/// A proof is for no more blocks: it travels in a header, and proxies want all of these within four kibibytes.
+pub const MOST_PROVEN: u64 = 64;
+
+const LEAF: u8 = 0;
+const NODE: u8 = 1;
+const ROOT: u8 = 2;
+
+/// The hash of a block, or of two hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockHash(pub [u8; Self::BYTES]);
+
+/// What a block tree ends in: stands for a content's size and every block of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockRoot(pub BlockHash);
+
+impl BlockHash {
+    /// Bytes in a hash.
+    pub const BYTES: usize = 16;
+
+    fn of(kind: u8, parts: [&[u8]; 2]) -> Self {
+        let mut context = begin(kind);
+        parts.iter().for_each(|part| context.update(part));
+        Self::end(context)
+    }
+
+    fn end(context: Context) -> Self {
+        let mut half = [0; Self::BYTES];
+        half.copy_from_slice(&context.finish().as_ref()[..Self::BYTES]);
+        Self(half)
+    }
+
+    /// Reads 32 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut hash = [0; Self::BYTES];
+        hex::decode_to_slice(text, &mut hash).ok()?;
+        Some(Self(hash))
+    }
+
+    /// Hashes that stand one behind the other.
+    pub fn read_all(bytes: &[u8]) -> Option<Vec<Self>> {
+        let (hashes, rest) = bytes.as_chunks();
+        rest.is_empty().then(|| hashes.iter().map(|hash| Self(*hash)).collect())
+    }
+}
+
+impl fmt::Display for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "block:{self}")
+    }
+}
+
+impl fmt::Debug for BlockRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "root:{}", self.0)
+    }
+}
+
+impl BlockRoot {
+    /// The root above the topmost node.
+    pub fn above(top: &BlockHash, size: u64) -> Self {
+        Self(BlockHash::of(ROOT, [&size.to_le_bytes(), &top.0]))
+    }
+}
+
+fn begin(kind: u8) -> Context {
+    let mut context = Context::new(&SHA256);
+    context.update(&[kind]);
+    context
+}
+
+fn leaf(block: &[u8]) -> BlockHash {
+    BlockHash::of(LEAF, [block, &[]])
+}
+
+fn above(left: &BlockHash, right: &BlockHash) -> BlockHash {
+    BlockHash::of(NODE, [&left.0, &right.0])
+}
+
+/// The levels of a tree, leaves first, as positions in the sequence of all its nodes.
+fn levels(size: u64) -> impl Iterator<Item = Range<u64>> {
+    let leaves = 0..size.div_ceil(BLOCK);
+    std::iter::successors(Some(leaves), |below| {
+        let width = below.end - below.start;
+        (width > 1).then(|| below.end..below.end + width.div_ceil(2))
+    })
+}
+
+/// Whether a content of this size has a tree.
+pub fn has_tree(size: u64) -> bool {
+    (WHOLE_AT_ONCE + 1..=LARGEST).contains(&size)
+}
+
+/// The blocks of a range that can be proven: whole ones, and not too many.
+pub fn provable(range: ByteRange, size: u64) -> Option<BlockRange> {
+    let blocks = BlockRange::covering(range);
+    let whole = !range.is_empty() && blocks.bytes(size) == range;
+    (whole && blocks.len() <= MOST_PROVEN).then_some(blocks)
+}
+
+/// How many nodes the tree of a content has.
+pub fn node_count(size: u64) -> u64 {
+    levels(size).last().map_or(0, |top| top.end)
+}
+
+/// What proves `blocks`, as positions in the sequence of all nodes: their leaves, then level by level the nodes
+/// beside them that the next level needs, left before right.
+pub fn proof_positions(blocks: BlockRange, size: u64) -> Vec<Range<u64>> {
+    let mut positions = Vec::new();
+    positions.push(blocks.start..blocks.end);
+    let mut run = blocks;
+    for level in levels(size) {
+        let width = level.end - level.start;
+        if run.start % 2 == 1 {
+            positions.push(level.start + run.start - 1..level.start + run.start);
+        }
+        if run.end % 2 == 1 && run.end < width {
+            positions.push(level.start + run.end..level.start + run.end + 1);
+        }
+        run = BlockRange { start: run.start / 2, end: run.end.div_ceil(2) };
+    }
+    positions
+}
+
+/// A tree being computed while its content streams by.
+pub struct BlockTreeBuilder {
+    leaves: Vec<BlockHash>,
+    block: Context,
+    in_block: u64,
+    size: u64,
+}
+
+impl Default for BlockTreeBuilder {
+    fn default() -> Self {
+        Self { leaves: Vec::new(), block: begin(LEAF), in_block: 0, size: 0 }
+    }
+}
+
+impl BlockTreeBuilder {
+    /// Takes the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let room = usize::try_from(BLOCK - self.in_block).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.block.update(now);
+            self.in_block += now.len() as u64;
+            bytes = later;
+            if self.in_block == BLOCK {
+                self.end_block();
+            }
+        }
+    }
+
+    fn end_block(&mut self) {
+        let block = std::mem::replace(&mut self.block, begin(LEAF));
+        self.leaves.push(BlockHash::end(block));
+        self.in_block = 0;
+    }
+
+    /// The tree of all bytes taken; nothing has none.
+    pub fn finish(mut self) -> Option<BlockTree> {
+        if self.in_block > 0 {
+            self.end_block();
+        }
+        let mut nodes = self.leaves;
+        for level in levels(self.size) {
+            let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+            let (start, end) = (index(level.start), index(level.end));
+            if end - start == 1 {
+                break;
+            }
+            for left in (start..end).step_by(2) {
+                let node = if left + 1 < end { above(&nodes[left], &nodes[left + 1]) } else { nodes[left] };
+                nodes.push(node);
+            }
+        }
+        let root = BlockRoot::above(nodes.last()?, self.size);
+        Some(BlockTree { nodes, root })
+    }
+}
+
+/// A content's tree.
+pub struct BlockTree {
+    /// Every node, leaves first, level by level.
+    pub nodes: Vec<BlockHash>,
+    /// Its root.
+    pub root: BlockRoot,
+}
+
+/// The hashes of some blocks, which were shown to lie below a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenBlocks {
+    first: u64,
+    hashes: Vec<BlockHash>,
+}
+
+impl ProvenBlocks {
+    /// What `proof`, the nodes at [`proof_positions`], says of `blocks`, if it leads to `root`.
+    pub fn new(root: &BlockRoot, size: u64, blocks: BlockRange, proof: &[BlockHash]) -> Option<Self> {
+        let count = usize::try_from(blocks.len()).ok()?;
+        if blocks.is_empty() || blocks.end > size.div_ceil(BLOCK) || count > proof.len() {
+            return None;
+        }
+        let (hashes, beside) = proof.split_at(count);
+        let (mut beside, mut run, mut row) = (beside.iter(), blocks, hashes.to_vec());
+        for level in levels(size) {
+            let width = level.end - level.start;
+            if width == 1 {
+                break;
+            }
+            if run.start % 2 == 1 {
+                row.insert(0, *beside.next()?);
+            }
+            if run.end % 2 == 1 && run.end < width {
+                row.push(*beside.next()?);
+            }
+            row = row.chunks(2).map(|pair| if let [l, r] = pair { above(l, r) } else { pair[0] }).collect();
+            run = BlockRange { start: run.start / 2, end: run.end.div_ceil(2) };
+        }
+        let right = beside.next().is_none() && BlockRoot::above(row.first()?, size) == *root;
+        right.then(|| Self { first: blocks.start, hashes: hashes.to_vec() })
+    }
+
+    /// How many of the blocks that `bytes` consists of are right, from `first` on until one is not. The last of them
+    /// may be a content's last, short one.
+    pub fn count_right(&self, first: u64, bytes: &[u8]) -> usize {
+        let at = usize::try_from(first.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let expected = self.hashes.get(at..).unwrap_or_default();
+        let blocks = bytes.chunks(BLOCK as usize);
+        blocks.zip(expected).take_while(|(block, expected)| leaf(block) == **expected).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(size: u64) -> Vec<u8> {
+        (0..size).map(|at| (at * 31 + at / BLOCK * 7) as u8).collect()
+    }
+
+    fn tree(bytes: &[u8]) -> BlockTree {
+        let mut builder = BlockTreeBuilder::default();
+        builder.update(bytes);
+        builder.finish().unwrap()
+    }
+
+    fn proof(tree: &BlockTree, blocks: BlockRange, size: u64) -> Vec<BlockHash> {
+        let positions = proof_positions(blocks, size).into_iter().flatten();
+        positions.map(|at| tree.nodes[at as usize]).collect()
+    }
+
+    #[test]
+    fn the_smallest_trees_by_hand() {
+        let bytes = content(2 * BLOCK + 5);
+        let block = |n: usize| &bytes[n * BLOCK as usize..bytes.len().min((n + 1) * BLOCK as usize)];
+        let hash = |parts: &[&[u8]]| {
+            let digest = ring::digest::digest(&SHA256, &parts.concat());
+            BlockHash(digest.as_ref()[..16].try_into().unwrap())
+        };
+        let leaves = [hash(&[&[0], block(0)]), hash(&[&[0], block(1)]), hash(&[&[0], block(2)])];
+        let pair = hash(&[&[1], &leaves[0].0, &leaves[1].0]);
+        let top = hash(&[&[1], &pair.0, &leaves[2].0]);
+        let root = hash(&[&[2], &(2 * BLOCK + 5).to_le_bytes(), &top.0]);
+        let tree = tree(&bytes);
+        assert_eq!(tree.nodes, [leaves[0], leaves[1], leaves[2], pair, leaves[2], top]);
+        assert_eq!(tree.root, BlockRoot(root));
+        assert!(BlockTreeBuilder::default().finish().is_none());
+    }
+
+    #[test]
+    fn a_proof_fits_into_a_header_however_large_the_content() {
+        for size in [LARGEST, LARGEST - 5 * BLOCK, 3 * LARGEST / 4 + 1] {
+            let blocks = size.div_ceil(BLOCK);
+            for start in [0, 1, blocks / 2 - 33, blocks / 2 - 31, blocks - 64] {
+                let run = BlockRange { start, end: start + MOST_PROVEN };
+                let nodes: u64 = proof_positions(run, size).iter().map(|run| run.end - run.start).sum();
+                assert!(nodes <= 112, "{nodes} for {run:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whole_blocks_can_be_proven_and_nothing_else() {
+        let size = 70 * BLOCK + 9;
+        let blocks = |start, end| provable(ByteRange::new(start, end), size).map(|run| (run.start, run.end));
+        assert_eq!(blocks(0, BLOCK), Some((0, 1)));
+        assert_eq!(blocks(7 * BLOCK, size), Some((7, 71)));
+        assert_eq!(blocks(70 * BLOCK, size), Some((70, 71)));
+        for (start, end) in [(0, 1), (1, BLOCK), (0, BLOCK + 1), (6 * BLOCK, size), (BLOCK, BLOCK)] {
+            assert_eq!(blocks(start, end), None, "{start}..{end}");
+        }
+    }
+
+    #[test]
+    fn a_tree_of_another_size_or_a_node_for_a_leaf_proves_nothing() {
+        let size = 4 * BLOCK;
+        let tree = tree(&content(size));
+        let all = BlockRange::all(size);
+        let nodes = proof(&tree, all, size);
+        assert!(ProvenBlocks::new(&tree.root, size, all, &nodes).is_some());
+        assert!(ProvenBlocks::new(&tree.root, size - 1, all, &nodes).is_none());
+        // The two nodes of the second level, given out as a content of two blocks.
+        let two = BlockRange::all(2 * BLOCK);
+        assert!(ProvenBlocks::new(&tree.root, 2 * BLOCK, two, &tree.nodes[4..6]).is_none());
+        assert!(ProvenBlocks::new(&tree.root, size, BlockRange { start: 4, end: 4 }, &[]).is_none());
+        let beyond = BlockRange { start: 3, end: 5 };
+        assert!(ProvenBlocks::new(&tree.root, size, beyond, &nodes).is_none());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn right_blocks_are_proven_and_altered_ones_never(
+            (blocks, start, length) in (1_u64..40).prop_flat_map(|n| (Just(n), 0..n)).prop_flat_map(
+                |(n, start)| (Just(n), Just(start), 1..=n - start)),
+            last in 1..=BLOCK,
+            pieces in proptest::collection::vec(1_usize..100_000, 1..6),
+            (altered, bit, moved) in (any::<proptest::sample::Index>(), 0_u32..8, 0_u64..40),
+        ) {
+            let size = (blocks - 1) * BLOCK + last;
+            let bytes = content(size);
+            let mut builder = BlockTreeBuilder::default();
+            let (mut rest, mut pieces) = (&bytes[..], pieces.iter().cycle());
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at((*pieces.next().unwrap()).min(rest.len()));
+                builder.update(now);
+                rest = later;
+            }
+            let built = builder.finish().unwrap();
+            prop_assert_eq!(built.nodes.len() as u64, node_count(size));
+            prop_assert_eq!(built.root, tree(&bytes).root);
+
+            let run = BlockRange { start, end: start + length };
+            let nodes = proof(&built, run, size);
+            let proven = ProvenBlocks::new(&built.root, size, run, &nodes).unwrap();
+            let range = run.bytes(size);
+            let mut part = bytes[range.start as usize..range.end as usize].to_vec();
+            prop_assert_eq!(proven.count_right(start, &part) as u64, length);
+
+            // Any bit of the bytes.
+            let at = altered.index(part.len());
+            part[at] ^= 1 << bit;
+            prop_assert_eq!(proven.count_right(start, &part), at / BLOCK as usize);
+
+            // Any bit of the proof, one node more or less, or the same for other blocks.
+            let mut other = nodes.clone();
+            other[altered.index(nodes.len())].0[altered.index(16)] ^= 1 << bit;
+            prop_assert!(ProvenBlocks::new(&built.root, size, run, &other).is_none());
+            prop_assert!(ProvenBlocks::new(&built.root, size, run, &nodes[1..]).is_none());
+            prop_assert!(ProvenBlocks::new(&built.root, size, run, &[&nodes[..], &nodes[..1]].concat()).is_none());
+            let elsewhere = BlockRange { start: moved, end: moved + length };
+            if elsewhere != run {
+                prop_assert!(ProvenBlocks::new(&built.root, size, elsewhere, &nodes).is_none());
+            }
+        }
+    }
+
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq};
+}
