@@ -16,7 +16,7 @@ use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
 use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
 use crate::metrics::ReadCounters;
-use crate::model::{ByteRange, WHOLE_AT_ONCE};
+use crate::model::{ByteRange, MOST_PROVEN, WHOLE_AT_ONCE};
 use crate::remote::ContentKey;
 
 /// A content up to this size is fetched whole at the first read: one request instead of several.
@@ -239,8 +239,9 @@ impl OpenContent {
     ) -> Result<bool, FetchError> {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
         let traffic = &self.fetcher.traffic;
-        let most = traffic.one_request(all.len() * BLOCK);
-        let packing = Packing { gap: traffic.worth_joining() / BLOCK, most: most / BLOCK };
+        let most = traffic.one_request(all.len() * BLOCK) / BLOCK;
+        let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
+        let packing = Packing { gap: traffic.worth_joining() / BLOCK, most };
         let (mut under_way, started) =
             self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
         under_way.retain(|boarded| {
