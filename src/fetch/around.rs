@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{FetchError, OpenContent};
-use crate::model::ByteRange;
+use crate::model::{ByteRange, Sha256};
 use crate::remote::RemoteError;
 
 impl OpenContent {
@@ -30,6 +30,10 @@ impl OpenContent {
         while let Some(piece) = body.next().await? {
             self.count(|counters| &counters.bytes_fetched, piece.len() as u64);
             bytes.extend_from_slice(&piece);
+        }
+        let whole_content = range == ByteRange::new(0, self.key.size);
+        if whole_content && self.key.hash.sha256().is_some_and(|expected| expected != Sha256::of(&bytes)) {
+            return Err(self.fetcher.remote.altered(&self.key));
         }
         Ok(bytes.freeze())
     }

@@ -236,7 +236,8 @@ impl OpenContent {
     ) -> Result<bool, FetchError> {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
         let traffic = &self.fetcher.traffic;
-        let most = traffic.one_request(all.len() * BLOCK);
+        // In one answer, a small content can be checked against its hash before anything of it is kept.
+        let most = if self.key.size <= WHOLE { WHOLE } else { traffic.one_request(all.len() * BLOCK) };
         let packing = Packing { gap: traffic.worth_joining() / BLOCK, most: most / BLOCK };
         let (mut under_way, started) =
             self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
