@@ -71,6 +71,21 @@ fn by_the_kernel_alone(mount: &Mount, read: impl FnOnce()) {
     assert_eq!(mount.stats().reads, before, "the daemon was asked");
 }
 
+/// Reads a file until the daemon is not asked any more, not even for what the kernel has forgotten: a file that was
+/// cached when the daemon began is checked once more first.
+#[track_caller]
+fn until_by_the_kernel_alone(mount: &Mount, name: &str, bytes: &[u8]) {
+    until(|| {
+        let before = mount.stats().reads;
+        let mut file = File::open(mount.at(name)).unwrap();
+        forget_pages(&file);
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == bytes, "{name}");
+        mount.stats().reads == before
+    });
+}
+
 #[test]
 fn x4_the_kernel_reads_complete_files_by_itself() {
     let (server, files) = database_of(&[("x", 5 * MIB + 77), ("small", 1000), ("empty", 0)]);
@@ -79,6 +94,7 @@ fn x4_the_kernel_reads_complete_files_by_itself() {
     assert_right(&mount.path(), &files);
     for (name, bytes) in &files[..2] {
         until_verified(&mounting, name, bytes);
+        until_by_the_kernel_alone(&mount, name, bytes);
     }
     by_the_kernel_alone(&mount, || {
         assert_right(&mount.path(), &files);
@@ -99,8 +115,11 @@ fn x4_the_kernel_reads_complete_files_by_itself() {
         assert!(read == *bytes);
     });
     mount.unmount();
-    // So it is from the beginning after a restart.
+    // So it is after a restart.
     let mount = mounting.mount();
+    for (name, bytes) in &files {
+        until_by_the_kernel_alone(&mount, name, bytes);
+    }
     by_the_kernel_alone(&mount, || assert_right(&mount.path(), &files));
     assert_eq!(mount.stats().bytes_fetched, 0);
     mount.unmount();
@@ -137,13 +156,7 @@ fn x4_handles_of_every_kind_follow_on_one_another() {
     assert!(mapped.fresh_bytes() == *bytes);
     drop(mapped);
     // The last handle is closed, and the kernel tells of it a moment later.
-    until(|| {
-        let before = mount.stats().reads;
-        let file = open();
-        forget_pages(&file);
-        right(&file);
-        mount.stats().reads == before
-    });
+    until_by_the_kernel_alone(&mount, "x", bytes);
     mount.unmount();
 }
 
@@ -170,7 +183,7 @@ fn rule_20_no_order_of_opens_and_closes_fails() {
                 whole.store(true, Ordering::SeqCst);
             });
         });
-        until_verified(&mounting, name, bytes);
+        until_by_the_kernel_alone(&mount, name, bytes);
         by_the_kernel_alone(&mount, || assert!(mount.read(name).unwrap() == *bytes));
     }
     mount.unmount();
@@ -207,7 +220,7 @@ fn rule_20_what_the_kernel_reads_is_not_evicted_under_it() {
     let bytes = &files[0].1;
     let mounting = Mounting::at(&server.url(), "alice/d").args(&["--cache-size", "10MB"]);
     let mount = mounting.mount();
-    until_verified(&mounting, "mapped", bytes);
+    until_by_the_kernel_alone(&mount, "mapped", bytes);
     let file = File::open(mount.at("mapped")).unwrap();
     let mapped = Mapped::of(&file, bytes.len(), libc::MAP_SHARED);
     by_the_kernel_alone(&mount, || assert!(mapped.fresh_bytes() == *bytes));
