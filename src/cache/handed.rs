@@ -5,7 +5,7 @@
 //! file that is handed out holds a shared lock, which the kernel keeps as long as it keeps the file, whatever becomes
 //! of this process.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -42,6 +42,13 @@ impl Drop for HandedOut {
     }
 }
 
+/// When a file was last written to, in milliseconds since 1970. Unlike the time of modification, this one cannot be
+/// set.
+pub(super) fn changed_at(file: &Metadata) -> u64 {
+    let milliseconds = file.ctime().saturating_mul(1000).saturating_add(file.ctime_nsec() / 1_000_000);
+    u64::try_from(milliseconds).unwrap_or(0)
+}
+
 impl CachedContent {
     /// The content as a file for the kernel, if all of it is here and verified.
     pub fn hand_out(&self) -> io::Result<Option<HandedOut>> {
@@ -66,6 +73,10 @@ impl CachedContent {
         // A file with holes, whatever made them, would show zeros.
         let whole = self.key.size == 0 || seek(&file, SeekFrom::Hole(0))? == self.key.size;
         if !verified(&part) || !whole || opened.len() != self.key.size {
+            return Ok(None);
+        }
+        // Somebody has written to it since it was checked: its blocks' checksums tell us, and nobody tells the kernel.
+        if changed_at(&opened) > part.slots.header()?.number(Word::Checked) {
             return Ok(None);
         }
         seek(&file, SeekFrom::Start(0))?;

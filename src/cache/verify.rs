@@ -10,6 +10,7 @@ use ring::digest::{Context, SHA256};
 
 use super::blocks::{BLOCK, BlockRange};
 use super::content::{CachedContent, Look, Purpose, is_no_room, now};
+use super::handed::changed_at;
 use super::part::Part;
 use super::parts::{Parts, absent_runs};
 use super::slots::Word;
@@ -60,7 +61,7 @@ impl CachedContent {
         {
             return Ok(Verification::Verified);
         }
-        let before = removals(&parts)?;
+        let before = Before { removals: removals(&parts)?, at: now() };
         let mut hash = Context::new(&SHA256);
         let all = self.blocks();
         for start in (all.start..all.end).step_by(STEP as usize) {
@@ -116,10 +117,10 @@ impl CachedContent {
     }
 
     /// Moves the private part to the shared area. `false`: it has changed since it was read, or others are busy.
-    fn share(&self, parts: &Parts, private: &Arc<Part>, before: Removals) -> io::Result<bool> {
+    fn share(&self, parts: &Parts, private: &Arc<Part>, before: Before) -> io::Result<bool> {
         {
             let Some(_lock) = private.slots.lock(PATIENCE)? else { return Ok(false) };
-            if private.is_not_private()? || removals(parts)? != before {
+            if private.is_not_private()? || before.has_changed(parts)? {
                 return Ok(false);
             }
             seal(private)?;
@@ -142,7 +143,7 @@ impl CachedContent {
     }
 
     /// Adds to the shared part, of which pieces were evicted, what this scope fetched again.
-    fn fill(&self, parts: &Parts, shared: &Arc<Part>, before: Removals) -> io::Result<bool> {
+    fn fill(&self, parts: &Parts, shared: &Arc<Part>, before: Before) -> io::Result<bool> {
         let Some(_lock) = shared.slots.lock(PATIENCE)? else { return Ok(false) };
         // Always in this order: the shared one first.
         let private_lock = match &parts.private {
@@ -153,7 +154,7 @@ impl CachedContent {
             return Ok(false);
         }
         // Blocks are removed under the locks only: from here on, what is here is what was hashed.
-        if shared.slots.is_removed()? || removals(parts)? != before {
+        if shared.slots.is_removed()? || before.has_changed(parts)? {
             return Ok(false);
         }
         if let Some(private) = &parts.private {
@@ -202,6 +203,26 @@ impl CachedContent {
         }
         self.refresh();
         Ok(())
+    }
+}
+
+/// What was true before a content was read to be hashed.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    removals: Removals,
+    /// When, in milliseconds since 1970.
+    at: u64,
+}
+
+impl Before {
+    /// Whether what is here may not be what was hashed: blocks were removed, or somebody has written to the files.
+    fn has_changed(self, parts: &Parts) -> io::Result<bool> {
+        for part in parts.shared.iter().chain(&parts.private) {
+            if changed_at(&part.bytes.metadata()?) > self.at {
+                return Ok(true);
+            }
+        }
+        Ok(removals(parts)? != self.removals)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::OpenContent;
+use super::open_content::WHOLE;
 use super::scan::{ColumnScan, Source};
 use super::streams::{Begins, ReaderThread, Streams, Taken};
 use crate::cache::BlockRange;
@@ -83,7 +84,8 @@ impl OpenContent {
 
     /// The next bytes this handle's readers will come for, if that can be foreseen.
     pub(super) fn foresee(&self) -> Option<ByteRange> {
-        let cached = self.cached.as_ref()?;
+        // A small content comes whole, and is checked before anything of it is kept: a part of it would not be.
+        let cached = self.cached.as_ref().filter(|_| self.key.size > WHOLE)?;
         let traffic = &self.fetcher.traffic;
         let most = traffic.room().max(LEAST_WINDOW);
         let is_here = |range: ByteRange| {

@@ -239,7 +239,9 @@ impl OpenContent {
     ) -> Result<bool, FetchError> {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
         let traffic = &self.fetcher.traffic;
-        let most = traffic.one_request(all.len() * BLOCK) / BLOCK;
+        // In one answer, a small content can be checked against its hash before anything of it is kept.
+        let most =
+            if self.key.size <= WHOLE { WHOLE } else { traffic.one_request(all.len() * BLOCK) } / BLOCK;
         let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
         let packing = Packing { gap: traffic.worth_joining() / BLOCK, most };
         let (mut under_way, started) =

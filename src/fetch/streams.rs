@@ -14,8 +14,11 @@ const NEXT_WINDOW: u64 = 4 << 20;
 const ONE_REQUEST: u64 = 4 << 20;
 /// A read this large at a file's start is the first of many; a smaller one is somebody looking at the magic.
 const LARGE_READ: u64 = 64 << 10;
-/// The kernel's own readahead asks for pieces a little out of order.
+/// The kernel's own readahead asks for whole pages, and for pieces a little out of order.
 const SLACK: u64 = 512 << 10;
+/// Programs that read on end may leave out or repeat so much.
+const NEAR: u64 = 32 << 10;
+const PAGE: u64 = 4096;
 
 /// Who reads: the thread, as the kernel numbers it. One handle is often shared by threads that each read on their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ struct Stream {
     next: u64,
     /// Up to where has been asked for.
     asked: u64,
+    /// Bytes read.
+    read: u64,
     /// How far to be ahead; 0 is not at all.
     window: u64,
 }
@@ -65,10 +70,12 @@ impl Streams {
         read: ByteRange,
         begins: impl Fn(u64) -> Begins,
     ) -> (Taken, u64) {
+        let is_pages = read.start.is_multiple_of(PAGE) && read.len().is_multiple_of(PAGE);
+        let slack = if is_pages { SLACK } else { NEAR };
         let continues = |stream: &Stream| {
             stream.thread == thread
-                && read.start <= stream.next.saturating_add(SLACK)
-                && read.end.saturating_add(SLACK) >= stream.next
+                && read.start <= stream.next.saturating_add(slack)
+                && read.end.saturating_add(slack) >= stream.next
         };
         let at = self.0.iter().rposition(continues);
         let Some(mut stream) = at.and_then(|at| self.0.remove(at)) else {
@@ -77,18 +84,21 @@ impl Streams {
             // A thread that jumps has left where it was.
             self.0.retain(|stream| stream.thread != thread);
             let (first, next) = (read.start, read.end);
-            self.0.push_back(Stream { thread, first, next, asked: next, window });
+            self.0.push_back(Stream { thread, first, next, asked: next, read: read.len(), window });
             if self.0.len() > STREAMS {
                 self.0.pop_front();
             }
             return (if from_the_start { Taken::Sequential } else { Taken::Single }, 0);
         };
         let run = stream.next.saturating_sub(stream.first);
+        stream.read += read.len();
         if read.end > stream.next {
             stream.next = read.end;
             stream.asked = stream.asked.max(read.end);
+            if stream.is_sparse() {
+                stream.window = 0;
             // A run of chunks read in pieces ends where the engine wants it to end.
-            if begins(stream.first) == Begins::Anywhere {
+            } else if begins(stream.first) == Begins::Anywhere {
                 stream.window = stream.window.max(NEXT_WINDOW);
             }
         }
@@ -105,6 +115,11 @@ impl Streams {
 }
 
 impl Stream {
+    /// Whether the reader leaves out more than a quarter: what is fetched ahead of it would be in vain.
+    fn is_sparse(&self) -> bool {
+        self.read.saturating_mul(4) < (self.next - self.first).saturating_mul(3)
+    }
+
     fn ahead(&mut self, size: u64, most: u64) -> Option<ByteRange> {
         if self.window == 0 || self.asked >= size {
             return None;
@@ -195,6 +210,20 @@ mod tests {
         assert_eq!(streams.next(SIZE, MOST), None);
         streams.after(ReaderThread(1), read(2 * MIB, MIB), |_| Begins::Anywhere);
         assert!(streams.next(SIZE, MOST).is_some());
+    }
+
+    #[test]
+    fn a_reader_that_leaves_much_out_is_not_sequential() {
+        let mut streams = Streams::default();
+        for n in 0..50 {
+            streams.after(ReaderThread(1), read(n * 200_000, 30_000), |_| Begins::Anywhere);
+            assert_eq!(streams.next(SIZE, MOST), None, "read {n}");
+        }
+        let mut streams = Streams::default();
+        for n in 0..5 {
+            streams.after(ReaderThread(1), read(n * 200_000, 180_000), |_| Begins::Anywhere);
+        }
+        assert!(streams.next(SIZE, MOST).is_some(), "a little is fetched along");
     }
 
     #[test]

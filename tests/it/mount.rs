@@ -4,11 +4,15 @@ mod answers;
 mod block_hashes;
 mod cache;
 mod engines;
+mod faults;
 mod following;
+mod foresight;
 mod life;
 mod listing;
+mod long_run;
 mod manifests;
 mod many;
+mod modes;
 mod outages;
 mod plain_user;
 mod proxy;
@@ -46,13 +50,31 @@ fn impatient(url: &str) -> Mounting {
     Mounting::at(url, "alice/d").args(&["--read-timeout", "2"])
 }
 
-/// Reads past the kernel's own pages, so that it is the daemon that answers.
+/// Reads past the kernel's own pages: it is the daemon that answers, or the cached file.
 fn read_directly(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    read_at_directly(&file, offset, length)
+}
+
+/// The same for a file that is open. What the kernel reads by itself it reads as the cache's disk wants it read: in
+/// whole blocks and into aligned memory.
+fn read_at_directly(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    const ALIGNED: usize = 4096;
     let mut bytes = vec![0; length];
-    let count = file.read_at(&mut bytes, offset)?;
-    bytes.truncate(count);
-    Ok(bytes)
+    match file.read_at(&mut bytes, offset) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        read => {
+            bytes.truncate(read?);
+            return Ok(bytes);
+        }
+    }
+    let before = (offset % ALIGNED as u64) as usize;
+    let whole = (before + length).next_multiple_of(ALIGNED);
+    let mut memory = vec![0; whole + ALIGNED];
+    let start = memory.as_ptr().align_offset(ALIGNED);
+    let window = &mut memory[start..start + whole];
+    let count = file.read_at(window, offset - before as u64)?;
+    Ok(window[before.min(count)..(before + length).min(count)].to_vec())
 }
 
 /// Reads a file in another process; nothing where that fails.
@@ -73,7 +95,10 @@ fn slice(bytes: &[u8], offset: u64, length: usize) -> &[u8] {
 fn assert_right(dir: &Path, files: &[(String, Vec<u8>)]) {
     for (name, bytes) in files {
         let read = std::fs::read(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(read == *bytes, "{name} reads wrong");
+        if read != *bytes {
+            let right = read.iter().zip(bytes).take_while(|(read, byte)| read == byte).count();
+            panic!("{name} reads wrong from byte {right} of {} on: {} bytes came", bytes.len(), read.len());
+        }
     }
 }
 

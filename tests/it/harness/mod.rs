@@ -25,9 +25,9 @@ pub use files::{
 pub use http::{Request, Response, exchange, get, head, request};
 pub use mount::{Mount, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;
-pub use process::{finish, run_to_end};
+pub use process::{Finished, finish, run_to_end};
 pub use python::python;
-pub use responder::{Reply, Responder, answer, json_answer};
+pub use responder::{End, Reply, Responder, answer, json_answer};
 pub use server::{Server, allow_account};
 
 use std::time::Duration;

@@ -35,21 +35,23 @@ pub struct Stats {
     pub requests: u64,
     pub polls: u64,
     pub flips: u64,
+    pub reads: u64,
     pub bytes_fetched: u64,
     pub bytes_proven: u64,
     pub bytes_read: u64,
     pub bytes_from_cache: u64,
+    pub bytes_ahead: u64,
     pub blocks_rotten: u64,
     pub responses_refused: u64,
 }
 
 impl Mount {
-    /// Takes charge of a mount that `pid` serves.
-    pub(super) fn of(place: &Arc<Place>, pid: Pid, child: Option<Child>) -> Self {
+    /// Takes charge of a mount that `pid` serves, and ends it when it lasts too long.
+    pub(super) fn of(place: &Arc<Place>, pid: Pid, child: Option<Child>, patience: Duration) -> Self {
         let (_watched, called_off) = mpsc::channel::<()>();
         let mountpoint = place.mountpoint();
         thread::spawn(move || {
-            if called_off.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if called_off.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
                 clear(&mountpoint);
             }
         });

@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
 use super::cli::Outcome;
 use super::mount::{Mount, Place, mount_entry, serving, until};
-use super::{Server, run_to_end};
+use super::{DEADLINE, Server, run_to_end};
 
 /// What to mount and how: the same cache, state, home and mountpoint at every start.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct Mounting {
     cache: PathBuf,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    patience: Duration,
 }
 
 impl Mounting {
@@ -36,6 +38,7 @@ impl Mounting {
             place: Arc::new(place),
             args: vec![],
             environment: vec![],
+            patience: DEADLINE,
         };
         mounting.env("PARQUEDB_REMOTE_URL", url).arg(database)
     }
@@ -52,6 +55,12 @@ impl Mounting {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.retain(|(other, _)| other != name);
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// With a watchdog that waits so long, for a test that takes longer than any other.
+    pub fn lasting(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -123,7 +132,7 @@ impl Mounting {
         assert!(mount_entry(&self.path()).is_some(), "status 0 comes when it is mounted");
         let serving = serving(&self.path());
         let [pid] = serving[..] else { panic!("one daemon serves the mount: {serving:?}") };
-        Mount::of(&self.place, pid, None)
+        Mount::of(&self.place, pid, None, self.patience)
     }
 
     /// Mounts in the foreground, and waits until the mount is there.
@@ -132,7 +141,7 @@ impl Mounting {
         let mut command = self.command(&[]);
         command.arg("--foreground").stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().unwrap();
-        let mut mount = Mount::of(&self.place, Pid::from_child(&child), Some(child));
+        let mut mount = Mount::of(&self.place, Pid::from_child(&child), Some(child), self.patience);
         until(|| {
             assert!(mount.is_running(), "it ended: {}", mount.log());
             mount.entry().is_some()

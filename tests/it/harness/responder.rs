@@ -3,9 +3,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use super::http::Request;
 use super::{DEADLINE, Response};
@@ -14,8 +16,27 @@ use super::{DEADLINE, Response};
 pub enum Reply {
     /// Writes these bytes and closes.
     Bytes(Vec<u8>),
+    /// Writes each after so long, and ends so.
+    Pieces(Vec<(Duration, Vec<u8>)>, End),
     /// Closes without a word.
     HangUp,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    /// As it should.
+    Closed,
+    /// With a reset: what is under way may be lost.
+    Reset,
+}
+
+/// Whether a responder remembers what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Keeps,
+    /// Of a million requests, nobody wants to know each.
+    Forgets,
 }
 
 /// The listener; it stops when dropped.
@@ -29,6 +50,15 @@ pub struct Responder {
 impl Responder {
     /// Listens, and answers each request by `respond`.
     pub fn start(respond: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(respond, Memory::Keeps)
+    }
+
+    /// The same for very many requests: it does not remember them.
+    pub fn start_forgetful(respond: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(respond, Memory::Forgets)
+    }
+
+    fn listen(respond: impl Fn(&Request) -> Reply + Send + Sync + 'static, memory: Memory) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (seen, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -41,7 +71,14 @@ impl Responder {
                         return;
                     }
                     let (seen, respond) = (seen.clone(), respond.clone());
-                    thread::spawn(move || stream.ok().and_then(|s| serve(s, &seen, &*respond).ok()));
+                    thread::spawn(move || {
+                        let remember = |request: &Request| {
+                            if memory == Memory::Keeps {
+                                seen.lock().unwrap().push(request.clone());
+                            }
+                        };
+                        stream.ok().and_then(|stream| serve(stream, &remember, &*respond).ok())
+                    });
                 }
             }
         });
@@ -76,7 +113,7 @@ impl Drop for Responder {
 
 fn serve(
     stream: TcpStream,
-    seen: &Mutex<Vec<Request>>,
+    remember: &dyn Fn(&Request),
     respond: &dyn Fn(&Request) -> Reply,
 ) -> std::io::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
@@ -102,11 +139,33 @@ fn serve(
     let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     request.body = vec![0; length];
     reader.read_exact(&mut request.body)?;
-    seen.lock().unwrap().push(request.clone());
+    remember(&request);
     match respond(&request) {
         Reply::Bytes(bytes) => (&stream).write_all(&bytes),
+        Reply::Pieces(pieces, end) => {
+            for (wait, bytes) in pieces {
+                thread::sleep(wait);
+                (&stream).write_all(&bytes)?;
+            }
+            match end {
+                End::Closed => Ok(()),
+                End::Reset => reset(&stream),
+            }
+        }
         Reply::HangUp => Ok(()),
     }
+}
+
+/// Makes the end of `stream` a reset.
+fn reset(stream: &TcpStream) -> std::io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = size_of::<libc::linger>() as libc::socklen_t;
+    // SAFETY: an open socket, and a value of the size given, which the call only reads.
+    let set = unsafe {
+        let value = (&raw const linger).cast();
+        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, size)
+    };
+    if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 impl Request {

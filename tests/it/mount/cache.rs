@@ -137,7 +137,10 @@ fn a_full_disk_costs_speed_only() {
 
 #[test]
 fn what_must_stay_free_stays_free() {
-    let (server, files) = database_of(TEN);
+    // Of less than is left, or all of them go around the cache.
+    let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    let sizes: Vec<_> = names.iter().map(|name| (&**name, 150_000)).collect();
+    let (server, files) = database_of(&sizes);
     let (mounting, disk) = on_a_tiny_disk(&server);
     let mount = mounting.args(&["--cache-min-free", "1200kB"]).mount();
     for (name, bytes) in &files {

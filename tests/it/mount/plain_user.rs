@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::database_of;
-use crate::harness::{Mounting, run_to_end, sha256, text, until};
+use crate::harness::{Finished, Mounting, run_to_end, sha256, text, until};
 
 /// Run as root in a fresh mount namespace: `$1` is a directory of the test's own, the rest is the mount command,
-/// which ends in the mountpoint.
-const SCRIPT: &str = r#"
+/// which ends in the mountpoint. What follows may use `user`, which runs a command as a plain user, and `$mnt`.
+const BEGIN: &str = r#"
 set -eu
 dir=$1; shift; program=$1
 eval "mnt=\$$#"
@@ -19,6 +19,9 @@ mknod -m 666 "$dir/dev/fuse" c 10 229
 mount --bind "$dir/dev/fuse" /dev/fuse
 user() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
 cd /
+"#;
+
+const SCRIPT: &str = r#"
 user "$@" >&2
 trap 'fusermount3 -uz "$mnt"' EXIT
 grep " $mnt " /proc/self/mountinfo
@@ -40,10 +43,8 @@ for n in $(seq 300); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
 grep -c " $mnt " /proc/self/mountinfo || true
 "#;
 
-#[test]
-fn a_plain_user_mounts_through_fusermount3() {
-    let (server, files) = database_of(&[("a b/c", 100_000), ("x", 2 << 20), ("z", 0)]);
-    let mounting = Mounting::at(&server.url(), "alice/d");
+/// Runs a script as described at [`BEGIN`].
+pub fn run(mounting: &Mounting, script: &str) -> Finished {
     let dir = mounting.beside();
     // The user must reach the program and own where it writes; the machine's own places may be closed to them.
     let program = dir.join("parquedb-mount");
@@ -61,14 +62,21 @@ fn a_plain_user_mounts_through_fusermount3() {
         "private",
         "sh",
         "-c",
-        SCRIPT,
+        &format!("{BEGIN}{script}"),
         "sh",
         text(dir),
         text(&program),
     ]);
     command.args(typed.get_args()).env_clear();
     command.envs(typed.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir("/");
-    let ended = run_to_end(&mut command, b"");
+    run_to_end(&mut command, b"")
+}
+
+#[test]
+fn a_plain_user_mounts_through_fusermount3() {
+    let (server, files) = database_of(&[("a b/c", 100_000), ("x", 2 << 20), ("z", 0)]);
+    let mounting = Mounting::at(&server.url(), "alice/d");
+    let ended = run(&mounting, SCRIPT);
     let said = format!("{}\n{}", ended.stdout, ended.stderr);
     let mut lines = ended.stdout.lines();
     let mut next = || lines.next().unwrap_or_else(|| panic!("{said}"));

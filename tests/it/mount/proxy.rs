@@ -85,6 +85,11 @@ pub fn with_header(mut answer: Response, name: &str, value: Option<&str>) -> Res
 
 /// The answer as it is sent: its headers, this framing, and then these bytes, whether or not they fit.
 pub fn framed(answer: &Response, framing: &str, body: &[u8]) -> Reply {
+    Reply::Bytes(framed_bytes(answer, framing, body))
+}
+
+/// The same as bytes.
+pub fn framed_bytes(answer: &Response, framing: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes =
         format!("HTTP/1.1 {} Whatever\r\nConnection: close\r\n{framing}\r\n", answer.status).into_bytes();
     for (name, value) in &answer.headers {
@@ -94,7 +99,7 @@ pub fn framed(answer: &Response, framing: &str, body: &[u8]) -> Reply {
     }
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(body);
-    Reply::Bytes(bytes)
+    bytes
 }
 
 /// A body in chunks of so many bytes, without the closing one.

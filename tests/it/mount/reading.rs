@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{assert_right, database_of, read_directly, slice};
+use super::{assert_right, database_of, read_at_directly, read_directly, slice};
 use crate::harness::{Mounting, noise};
 
 const BLOCK: usize = 32 << 10;
@@ -44,12 +44,10 @@ fn f01_any_range_of_any_size_of_file_reads_right() {
         for round in 0..2 {
             for (name, bytes) in &files {
                 let file = File::options().read(true).custom_flags(flags).open(mount.at(name)).unwrap();
-                let mut buffer = vec![0; bytes.len() + BLOCK + 1];
                 for (offset, length) in ranges(bytes.len(), round) {
-                    let length = length.min(buffer.len());
-                    let read = file.read_at(&mut buffer[..length], offset).unwrap();
-                    let expected = slice(bytes, offset, length);
-                    assert!(buffer[..read] == *expected, "{name} at {offset}, {length} bytes: {read} came");
+                    let read = read_at_directly(&file, offset, length).unwrap();
+                    let (expected, came) = (slice(bytes, offset, length), read.len());
+                    assert!(read == expected, "{name} at {offset}, {length} bytes: {came} came");
                 }
             }
         }
@@ -105,12 +103,11 @@ fn f01_sixteen_readers_get_right_bytes_and_no_block_is_fetched_twice() {
                 let flags = if reader % 2 == 0 { libc::O_DIRECT } else { 0 };
                 let file = File::options().read(true).custom_flags(flags).open(path).unwrap();
                 let step = 100_000 + reader * 7919;
-                let mut buffer = vec![0; step];
                 for n in 0..size.div_ceil(step) {
                     let turn = if reader < 8 { n } else { n * 5 + 3 };
                     let offset = ((turn * step + reader * size / 16) % size) as u64;
-                    let read = file.read_at(&mut buffer, offset).unwrap();
-                    assert!(buffer[..read] == *slice(bytes, offset, step), "reader {reader} at {offset}");
+                    let read = read_at_directly(&file, offset, step).unwrap();
+                    assert!(read == slice(bytes, offset, step), "reader {reader} at {offset}");
                 }
             });
         }
