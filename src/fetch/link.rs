@@ -66,10 +66,12 @@ impl Link {
     /// connections would have brought the bytes in fewer round trips.
     pub(super) fn completed(&mut self, arrivals: &Arrivals) {
         const LEAST: u64 = 64 << 10;
+        /// Round trips of which a few more do not matter, and that any busy moment looks like.
+        const NEARBY: Duration = Duration::from_millis(5);
         let (Some((first, _)), Some((last, _))) = (arrivals.first(), arrivals.last()) else { return };
         let bytes: u64 = arrivals.iter().map(|(_, bytes)| bytes).sum();
         let took = last.duration_since(*first);
-        if bytes < LEAST {
+        if bytes < LEAST || self.latency() < NEARBY {
             return;
         }
         let half = *first + took / 2;

@@ -102,9 +102,11 @@ fn spoil(fault: Fault, request: &Request, honest: Response, chance: u64) -> Repl
             Reply::Pieces(vec![(Duration::ZERO, begun), (silence, Vec::new())], End::Closed)
         }
         Fault::Overloaded => answer(503, &[], b"overloaded"),
-        Fault::TooMany => {
-            answer(429, &[("Retry-After", if chance / 7 % 4 == 0 { "1" } else { "0" })], b"slow down")
-        }
+        Fault::TooMany => answer(
+            429,
+            &[("Retry-After", if (chance / 7).is_multiple_of(4) { "1" } else { "0" })],
+            b"slow down",
+        ),
         Fault::Truncated => framed(&honest, &announced, &honest.body[..length - 1]),
         Fault::WrongLength => {
             framed(&honest, &format!("Content-Length: {}", length - 1), &honest.body[..length - 1])

@@ -3,6 +3,9 @@
 //!
 //! `scripts/test-long` makes a million reads of it. `PARQUEDB_TEST_SEED` repeats a run's choices.
 
+// What a run has measured is part of what it says.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
