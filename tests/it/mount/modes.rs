@@ -207,7 +207,7 @@ fn open_and_close(path: &Path, bytes: &[u8], thread: u64, stop: &AtomicBool) {
         }
         let Some(file) = open.get(dice[6] as usize % open.len().max(1)) else { continue };
         let length = 1 + usize::from(dice[5]) * 300;
-        if dice[4] % 8 == 0 {
+        if dice[4].is_multiple_of(8) {
             let mapped = Mapped::of(file, bytes.len(), libc::MAP_SHARED);
             assert!(mapped.fresh_bytes() == *bytes, "mapped in round {round}");
         } else {
