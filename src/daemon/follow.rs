@@ -7,22 +7,20 @@ use std::time::{Duration, Instant};
 use crate::fuse::Invalidator;
 use crate::manifest::Manifest;
 use crate::metrics::MountCounters;
-use crate::model::Revision;
 use crate::namespace::{Difference, FileEntry, Kept, Remembered};
 use crate::remote::{Known, ManifestDocument, NewChanges, News, Remote, RemoteError};
 use crate::vfs::{Next, Turn, Vfs, nanoseconds};
 
 /// What follows the remote for one mount.
 pub(super) struct Follower {
-    remote: Remote,
-    vfs: Arc<Vfs>,
-    invalidator: Invalidator,
-    counters: Arc<MountCounters>,
-    remembered: Remembered,
-    known: Known,
+    pub(super) remote: Remote,
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) invalidator: Invalidator,
+    pub(super) counters: Arc<MountCounters>,
+    pub(super) remembered: Remembered,
+    pub(super) known: Known,
     /// How often to ask; and a flip waits no longer for its turn.
-    every: Duration,
-    trouble: Trouble,
+    pub(super) every: Duration,
 }
 
 /// What was last complained of, so that it is not said at every poll.
@@ -45,25 +43,13 @@ enum NotOurs {
 }
 
 impl Follower {
-    pub(super) fn new(
-        remote: Remote,
-        vfs: Arc<Vfs>,
-        invalidator: Invalidator,
-        counters: Arc<MountCounters>,
-        remembered: Remembered,
-        known: Known,
-        every: Duration,
-    ) -> Self {
-        Self { remote, vfs, invalidator, counters, remembered, known, every, trouble: Trouble::None }
-    }
-
     /// Asks every so often, for ever.
     pub(super) async fn run(mut self) {
+        let mut trouble = Trouble::None;
         loop {
             tokio::time::sleep(self.every).await;
             self.counters.polls.add(1);
-            let asked = self.poll().await;
-            self.say(asked);
+            trouble = trouble.say(self.poll().await);
             self.vfs.sweep();
         }
     }
@@ -123,7 +109,7 @@ impl Follower {
         }
         (self.known.etag, self.known.revision) = (etag.clone(), revision);
         self.flip(Next { difference, revision, published }).await;
-        self.remember(body, etag, revision).await;
+        remember(self.remembered.clone(), ManifestDocument { body, etag, revision }).await;
         Ok(())
     }
 
@@ -153,36 +139,38 @@ impl Follower {
         if let Ok(document) = self.remote.manifest_document(&self.known.database).await
             && document.etag == self.known.etag
         {
-            self.remember(document.body, document.etag, document.revision).await;
+            remember(self.remembered.clone(), document).await;
         }
     }
+}
 
-    async fn remember(&self, body: Vec<u8>, etag: String, revision: Option<Revision>) {
-        let remembered = self.remembered.clone();
-        let saving = tokio::task::spawn_blocking(move || remembered.save(body, &etag, revision));
-        if let Ok(Err(error)) = saving.await {
-            tracing::warn!(%error, "the manifest was not kept for the next start");
-        }
+/// Keeps a manifest for the next start.
+pub(super) async fn remember(remembered: Remembered, document: ManifestDocument) {
+    let ManifestDocument { body, etag, revision } = document;
+    let saving = tokio::task::spawn_blocking(move || remembered.save(body, &etag, revision));
+    if let Ok(Err(error)) = saving.await {
+        tracing::warn!(%error, "the manifest was not kept for the next start");
     }
+}
 
-    fn say(&mut self, asked: Result<(), NotOurs>) {
+impl Trouble {
+    /// Says what is new about the remote, and gives what there is to complain of now.
+    fn say(self, asked: Result<(), NotOurs>) -> Self {
         let now = match &asked {
-            Ok(()) => Trouble::None,
-            Err(NotOurs::Remote(error)) if error.is_transient() => Trouble::Unreachable,
-            Err(error) => Trouble::Refused(error.to_string()),
+            Ok(()) => Self::None,
+            Err(NotOurs::Remote(error)) if error.is_transient() => Self::Unreachable,
+            Err(error) => Self::Refused(error.to_string()),
         };
-        if now == self.trouble {
-            return;
-        }
         match (&now, &asked) {
-            (Trouble::Unreachable, Err(error)) => {
+            _ if now == self => {}
+            (Self::Unreachable, Err(error)) => {
                 tracing::warn!(%error, "no news of the remote: the mount shows what it showed");
             }
-            (Trouble::Refused(_), Err(error)) => {
+            (Self::Refused(_), Err(error)) => {
                 tracing::error!(%error, "the mount does not follow the remote: it shows what it showed");
             }
             _ => tracing::info!("the remote answers again"),
         }
-        self.trouble = now;
+        now
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::background::Readiness;
-use super::follow::Follower;
+use super::follow::{Follower, remember};
 use super::recheck::recheck;
 use super::start::{Started, start};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
@@ -15,7 +15,7 @@ use crate::fetch::{FetchOptions, Fetcher};
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
 use crate::model::{DbRef, ExitCode};
-use crate::remote::{ManifestDocument, Remote, RemoteError};
+use crate::remote::{Remote, RemoteError};
 use crate::vfs::Vfs;
 
 /// After a signal, files that are open may be read for so long before the daemon goes.
@@ -117,14 +117,10 @@ pub async fn run(
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
     let following = options.poll.map(|every| {
         let (invalidator, remembered) = (invalidator.clone(), remembered.clone());
-        tokio::spawn(Follower::new(remote, vfs, invalidator, counters, remembered, known, every).run())
+        tokio::spawn(Follower { remote, vfs, invalidator, counters, remembered, known, every }.run())
     });
-    if let Some(ManifestDocument { body, etag, revision }) = fresh {
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = remembered.save(body, &etag, revision) {
-                tracing::warn!(%error, "the manifest was not kept for the next start");
-            }
-        });
+    if let Some(document) = fresh {
+        tokio::spawn(remember(remembered, document));
     }
 
     let stopped = tokio::select! {

@@ -3,14 +3,11 @@
 
 use std::sync::Arc;
 
-use super::flight::Packing;
+use super::link::ONE_REQUEST;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
-use crate::cache::{BLOCK, BlockRange};
-use crate::model::{ByteRange, MOST_PROVEN};
-
-/// One request ahead is for no more: of another connection the next can be asked at the same time.
-const ONE_REQUEST: u64 = 4 << 20;
+use crate::cache::BlockRange;
+use crate::model::ByteRange;
 
 impl Fetcher {
     /// Sends for what can be foreseen. Called whenever a reader has told something new or the link has new room.
@@ -55,10 +52,7 @@ impl OpenContent {
             return;
         }
         let wanted = BlockRange::covering(range);
-        let most = ONE_REQUEST / BLOCK;
-        // What can be proven is asked for in pieces for which there is a proof.
-        let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
-        let packing = Packing { gap: 0, most };
+        let packing = self.packing(0, ONE_REQUEST);
         let (_, started) = self.shared.flights.join(wanted, packing, |blocks| cached.missing(blocks));
         let mut turn = Some(turn);
         for landing in started {
@@ -68,7 +62,7 @@ impl OpenContent {
                 continue;
             };
             let bytes = landing.flight.blocks.bytes(self.key.size).len();
-            self.count(|counters| &counters.bytes_ahead, bytes);
+            self.cost.count(|counters| &counters.bytes_ahead, bytes);
             self.shared.fetched_ahead(landing.flight.blocks);
             self.start(landing, Need::Ahead, Some(turn));
         }

@@ -16,11 +16,11 @@ impl OpenContent {
     pub(super) async fn read_around_the_cache(&self, range: ByteRange) -> Result<Bytes, FetchError> {
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         loop {
-            self.count(|counters| &counters.requests, 1);
+            self.cost.count(|counters| &counters.requests, 1);
             match self.read_directly(range).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(error @ RemoteError::WrongAnswer { .. }) => {
-                    self.count(|counters| &counters.responses_refused, 1);
+                    self.cost.count(|counters| &counters.responses_refused, 1);
                     wrong += 1;
                     if wrong >= WRONG_ANSWERS {
                         return Err(error.into());
@@ -46,9 +46,9 @@ impl OpenContent {
         let mut body = remote.open_range(&self.key, checked).await?;
         let mut bytes = BytesMut::with_capacity(usize::try_from(checked.len()).unwrap_or(0));
         while let Some(piece) = body.next().await? {
-            self.count(|counters| &counters.bytes_fetched, piece.len() as u64);
+            self.cost.count(|counters| &counters.bytes_fetched, piece.len() as u64);
             if body.is_proven() {
-                self.count(|counters| &counters.bytes_proven, piece.len() as u64);
+                self.cost.count(|counters| &counters.bytes_proven, piece.len() as u64);
             }
             bytes.extend_from_slice(&piece);
         }

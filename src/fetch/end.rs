@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::open_content::WHOLE;
 use super::{FetchError, OpenContent};
 use crate::model::ByteRange;
 use crate::rows::{ChunkMap, metadata_length};
@@ -23,7 +22,7 @@ impl OpenContent {
         if self.cached.is_none() || self.key.size == 0 || self.is_complete() {
             return;
         }
-        if self.key.size > WHOLE && (!self.is_parquet() || self.shared.chunks.get().is_some()) {
+        if !self.is_small() && (!self.is_parquet() || self.shared.chunks.get().is_some()) {
             return;
         }
         self.fetcher.get_ready(FIRST_REQUESTS);
@@ -32,7 +31,7 @@ impl OpenContent {
         self.fetcher.runtime.spawn(async move {
             let size = content.key.size;
             let end = ByteRange::new(size.saturating_sub(END), size);
-            if content.bring(end, end).await.is_ok() && size > WHOLE {
+            if content.bring(end, end).await.is_ok() && !content.is_small() {
                 // By now it may be known what the link is like.
                 content.fetcher.get_ready(FIRST_REQUESTS);
                 let _ = content.read_footer(end).await;

@@ -59,9 +59,8 @@ impl Flight {
         loop {
             {
                 let progress = progress.borrow_and_update();
-                let is_wanted = |block: u64| (wanted.start..wanted.end).contains(&block);
-                if let Some((_, error)) = progress.holes[known..].iter().find(|(block, _)| is_wanted(*block))
-                {
+                let mut holes = progress.holes[known..].iter();
+                if let Some((_, error)) = holes.find(|(block, _)| wanted.contains(*block)) {
                     return Err(error.clone());
                 }
                 match &progress.landed {
@@ -99,7 +98,7 @@ impl Boarded {
     fn has_coming(&self, block: u64) -> bool {
         let left_out =
             || self.flight.progress.borrow().holes[..self.known].iter().any(|(hole, _)| *hole == block);
-        (self.flight.blocks.start..self.flight.blocks.end).contains(&block) && !left_out()
+        self.flight.blocks.contains(block) && !left_out()
     }
 
     /// Waits until those of `wanted` it brings are stored, or it is over.
@@ -150,9 +149,7 @@ impl Flights {
         missing: impl FnOnce(BlockRange) -> Vec<BlockRange>,
     ) -> (Vec<Boarded>, Vec<Landing>) {
         let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let overlaps =
-            |flight: &Arc<Flight>| flight.blocks.start < wanted.end && wanted.start < flight.blocks.end;
-        let under_way = all.iter().filter(|flight| overlaps(flight)).cloned();
+        let under_way = all.iter().filter(|flight| flight.blocks.overlaps(wanted)).cloned();
         let under_way: Vec<_> = under_way.map(Boarded::now).collect();
         let coming = |block: u64| under_way.iter().any(|boarded| boarded.has_coming(block));
         // Asked for while no flight can land: what has just landed is not missing any more.
@@ -181,7 +178,7 @@ impl Flights {
         missing: impl FnOnce(BlockRange) -> Vec<BlockRange>,
     ) -> bool {
         let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let coming = |block: u64| all.iter().any(|f| (f.blocks.start..f.blocks.end).contains(&block));
+        let coming = |block: u64| all.iter().any(|flight| flight.blocks.contains(block));
         missing(wanted).into_iter().flat_map(|run| run.start..run.end).all(coming)
     }
 

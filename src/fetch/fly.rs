@@ -7,13 +7,11 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::flight::{Flight, Landing};
-use super::open_content::WHOLE;
-use super::shared::{SharedContent, Which};
+use super::shared::{Cost, SharedContent};
 use super::traffic::Turn;
 use super::{FetchError, Fetcher};
 use crate::cache::{BLOCK, BlockRange, CachedContent, Written};
-use crate::metrics::ReadCounters;
-use crate::model::{ByteRange, Sha256};
+use crate::model::{ByteRange, Sha256, WHOLE_AT_ONCE};
 use crate::remote::{ContentKey, RemoteError};
 
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
@@ -33,16 +31,10 @@ pub(super) struct Flying {
     pub(super) cached: Arc<CachedContent>,
     pub(super) shared: Arc<SharedContent>,
     /// Of the open it was started for.
-    pub(super) counters: Arc<ReadCounters>,
+    pub(super) cost: Cost,
 }
 
 impl Flying {
-    pub(super) fn count(&self, which: Which, n: u64) {
-        which(&self.fetcher.counters.reads).add(n);
-        which(&self.shared.counters).add(n);
-        which(&self.counters).add(n);
-    }
-
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck. A flight
     /// ahead of its readers brings its turn along.
     pub(super) async fn fly(&self, landing: &Landing, turn: Option<Turn>) -> Result<(), FetchError> {
@@ -85,7 +77,7 @@ impl Flying {
             match &error {
                 // Whatever stands around a block that is altered time and again can be read.
                 BlockError::Altered(altered) => {
-                    self.count(|counters| &counters.responses_refused, 1);
+                    self.cost.count(|counters| &counters.responses_refused, 1);
                     wrong = if *next > before { 1 } else { wrong + 1 };
                     if wrong >= WRONG_ANSWERS {
                         let altered = FetchError::from(altered.clone());
@@ -101,7 +93,7 @@ impl Flying {
                     }
                 }
                 BlockError::Remote(RemoteError::WrongAnswer { .. }) => {
-                    self.count(|counters| &counters.responses_refused, 1);
+                    self.cost.count(|counters| &counters.responses_refused, 1);
                     wrong += 1;
                     if wrong >= WRONG_ANSWERS {
                         return Err(error.into());
@@ -127,7 +119,7 @@ impl Flying {
     /// One request for what is missing of the flight from `next` on; `next` moves on as blocks are stored.
     async fn fetch_blocks(&self, next: &mut u64, flight: &Flight) -> Result<(), BlockError> {
         let range = BlockRange { start: *next, end: flight.blocks.end }.bytes(self.key.size);
-        self.count(|counters| &counters.requests, 1);
+        self.cost.count(|counters| &counters.requests, 1);
         let traffic = &self.fetcher.traffic;
         let mut cargo = traffic.send_for(range.len());
         let sent = Instant::now();
@@ -138,7 +130,7 @@ impl Flying {
         // A content that comes whole in one answer can be checked whole, before anything of it is kept.
         let whole_content =
             (range == ByteRange::new(0, self.key.size)).then(|| self.key.hash.sha256()).flatten();
-        let whole_content = whole_content.filter(|_| self.key.size <= WHOLE);
+        let whole_content = whole_content.filter(|_| self.key.size <= WHOLE_AT_ONCE);
         let mut pending = BytesMut::new();
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
@@ -170,9 +162,9 @@ impl Flying {
                 }
             };
             let Some(piece) = piece else { break };
-            self.count(|counters| &counters.bytes_fetched, piece.len() as u64);
+            self.cost.count(|counters| &counters.bytes_fetched, piece.len() as u64);
             if proven {
-                self.count(|counters| &counters.bytes_proven, piece.len() as u64);
+                self.cost.count(|counters| &counters.bytes_proven, piece.len() as u64);
             }
             cargo.arrived(piece.len() as u64);
             left -= piece.len() as u64;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::OpenContent;
-use super::open_content::WHOLE;
 use super::scan::{ColumnScan, Source};
 use super::streams::{Begins, ReaderThread, Streams, Taken};
 use crate::cache::BlockRange;
@@ -37,7 +36,7 @@ impl OpenContent {
         read: ByteRange,
         source: Source,
     ) -> ByteRange {
-        if self.cached.is_none() || self.is_complete() {
+        if self.cached.is_none() {
             return read;
         }
         let map = self.shared.chunk_map();
@@ -73,9 +72,7 @@ impl OpenContent {
 
     /// Takes note that a read was answered, and sends for what may come next.
     pub(super) fn note_answer(self: &Arc<Self>, read: ByteRange) {
-        if let Some(map) = self.shared.chunk_map()
-            && !self.is_complete()
-        {
+        if let Some(map) = self.shared.chunk_map() {
             let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
             foresight.scan.answered(map, read);
         }
@@ -85,7 +82,7 @@ impl OpenContent {
     /// The next bytes this handle's readers will come for, if that can be foreseen.
     pub(super) fn foresee(&self) -> Option<ByteRange> {
         // A small content comes whole, and is checked before anything of it is kept: a part of it would not be.
-        let cached = self.cached.as_ref().filter(|_| self.key.size > WHOLE)?;
+        let cached = self.cached.as_ref().filter(|_| !self.is_small())?;
         let traffic = &self.fetcher.traffic;
         let most = traffic.room().max(LEAST_WINDOW);
         let is_here = |range: ByteRange| {

@@ -16,8 +16,8 @@ const UNKNOWN: u64 = 8 << 20;
 const LEAST: u64 = 1 << 20;
 /// The most, which is also what fetching may hold in memory at worst.
 pub(super) const MOST: u64 = 64 << 20;
-/// One request is for no more: several use several connections.
-const ONE_REQUEST: u64 = 4 << 20;
+/// One request is for no more: its bytes come in order, and the next can be asked of another connection.
+pub(super) const ONE_REQUEST: u64 = 4 << 20;
 /// What a server and we take to turn a request around, beside the way there and back.
 const TURNAROUND: Duration = Duration::from_millis(10);
 

@@ -11,16 +11,13 @@ use super::flight::{Landing, Packing};
 use super::fly::Flying;
 use super::foresight::Foresight;
 use super::scan::Source;
-use super::shared::{SharedContent, Which};
+use super::shared::{Cost, SharedContent};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
 use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
-use crate::metrics::ReadCounters;
 use crate::model::{ByteRange, MOST_PROVEN, WHOLE_AT_ONCE};
 use crate::remote::ContentKey;
 
-/// A content up to this size is fetched whole at the first read: one request instead of several.
-pub(super) const WHOLE: u64 = WHOLE_AT_ONCE;
 /// What could not be had just before is not waited for once more: for what it reads through its own pages, the kernel
 /// answers a failure by asking a second time at once.
 const JUST_BEFORE: Duration = Duration::from_millis(300);
@@ -33,8 +30,7 @@ pub struct OpenContent {
     /// Nothing where the cache has no place for it: then every read goes around the cache.
     pub(super) cached: Option<Arc<CachedContent>>,
     pub(super) shared: Arc<SharedContent>,
-    /// What this open has cost.
-    counters: Arc<ReadCounters>,
+    pub(super) cost: Cost,
     pub(super) foresight: Mutex<Foresight>,
     unanswered: Mutex<Vec<Unanswered>>,
 }
@@ -53,20 +49,17 @@ impl OpenContent {
         cached: Option<Arc<CachedContent>>,
         shared: Arc<SharedContent>,
     ) -> Self {
-        let counters = shared.opened();
-        Self {
-            fetcher,
-            key,
-            cached,
-            shared,
-            counters,
-            foresight: Mutex::default(),
-            unanswered: Mutex::default(),
-        }
+        let cost = Cost::of_open(&shared, &fetcher.counters);
+        Self { fetcher, key, cached, shared, cost, foresight: Mutex::default(), unanswered: Mutex::default() }
     }
 
-    /// Whether every byte is cached: then nothing needs to be foreseen.
-    pub fn is_complete(&self) -> bool {
+    /// Whether it is fetched whole at the first read: one request instead of several, and one answer to check.
+    pub(super) fn is_small(&self) -> bool {
+        self.key.size <= WHOLE_AT_ONCE
+    }
+
+    /// Whether every byte is cached.
+    pub(super) fn is_complete(&self) -> bool {
         self.cached.as_ref().is_some_and(|cached| cached.state() != ContentState::Partial)
     }
 
@@ -86,13 +79,6 @@ impl OpenContent {
         })
     }
 
-    /// Counts for the mount, the content and this open.
-    pub(super) fn count(&self, which: Which, n: u64) {
-        which(&self.fetcher.counters.reads).add(n);
-        which(&self.shared.counters).add(n);
-        which(&self.counters).add(n);
-    }
-
     /// The part of `offset..offset + length` that lies inside the content.
     fn clamp(&self, offset: u64, length: u64) -> ByteRange {
         ByteRange::new(offset.min(self.key.size), offset.saturating_add(length).min(self.key.size))
@@ -106,11 +92,14 @@ impl OpenContent {
         }
         let bytes = self.look(range)?;
         let source = if self.came_for(range) > 0 { Source::Remote } else { Source::Cache };
-        self.count(|counters| &counters.reads, 1);
-        self.count(|counters| &counters.bytes_read, range.len());
-        self.count(|counters| &counters.bytes_from_cache, range.len());
-        self.note_read(thread, range, source);
-        self.note_answer(range);
+        self.cost.count(|counters| &counters.reads, 1);
+        self.cost.count(|counters| &counters.bytes_read, range.len());
+        self.cost.count(|counters| &counters.bytes_from_cache, range.len());
+        // Of a content that is all here nothing needs to be foreseen.
+        if !self.is_complete() {
+            self.note_read(thread, range, source);
+            self.note_answer(range);
+        }
         Some(bytes)
     }
 
@@ -118,7 +107,7 @@ impl OpenContent {
     fn came_for(&self, range: ByteRange) -> u64 {
         let blocks = self.shared.came_for(BlockRange::covering(range));
         if blocks > 0 {
-            self.count(|counters| &counters.bytes_ahead_read, blocks * BLOCK);
+            self.cost.count(|counters| &counters.bytes_ahead_read, blocks * BLOCK);
         }
         blocks
     }
@@ -129,7 +118,7 @@ impl OpenContent {
             Ok(Look::Miss) => None,
             Ok(Look::Rotten(blocks)) => {
                 tracing::warn!(path = %self.key.path, blocks, "cached blocks have rotted: fetching them again");
-                self.count(|counters| &counters.blocks_rotten, blocks);
+                self.cost.count(|counters| &counters.blocks_rotten, blocks);
                 self.shared.trusted.store(false, Ordering::Relaxed);
                 None
             }
@@ -162,12 +151,12 @@ impl OpenContent {
         let late = |_| FetchError::Unreachable(format!("no bytes came for {} s", deadline.as_secs_f32()));
         let read = tokio::time::timeout(deadline, self.read_patiently(range, along)).await.map_err(late);
         let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.count(|counters| &counters.waits, 1);
-        self.count(|counters| &counters.waited_micros, waited);
+        self.cost.count(|counters| &counters.waits, 1);
+        self.cost.count(|counters| &counters.waited_micros, waited);
         match read.and_then(|read| read) {
             Ok(bytes) => {
-                self.count(|counters| &counters.reads, 1);
-                self.count(|counters| &counters.bytes_read, range.len());
+                self.cost.count(|counters| &counters.reads, 1);
+                self.cost.count(|counters| &counters.bytes_read, range.len());
                 self.note_answer(range);
                 Ok(bytes)
             }
@@ -219,7 +208,7 @@ impl OpenContent {
             return Err(FetchError::Wrong("when it was complete, it was not what its hash says".into()));
         }
         let whole = ByteRange::new(0, self.key.size);
-        let along = if self.key.size <= WHOLE { whole } else { along };
+        let along = if self.is_small() { whole } else { along };
         let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
         let mut others_failed = self.join_flights(cached, wanted, along).await?;
         if others_failed {
@@ -240,19 +229,14 @@ impl OpenContent {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
         let traffic = &self.fetcher.traffic;
         // In one answer, a small content can be checked against its hash before anything of it is kept.
-        let most =
-            if self.key.size <= WHOLE { WHOLE } else { traffic.one_request(all.len() * BLOCK) } / BLOCK;
-        let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
-        let packing = Packing { gap: traffic.worth_joining() / BLOCK, most };
+        let most = if self.is_small() { WHOLE_AT_ONCE } else { traffic.one_request(all.len() * BLOCK) };
+        let packing = self.packing(traffic.worth_joining(), most);
         let (mut under_way, started) =
             self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
-        under_way.retain(|boarded| {
-            let blocks = boarded.flight.blocks;
-            blocks.start < wanted.end && wanted.start < blocks.end
-        });
+        under_way.retain(|boarded| boarded.flight.blocks.overlaps(wanted));
         let mut own = Vec::new();
         for landing in started {
-            if landing.flight.blocks.start < wanted.end && wanted.start < landing.flight.blocks.end {
+            if landing.flight.blocks.overlaps(wanted) {
                 own.push(landing.board());
             }
             self.start(landing, Need::Demand, None);
@@ -270,13 +254,21 @@ impl OpenContent {
         Ok(others_failed)
     }
 
+    /// How to ask for this content: stretches of up to `gap` bytes along with the rest, `most` bytes a request.
+    pub(super) fn packing(&self, gap: u64, most: u64) -> Packing {
+        let most = most / BLOCK;
+        // What can be proven is asked for in pieces for which there is a proof.
+        let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
+        Packing { gap: gap / BLOCK, most }
+    }
+
     pub(super) fn flying(&self, cached: &Arc<CachedContent>) -> Flying {
         Flying {
             fetcher: self.fetcher.clone(),
             key: self.key.clone(),
             cached: cached.clone(),
             shared: self.shared.clone(),
-            counters: self.counters.clone(),
+            cost: self.cost.clone(),
         }
     }
 

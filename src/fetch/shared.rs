@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::flight::Flights;
 use crate::cache::BlockRange;
-use crate::metrics::{Counter, ReadCounters};
+use crate::metrics::{Counter, MountCounters, ReadCounters};
 use crate::model::ContentHash;
 use crate::rows::ChunkMap;
 
@@ -37,7 +37,7 @@ pub(super) struct SharedContent {
     pub(super) chunks: OnceLock<Option<ChunkMap>>,
     /// Blocks fetched ahead that no reader came for yet.
     unread: Mutex<HashSet<u64>>,
-    pub(super) counters: ReadCounters,
+    counters: ReadCounters,
     wrong_since: Mutex<Option<Instant>>,
     readers: AtomicUsize,
     /// All of it was read and found right since we started: the kernel may read it without checksums.
@@ -78,7 +78,7 @@ impl SharedContent {
     }
 
     /// One more handle; the counters are its own.
-    pub(super) fn opened(&self) -> Arc<ReadCounters> {
+    fn opened(&self) -> Arc<ReadCounters> {
         self.readers.fetch_add(1, Ordering::Relaxed);
         let counters = Arc::<ReadCounters>::default();
         let mut opens = self.opens.lock().unwrap_or_else(|e| e.into_inner());
@@ -134,4 +134,26 @@ impl SharedContents {
 }
 
 /// One of the counters of reading.
-pub(super) type Which = fn(&ReadCounters) -> &Counter;
+type Which = fn(&ReadCounters) -> &Counter;
+
+/// Who one open of a content costs: itself, the content, and the mount.
+#[derive(Debug, Clone)]
+pub(super) struct Cost {
+    open: Arc<ReadCounters>,
+    content: Arc<SharedContent>,
+    mount: Arc<MountCounters>,
+}
+
+impl Cost {
+    /// Begins the account of one more open.
+    pub(super) fn of_open(content: &Arc<SharedContent>, mount: &Arc<MountCounters>) -> Self {
+        Self { open: content.opened(), content: content.clone(), mount: mount.clone() }
+    }
+
+    /// Counts for all of them.
+    pub(super) fn count(&self, which: Which, n: u64) {
+        for counters in [&*self.open, &self.content.counters, &self.mount.reads] {
+            which(counters).add(n);
+        }
+    }
+}

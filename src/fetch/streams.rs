@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::link::ONE_REQUEST;
 use crate::model::ByteRange;
 
 /// Readers told apart; beyond that the one that has been silent longest is forgotten.
@@ -10,8 +11,6 @@ const STREAMS: usize = 32;
 const FIRST_WINDOW: u64 = 1 << 20;
 /// How far ahead of a reader that did go on.
 const NEXT_WINDOW: u64 = 4 << 20;
-/// One request ahead is no larger: its bytes come in order, and the next can be asked of another connection.
-const ONE_REQUEST: u64 = 4 << 20;
 /// A read this large at a file's start is the first of many; a smaller one is somebody looking at the magic.
 const LARGE_READ: u64 = 64 << 10;
 /// The kernel's own readahead asks for whole pages, and for pieces a little out of order.

@@ -37,7 +37,7 @@ impl Flying {
                 self.shared.trusted.store(true, Ordering::Relaxed);
             }
             Ok(Checked::ByHash(Verification::Wrong)) => {
-                self.count(|counters| &counters.responses_refused, 1);
+                self.cost.count(|counters| &counters.responses_refused, 1);
                 self.shared.turned_out_wrong();
                 tracing::warn!(
                     %path,
@@ -45,7 +45,7 @@ impl Flying {
                 );
             }
             Ok(Checked::ForRot(Soundness::Rotten(blocks))) => {
-                self.count(|counters| &counters.blocks_rotten, blocks);
+                self.cost.count(|counters| &counters.blocks_rotten, blocks);
                 tracing::warn!(%path, blocks, "cached blocks have rotted: they will be fetched again");
             }
             Ok(outcome) => tracing::debug!(%path, ?outcome, "not trusted yet"),

@@ -32,6 +32,16 @@ impl BlockRange {
         Self { start: 0, end: size.div_ceil(BLOCK) }
     }
 
+    /// Whether the block is one of these.
+    pub fn contains(self, block: u64) -> bool {
+        (self.start..self.end).contains(&block)
+    }
+
+    /// Whether there is a block in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+
     /// How many.
     pub fn len(self) -> u64 {
         self.end.saturating_sub(self.start)
@@ -53,5 +63,9 @@ mod tests {
         assert_eq!((range.start, range.end), (0, 2));
         assert_eq!(range.bytes(BLOCK + 7), ByteRange::new(0, BLOCK + 7));
         assert!(BlockRange::covering(ByteRange::new(5, 5)).len() <= 1);
+        let run = |start, end| BlockRange { start, end };
+        assert!(run(2, 4).contains(2) && run(2, 4).contains(3) && !run(2, 4).contains(4));
+        assert!(run(2, 4).overlaps(run(3, 9)) && run(3, 9).overlaps(run(2, 4)));
+        assert!(!run(2, 4).overlaps(run(4, 9)) && !run(4, 9).overlaps(run(2, 4)));
     }
 }

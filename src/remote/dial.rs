@@ -46,47 +46,51 @@ impl Stash {
     }
 }
 
-/// For the client that is used: connections from the stash, and new ones when it is empty.
-#[derive(Clone)]
-pub(super) struct UseStash(pub(super) Stash);
-
-/// For the client that only makes connections.
-#[derive(Clone)]
-pub(super) struct FillStash(pub(super) Stash);
-
-/// A connector that looks into the stash first.
-#[derive(Clone)]
-pub(super) struct Using<S> {
-    inner: S,
-    stash: Stash,
+/// What a client's connector does with the stash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Takes what is ready, and connects when nothing is.
+    Uses,
+    /// Connects, puts the connection there, and fails.
+    Fills,
 }
 
-/// A connector that puts connections into the stash.
+/// A client's connector and the stash beside it.
 #[derive(Clone)]
-pub(super) struct Filling<S> {
+pub(super) struct Stashing<S> {
     inner: S,
     stash: Stash,
+    role: Role,
 }
 
-impl<S> Layer<S> for UseStash {
-    type Service = Using<S>;
+/// What makes a connector one that knows the stash.
+#[derive(Clone)]
+pub(super) struct WithStash {
+    stash: Stash,
+    role: Role,
+}
 
-    fn layer(&self, inner: S) -> Using<S> {
-        Using { inner, stash: self.0.clone() }
+impl Stash {
+    /// For the client that is used.
+    pub(super) fn used(&self) -> WithStash {
+        WithStash { stash: self.clone(), role: Role::Uses }
+    }
+
+    /// For the client that only makes connections.
+    pub(super) fn filled(&self) -> WithStash {
+        WithStash { stash: self.clone(), role: Role::Fills }
     }
 }
 
-impl<S> Layer<S> for FillStash {
-    type Service = Filling<S>;
+impl<S> Layer<S> for WithStash {
+    type Service = Stashing<S>;
 
-    fn layer(&self, inner: S) -> Filling<S> {
-        Filling { inner, stash: self.0.clone() }
+    fn layer(&self, inner: S) -> Stashing<S> {
+        Stashing { inner, stash: self.stash.clone(), role: self.role }
     }
 }
 
-type Connecting<C> = Pin<Box<dyn Future<Output = Result<C, BoxError>> + Send>>;
-
-impl<R, S> Service<R> for Using<S>
+impl<R, S> Service<R> for Stashing<S>
 where
     S: Service<R, Error = BoxError>,
     S::Response: Send + 'static,
@@ -94,45 +98,25 @@ where
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = Connecting<S::Response>;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        match self.stash.take() {
-            Some(connection) => {
-                tracing::trace!("a connection was ready");
-                Box::pin(ready(Ok(connection)))
-            }
-            None => {
-                tracing::trace!("no connection was ready");
-                Box::pin(self.inner.call(request))
-            }
+        if self.role == Role::Uses
+            && let Some(connection) = self.stash.take()
+        {
+            return Box::pin(ready(Ok(connection)));
         }
-    }
-}
-
-impl<R, S> Service<R> for Filling<S>
-where
-    S: Service<R, Error = BoxError>,
-    S::Response: Send + 'static,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Connecting<S::Response>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        let (connecting, stash) = (self.inner.call(request), self.stash.clone());
+        let connecting = self.inner.call(request);
+        if self.role == Role::Uses {
+            return Box::pin(connecting);
+        }
+        let stash = self.stash.clone();
         Box::pin(async move {
             stash.put(Box::new(connecting.await?));
-            tracing::trace!("a connection is ready");
             Err("the connection is kept for later".into())
         })
     }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::RemoteError;
-use super::dial::{FillStash, Stash, UseStash};
+use super::dial::Stash;
 use crate::model::{Revision, Token};
 use crate::wire::{ErrorBody, MovedBody};
 
@@ -70,9 +70,9 @@ impl Remote {
         };
         let no_client = |error| wrong(format!("no client can be made: {error}"));
         let stash = Stash::default();
-        let client = builder().read_timeout(options.idle_timeout).connector_layer(UseStash(stash.clone()));
+        let client = builder().read_timeout(options.idle_timeout).connector_layer(stash.used());
         let client = client.build().map_err(no_client)?;
-        let dialer = builder().pool_max_idle_per_host(0).connector_layer(FillStash(stash));
+        let dialer = builder().pool_max_idle_per_host(0).connector_layer(stash.filled());
         let dialer = dialer.build().map_err(no_client)?;
         let patient = builder().build().map_err(no_client)?;
         let authorization = match token {

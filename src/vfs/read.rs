@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::VfsError;
 use super::attr::Attr;
 use super::handles::{HandleId, Handles};
 use super::listings::Listings;
 use super::revisions::Shown;
 use super::scans::{Pid, Scans, process_of};
-use super::{AttrKind, VfsError};
 use crate::cache::HandedOut;
 use crate::fetch::{FetchError, Fetcher, ReaderThread};
 use crate::metrics::MountCounters;
@@ -169,24 +169,18 @@ impl Vfs {
     }
 
     /// An extended attribute, which only the mount itself gives: `user.parquedb.stats` (counters, JSON),
-    /// `user.parquedb.revision`, and `user.parquedb.sha256` of files.
+    /// `user.parquedb.revision`, and of files `user.parquedb.sha256` and `user.parquedb.reads` (what reading one has
+    /// cost, JSON).
     pub fn xattr(&self, ino: Ino, name: &str) -> Result<Option<String>, VfsError> {
-        let attr = self.attr(ino)?;
-        Ok(match (name, attr.kind) {
+        let shown = self.read_shown();
+        let node = shown.tree.node(ino).ok_or(VfsError::NotFound)?;
+        Ok(match (name, &node.kind) {
             ("user.parquedb.stats", _) => Some(self.counters.to_json()),
-            ("user.parquedb.revision", _) => self.read_shown().revision.map(|revision| revision.to_string()),
-            ("user.parquedb.sha256", AttrKind::File) => {
-                match self.read_shown().tree.node(ino).map(|node| &node.kind) {
-                    Some(NodeKind::File { hash, .. }) => hash.sha256().map(|hash| hash.to_string()),
-                    _ => None,
-                }
+            ("user.parquedb.revision", _) => shown.revision.map(|revision| revision.to_string()),
+            ("user.parquedb.sha256", NodeKind::File { hash, .. }) => {
+                hash.sha256().map(|hash| hash.to_string())
             }
-            ("user.parquedb.reads", AttrKind::File) => {
-                match self.read_shown().tree.node(ino).map(|node| &node.kind) {
-                    Some(NodeKind::File { size, hash, .. }) => self.fetcher.cost(hash, *size),
-                    _ => None,
-                }
-            }
+            ("user.parquedb.reads", NodeKind::File { size, hash, .. }) => self.fetcher.cost(hash, *size),
             _ => None,
         })
     }
