@@ -11,7 +11,7 @@ use super::shared::{Cost, SharedContent};
 use super::traffic::Turn;
 use super::{FetchError, Fetcher};
 use crate::cache::{BLOCK, BlockRange, CachedContent, Written};
-use crate::model::{ByteRange, Sha256, WHOLE_AT_ONCE};
+use crate::model::{ByteRange, MOST_PROVEN_SINGLY, Sha256, WHOLE_AT_ONCE};
 use crate::remote::{ContentKey, RemoteError};
 
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
@@ -64,10 +64,12 @@ impl Flying {
         let (fetcher, flight) = (&self.fetcher, &landing.flight);
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
-        let mut holes = Vec::new();
+        let (mut holes, mut most) = (Vec::new(), u64::MAX);
         loop {
             let before = *next;
-            let error = match self.fetch_blocks(next, flight).await {
+            let asked = BlockRange { start: *next, end: flight.blocks.end.min(next.saturating_add(most)) };
+            let error = match self.fetch_blocks(asked, next, flight).await {
+                Ok(()) if *next == asked.end && asked.end < flight.blocks.end => continue,
                 Ok(()) => return holes.pop().map_or(Ok(()), Err),
                 Err(error) => error,
             };
@@ -79,6 +81,8 @@ impl Flying {
                 BlockError::Altered(altered) => {
                     self.cost.count(|counters| &counters.responses_refused, 1);
                     wrong = if *next > before { 1 } else { wrong + 1 };
+                    // Asked for so few, it shows which one it is.
+                    most = MOST_PROVEN_SINGLY;
                     if wrong >= WRONG_ANSWERS {
                         let altered = FetchError::from(altered.clone());
                         let hole = BlockRange { start: *next, end: *next + 1 };
@@ -116,9 +120,14 @@ impl Flying {
         }
     }
 
-    /// One request for what is missing of the flight from `next` on; `next` moves on as blocks are stored.
-    async fn fetch_blocks(&self, next: &mut u64, flight: &Flight) -> Result<(), BlockError> {
-        let range = BlockRange { start: *next, end: flight.blocks.end }.bytes(self.key.size);
+    /// One request for blocks of the flight from `next` on; `next` moves on as they are stored.
+    async fn fetch_blocks(
+        &self,
+        asked: BlockRange,
+        next: &mut u64,
+        flight: &Flight,
+    ) -> Result<(), BlockError> {
+        let range = asked.bytes(self.key.size);
         self.cost.count(|counters| &counters.requests, 1);
         let traffic = &self.fetcher.traffic;
         let mut cargo = traffic.send_for(range.len());

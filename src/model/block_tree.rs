@@ -19,8 +19,11 @@ use super::{BLOCK, BlockRange, ByteRange};
 pub const WHOLE_AT_ONCE: u64 = 1 << 20;
 /// Contents beyond this size have none: it is held in memory while they are stored.
 const LARGEST: u64 = 128 << 30;
-/// A proof is for no more blocks: it travels in a header, and proxies want all of these within four kibibytes.
-pub const MOST_PROVEN: u64 = 64;
+/// A proof is for no more blocks.
+pub const MOST_PROVEN: u64 = 128;
+/// One for more blocks than this tells right pairs of blocks from wrong ones, not single blocks: a proof travels in a
+/// header, and proxies want all of these within four kibibytes.
+pub const MOST_PROVEN_SINGLY: u64 = 64;
 
 const LEAF: u8 = 0;
 const NODE: u8 = 1;
@@ -129,14 +132,21 @@ pub fn node_count(size: u64) -> u64 {
     levels(size).last().map_or(0, |top| top.end)
 }
 
-/// What proves `blocks`, as positions in the sequence of all nodes: their leaves, then level by level the nodes
-/// beside them that the next level needs, left before right.
+/// The level of the hashes that blocks are compared with: leaves, or what is above pairs of them.
+fn grain(blocks: BlockRange) -> usize {
+    usize::from(blocks.len() > MOST_PROVEN_SINGLY)
+}
+
+/// What proves `blocks`, as positions in the sequence of all nodes: level by level the nodes beside them that the next
+/// level needs, left before right; and before those of the level blocks are compared with, the blocks' own there.
 pub fn proof_positions(blocks: BlockRange, size: u64) -> Vec<Range<u64>> {
     let mut positions = Vec::new();
-    positions.push(blocks.start..blocks.end);
     let mut run = blocks;
-    for level in levels(size) {
+    for (depth, level) in levels(size).enumerate() {
         let width = level.end - level.start;
+        if depth == grain(blocks) {
+            positions.push(level.start + run.start..level.start + run.end);
+        }
         if run.start % 2 == 1 {
             positions.push(level.start + run.start - 1..level.start + run.start);
         }
@@ -217,44 +227,102 @@ pub struct BlockTree {
 /// The hashes of some blocks, which were shown to lie below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenBlocks {
-    first: u64,
+    blocks: BlockRange,
     hashes: Vec<BlockHash>,
+    /// The leaves beside the first and the last block, where pairs are compared.
+    edges: [Option<BlockHash>; 2],
+}
+
+/// What a look at blocks found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// So many from the first on are right.
+    pub right: usize,
+    /// What follows them.
+    pub then: Then,
+}
+
+/// What follows the blocks that are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing, or half of a pair.
+    More,
+    /// Something else than the content's next block, or its next two.
+    Wrong,
 }
 
 impl ProvenBlocks {
     /// What `proof`, the nodes at [`proof_positions`], says of `blocks`, if it leads to `root`.
     pub fn new(root: &BlockRoot, size: u64, blocks: BlockRange, proof: &[BlockHash]) -> Option<Self> {
-        let count = usize::try_from(blocks.len()).ok()?;
-        if blocks.is_empty() || blocks.end > size.div_ceil(BLOCK) || count > proof.len() {
+        if blocks.is_empty() || blocks.end > size.div_ceil(BLOCK) || blocks.len() > MOST_PROVEN {
             return None;
         }
-        let (hashes, beside) = proof.split_at(count);
-        let (mut beside, mut run, mut row) = (beside.iter(), blocks, hashes.to_vec());
-        for level in levels(size) {
-            let width = level.end - level.start;
-            if width == 1 {
-                break;
+        let (mut proof, mut run) = (proof.iter().copied(), blocks);
+        let (mut row, mut hashes, mut edges) = (Vec::new(), Vec::new(), [None; 2]);
+        for (depth, level) in levels(size).enumerate() {
+            if depth == grain(blocks) {
+                hashes = proof.by_ref().take(usize::try_from(run.len()).ok()?).collect();
+                row = hashes.clone();
             }
-            if run.start % 2 == 1 {
-                row.insert(0, *beside.next()?);
+            let left = if run.start % 2 == 1 { Some(proof.next()?) } else { None };
+            let right = if run.end % 2 == 1 && run.end < level.end - level.start {
+                Some(proof.next()?)
+            } else {
+                None
+            };
+            if depth < grain(blocks) {
+                edges = [left, right];
+            } else {
+                row.splice(0..0, left);
+                row.extend(right);
+                row =
+                    row.chunks(2).map(|pair| if let [l, r] = pair { above(l, r) } else { pair[0] }).collect();
             }
-            if run.end % 2 == 1 && run.end < width {
-                row.push(*beside.next()?);
-            }
-            row = row.chunks(2).map(|pair| if let [l, r] = pair { above(l, r) } else { pair[0] }).collect();
             run = BlockRange { start: run.start / 2, end: run.end.div_ceil(2) };
         }
-        let right = beside.next().is_none() && BlockRoot::above(row.first()?, size) == *root;
-        right.then(|| Self { first: blocks.start, hashes: hashes.to_vec() })
+        let right = proof.next().is_none() && BlockRoot::above(row.first()?, size) == *root;
+        right.then_some(Self { blocks, hashes, edges })
     }
 
-    /// How many of the blocks that `bytes` consists of are right, from `first` on until one is not. The last of them
-    /// may be a content's last, short one.
-    pub fn count_right(&self, first: u64, bytes: &[u8]) -> usize {
-        let at = usize::try_from(first.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let expected = self.hashes.get(at..).unwrap_or_default();
-        let blocks = bytes.chunks(BLOCK as usize);
-        blocks.zip(expected).take_while(|(block, expected)| leaf(block) == **expected).count()
+    /// How many of the blocks that `bytes` consists of are right. `first` is where the blocks begin, or where an earlier
+    /// look ended; the last block may be a content's last, short one.
+    pub fn look(&self, first: u64, bytes: &[u8]) -> Found {
+        let (mut right, mut rest) = (0, bytes);
+        loop {
+            let then = match self.look_at_one(first + right, rest) {
+                Some(0) => Then::Wrong,
+                None => Then::More,
+                Some(count) => {
+                    right += count;
+                    rest = &rest[rest.len().min(count as usize * BLOCK as usize)..];
+                    continue;
+                }
+            };
+            return Found { right: usize::try_from(right).unwrap_or(usize::MAX), then };
+        }
+    }
+
+    /// How many blocks the next hash stands for, or none if they are wrong; nothing if they are not all here.
+    fn look_at_one(&self, at: u64, bytes: &[u8]) -> Option<u64> {
+        let grain = grain(self.blocks);
+        let mut blocks = bytes.chunks(BLOCK as usize).map(leaf);
+        let has_one = bytes.len() as u64 <= BLOCK;
+        let at_edge = at + 1 == self.blocks.end || (at == self.blocks.start && self.edges[0].is_some());
+        if grain == 1 && has_one && !at_edge {
+            return None;
+        }
+        let one = blocks.next()?;
+        let (count, found) = match self.edges {
+            _ if grain == 0 => (1, one),
+            [Some(before), _] if at == self.blocks.start => (1, above(&before, &one)),
+            [_, Some(after)] if at + 1 == self.blocks.end => (1, above(&one, &after)),
+            // The content's last block, left over.
+            _ if at + 1 == self.blocks.end => (1, one),
+            _ => (2, above(&one, &blocks.next()?)),
+        };
+        let place = |block: u64| usize::try_from(block >> grain).ok();
+        let expected = self.hashes.get(place(at)? - place(self.blocks.start)?);
+        Some(if expected == Some(&found) { count } else { 0 })
     }
 }
 
@@ -300,7 +368,13 @@ mod tests {
         for size in [LARGEST, LARGEST - 5 * BLOCK, 3 * LARGEST / 4 + 1] {
             let blocks = size.div_ceil(BLOCK);
             for start in [0, 1, blocks / 2 - 33, blocks / 2 - 31, blocks - 64] {
-                let run = BlockRange { start, end: start + MOST_PROVEN };
+                let run = BlockRange { start, end: start + MOST_PROVEN_SINGLY };
+                let nodes: u64 = proof_positions(run, size).iter().map(|run| run.end - run.start).sum();
+                assert!(nodes <= 112, "{nodes} for {run:?}");
+                let run = BlockRange {
+                    start: start.min(blocks - MOST_PROVEN),
+                    end: start.min(blocks - MOST_PROVEN) + MOST_PROVEN,
+                };
                 let nodes: u64 = proof_positions(run, size).iter().map(|run| run.end - run.start).sum();
                 assert!(nodes <= 112, "{nodes} for {run:?}");
             }
@@ -309,11 +383,11 @@ mod tests {
 
     #[test]
     fn whole_blocks_can_be_proven_and_nothing_else() {
-        let size = 70 * BLOCK + 9;
+        let size = 134 * BLOCK + 9;
         let blocks = |start, end| provable(ByteRange::new(start, end), size).map(|run| (run.start, run.end));
         assert_eq!(blocks(0, BLOCK), Some((0, 1)));
-        assert_eq!(blocks(7 * BLOCK, size), Some((7, 71)));
-        assert_eq!(blocks(70 * BLOCK, size), Some((70, 71)));
+        assert_eq!(blocks(7 * BLOCK, size), Some((7, 135)));
+        assert_eq!(blocks(134 * BLOCK, size), Some((134, 135)));
         for (start, end) in [(0, 1), (1, BLOCK), (0, BLOCK + 1), (6 * BLOCK, size), (BLOCK, BLOCK)] {
             assert_eq!(blocks(start, end), None, "{start}..{end}");
         }
@@ -339,11 +413,12 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
         fn right_blocks_are_proven_and_altered_ones_never(
-            (blocks, start, length) in (1_u64..40).prop_flat_map(|n| (Just(n), 0..n)).prop_flat_map(
-                |(n, start)| (Just(n), Just(start), 1..=n - start)),
+            (blocks, start, length) in (1_u64..150).prop_flat_map(|n| (Just(n), 0..n)).prop_flat_map(
+                |(n, start)| (Just(n), Just(start), 1..=MOST_PROVEN.min(n - start))),
             last in 1..=BLOCK,
             pieces in proptest::collection::vec(1_usize..100_000, 1..6),
-            (altered, bit, moved) in (any::<proptest::sample::Index>(), 0_u32..8, 0_u64..40),
+            (altered, bit, moved) in (any::<proptest::sample::Index>(), 0_u32..8, 0_u64..150),
+            step in 1_usize..9,
         ) {
             let size = (blocks - 1) * BLOCK + last;
             let bytes = content(size);
@@ -363,12 +438,28 @@ mod tests {
             let proven = ProvenBlocks::new(&built.root, size, run, &nodes).unwrap();
             let range = run.bytes(size);
             let mut part = bytes[range.start as usize..range.end as usize].to_vec();
-            prop_assert_eq!(proven.count_right(start, &part) as u64, length);
+            let all = Found { right: length as usize, then: Then::More };
+            prop_assert_eq!(proven.look(start, &part), all);
+            // As they come, in pieces of any number of blocks.
+            let (mut rest, mut at) = (&part[..], start);
+            let mut here = 0;
+            while at < run.end {
+                here = (here + step).min(rest.len().div_ceil(BLOCK as usize));
+                let found = proven.look(at, &rest[..rest.len().min(here * BLOCK as usize)]);
+                prop_assert_eq!(found.then, Then::More);
+                prop_assert!(found.right + 1 >= here, "at most half of a pair waits");
+                rest = &rest[rest.len().min(found.right * BLOCK as usize)..];
+                at += found.right as u64;
+                here -= found.right;
+            }
 
             // Any bit of the bytes.
             let at = altered.index(part.len());
             part[at] ^= 1 << bit;
-            prop_assert_eq!(proven.count_right(start, &part), at / BLOCK as usize);
+            let (found, at) = (proven.look(start, &part), at / BLOCK as usize);
+            prop_assert_eq!(found.then, Then::Wrong);
+            let least = if length <= MOST_PROVEN_SINGLY { at } else { at.saturating_sub(1) };
+            prop_assert!((least..=at).contains(&found.right), "{} of {}", found.right, at);
 
             // Any bit of the proof, one node more or less, or the same for other blocks.
             let mut other = nodes.clone();

@@ -13,8 +13,8 @@ mod token;
 mod visibility;
 
 pub use block_tree::{
-    BlockHash, BlockRoot, BlockTree, BlockTreeBuilder, MOST_PROVEN, ProvenBlocks, WHOLE_AT_ONCE, has_tree,
-    node_count, proof_positions, provable,
+    BlockHash, BlockRoot, BlockTree, BlockTreeBuilder, MOST_PROVEN, MOST_PROVEN_SINGLY, ProvenBlocks, Then,
+    WHOLE_AT_ONCE, has_tree, node_count, proof_positions, provable,
 };
 pub use blocks::{BLOCK, BlockRange};
 pub use exit::ExitCode;

@@ -12,7 +12,8 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::{Remote, RemoteError};
 use crate::model::{
-    BLOCK, BlockRange, BlockRoot, ByteRange, ContentHash, DbPath, DbRef, ProvenBlocks, Revision, provable,
+    BLOCK, BlockRange, BlockRoot, ByteRange, ContentHash, DbPath, DbRef, ProvenBlocks, Revision, Then,
+    provable,
 };
 use crate::wire::{BLOCK_HASHES_HEADER, BlockProof, ContentRange, WANT_PROOF_HEADER};
 
@@ -85,12 +86,12 @@ impl Proof {
         if whole == 0 {
             return Ok(None);
         }
-        let right = self.blocks.count_right(self.next, &self.pending[..whole]);
-        if right == 0 {
-            return Err(());
+        let found = self.blocks.look(self.next, &self.pending[..whole]);
+        if found.right == 0 {
+            return if found.then == Then::Wrong { Err(()) } else { Ok(None) };
         }
-        self.next += right as u64;
-        Ok(Some(self.pending.split_to(whole.min(right * block)).freeze()))
+        self.next += found.right as u64;
+        Ok(Some(self.pending.split_to(whole.min(found.right * block)).freeze()))
     }
 }
 

@@ -154,7 +154,7 @@ mod tests {
                 let proven = ProvenBlocks::new(&root, size, blocks, &proof.nodes).unwrap();
                 let range = blocks.bytes(size);
                 let part = &bytes[range.start as usize..range.end as usize];
-                assert_eq!(proven.count_right(start, part) as u64, blocks.len());
+                assert_eq!(proven.look(start, part).right as u64, blocks.len());
             }
         }
     }

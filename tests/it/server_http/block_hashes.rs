@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Response, Server, get, noise, put_entry};
 
 const BLOCK: usize = 32 << 10;
-const MOST: usize = 64;
+const MOST: usize = 128;
 
 type Hash = Vec<u8>;
 
@@ -38,9 +38,12 @@ fn root(bytes: &[u8]) -> String {
 /// The value the header must have for blocks `start..end`.
 fn proof(bytes: &[u8], start: usize, end: usize) -> String {
     let levels = levels(bytes);
-    let mut nodes = levels[0][start..end].concat();
+    let mut nodes = Vec::new();
     let (mut left, mut right) = (start, end);
-    for level in &levels {
+    for (depth, level) in levels.iter().enumerate() {
+        if depth == usize::from(end - start > 64) {
+            nodes.extend(level[left..right].concat());
+        }
         if left % 2 == 1 {
             nodes.extend(&level[left - 1]);
         }
@@ -78,7 +81,19 @@ fn the_manifest_carries_the_roots_of_large_files() {
 fn a_range_of_whole_blocks_comes_with_its_proof_if_it_is_asked_for() {
     let bytes = noise(3, 201 * BLOCK + 5);
     let (server, _) = database(&[("f", &bytes)]);
-    for (start, end) in [(0, 1), (1, 2), (3, 40), (64, 128), (137, 201), (138, 202), (201, 202)] {
+    for (start, end) in [
+        (0, 1),
+        (1, 2),
+        (3, 40),
+        (64, 128),
+        (137, 201),
+        (138, 202),
+        (201, 202),
+        (0, 65),
+        (1, 128),
+        (73, 201),
+        (74, 202),
+    ] {
         let last = (end * BLOCK).min(bytes.len());
         let answer = ask(&server, "f", &format!("bytes={}-{}", start * BLOCK, last - 1)).expect(206);
         assert_eq!(
