@@ -114,7 +114,7 @@ fn a_range_of_whole_blocks_comes_with_its_proof_if_it_is_asked_for() {
 
 #[test]
 fn anything_else_goes_out_without() {
-    let (bytes, small) = (noise(4, 100 * BLOCK), noise(5, 10 * BLOCK));
+    let (bytes, small) = (noise(4, 200 * BLOCK), noise(5, 10 * BLOCK));
     let (server, _) = database(&[("f", &bytes), ("small", &small)]);
     let without = |answer: Response| assert_eq!(answer.header("x-parquedb-block-hashes"), None);
     for range in ["bytes=0-0", "bytes=1-32768", "bytes=0-32766", "bytes=0-32767,65536-98303", "bytes=-5"] {
