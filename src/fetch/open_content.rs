@@ -210,22 +210,26 @@ impl OpenContent {
         let whole = ByteRange::new(0, self.key.size);
         let along = if self.is_small() { whole } else { along };
         let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
-        let mut others_failed = self.join_flights(cached, wanted, along).await?;
-        if others_failed {
-            // Flights by another path with the same content, which was replaced: now there are our own.
-            others_failed = self.join_flights(cached, wanted, wanted).await?;
+        let mut failed = None;
+        // Flights by another path with the same content, which was replaced, or of a moment when something on the way
+        // altered bytes: the second time there are our own.
+        for along in [along, wanted] {
+            match self.join_flights(cached, wanted, along).await? {
+                None => return Ok(()),
+                Some(error) => failed = Some(error),
+            }
         }
-        if others_failed { Err(FetchError::Stale) } else { Ok(()) }
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Joins what is under way for `wanted` and starts what is missing of it and of `along`. `true`: somebody else's
-    /// flight found its version gone.
+    /// Joins what is under way for `wanted` and starts what is missing of it and of `along`. Returns how somebody
+    /// else's flight failed, where an own one may not.
     async fn join_flights(
         self: &Arc<Self>,
         cached: &Arc<CachedContent>,
         wanted: BlockRange,
         along: BlockRange,
-    ) -> Result<bool, FetchError> {
+    ) -> Result<Option<FetchError>, FetchError> {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
         let traffic = &self.fetcher.traffic;
         // In one answer, a small content can be checked against its hash before anything of it is kept.
@@ -244,14 +248,14 @@ impl OpenContent {
         for flight in own {
             flight.brings(wanted).await?;
         }
-        let mut others_failed = false;
+        let mut failed = None;
         for flight in under_way {
             match flight.brings(wanted).await {
-                Err(FetchError::Stale) => others_failed = true,
+                Err(error @ (FetchError::Stale | FetchError::Wrong(_))) => failed = Some(error),
                 reached => reached?,
             }
         }
-        Ok(others_failed)
+        Ok(failed)
     }
 
     /// How to ask for this content: stretches of up to `gap` bytes along with the rest, `most` bytes a request.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::link::ONE_REQUEST;
 use crate::model::ByteRange;
 use crate::rows::{ChunkId, ChunkMap};
 
@@ -18,8 +19,6 @@ const RECENT: usize = 8;
 const DISORDER: usize = 8;
 /// Row groups looked at beyond the furthest one asked for.
 const HORIZON: usize = 256;
-/// Chunks of one row group are fetched in one request up to this size.
-const ONE_REQUEST: u64 = 2 << 20;
 
 /// What one reader's scan has asked for, and what was fetched ahead of it.
 #[derive(Debug, Default)]
@@ -313,7 +312,7 @@ mod tests {
             }
         }
         let first = scan_state.next(&map, 16 << 20, 0, |_| false).unwrap();
-        assert_eq!(first.len(), 4 * CHUNK, "as many chunks as fit into one request");
+        assert_eq!(first.len(), 8 * CHUNK, "as many chunks as fit into one request");
     }
 
     #[test]

@@ -7,10 +7,10 @@ use crate::model::ByteRange;
 
 /// Readers told apart; beyond that the one that has been silent longest is forgotten.
 const STREAMS: usize = 32;
-/// How far ahead of a reader that began at the file's start and may go on.
-const FIRST_WINDOW: u64 = 1 << 20;
-/// How far ahead of a reader that did go on.
-const NEXT_WINDOW: u64 = 4 << 20;
+/// How many times what a reader has read on end to be ahead of it: who stops after two reads has cost little.
+const TRUST: u64 = 8;
+/// The least to be ahead of a reader.
+const LEAST_WINDOW: u64 = 256 << 10;
 /// A read this large at a file's start is the first of many; a smaller one is somebody looking at the magic.
 const LARGE_READ: u64 = 64 << 10;
 /// The kernel's own readahead asks for whole pages, and for pieces a little out of order.
@@ -56,8 +56,8 @@ struct Stream {
     asked: u64,
     /// Bytes read.
     read: u64,
-    /// How far to be ahead; 0 is not at all.
-    window: u64,
+    /// Whether to be ahead of it.
+    is_followed: bool,
 }
 
 impl Streams {
@@ -79,11 +79,16 @@ impl Streams {
         let at = self.0.iter().rposition(continues);
         let Some(mut stream) = at.and_then(|at| self.0.remove(at)) else {
             let from_the_start = read.start == 0 && read.len() >= LARGE_READ;
-            let window = if from_the_start { FIRST_WINDOW } else { 0 };
             // A thread that jumps has left where it was.
             self.0.retain(|stream| stream.thread != thread);
-            let (first, next) = (read.start, read.end);
-            self.0.push_back(Stream { thread, first, next, asked: next, read: read.len(), window });
+            self.0.push_back(Stream {
+                thread,
+                first: read.start,
+                next: read.end,
+                asked: read.end,
+                read: read.len(),
+                is_followed: from_the_start,
+            });
             if self.0.len() > STREAMS {
                 self.0.pop_front();
             }
@@ -95,13 +100,13 @@ impl Streams {
             stream.next = read.end;
             stream.asked = stream.asked.max(read.end);
             if stream.is_sparse() {
-                stream.window = 0;
+                stream.is_followed = false;
             // A run of chunks read in pieces ends where the engine wants it to end.
             } else if begins(stream.first) == Begins::Anywhere {
-                stream.window = stream.window.max(NEXT_WINDOW);
+                stream.is_followed = true;
             }
         }
-        let taken = if stream.window > 0 { Taken::Sequential } else { Taken::Single };
+        let taken = if stream.is_followed { Taken::Sequential } else { Taken::Single };
         self.0.push_back(stream);
         (taken, run)
     }
@@ -120,16 +125,13 @@ impl Stream {
     }
 
     fn ahead(&mut self, size: u64, most: u64) -> Option<ByteRange> {
-        if self.window == 0 || self.asked >= size {
+        if !self.is_followed || self.asked >= size {
             return None;
         }
-        // Half the window was used: it was right to fetch it.
-        if self.asked.saturating_sub(self.next) * 2 <= self.window && self.window >= NEXT_WINDOW {
-            self.window = (self.window * 2).min(most.max(NEXT_WINDOW));
-        }
-        let until = self.next.saturating_add(self.window).min(size);
+        let window = self.read.saturating_mul(TRUST).clamp(LEAST_WINDOW, most.max(LEAST_WINDOW));
+        let until = self.next.saturating_add(window).min(size);
         // Whole requests, but for the last: many small ones are dearer.
-        let least = ONE_REQUEST.min(self.window / 2).min(size - self.asked);
+        let least = ONE_REQUEST.min(window / 2).min(size - self.asked);
         if until.saturating_sub(self.asked) < least.max(1) {
             return None;
         }
@@ -189,7 +191,7 @@ mod tests {
                 streams.after(ReaderThread(thread), read(start, 128 << 10), |_| Begins::Anywhere);
             }
         }
-        assert_eq!(streams.0.iter().filter(|stream| stream.window > 0).count(), 16);
+        assert_eq!(streams.0.iter().filter(|stream| stream.is_followed).count(), 16);
     }
 
     #[test]
