@@ -4,15 +4,12 @@
 use std::sync::Arc;
 
 use super::OpenContent;
-use super::scan::{ColumnScan, Source};
+use super::scan::{ColumnScan, FULL_PIECE, Source};
 use super::streams::{Begins, ReaderThread, Streams, Taken};
 use crate::cache::BlockRange;
 use crate::model::ByteRange;
 use crate::rows::ChunkMap;
 
-/// Large reads reach us in pieces of a megabyte, one after the other; less by up to a page, depending on where the
-/// reader's memory begins. A piece as large as this is mostly not the last one.
-const FULL_PIECE: u64 = (1 << 20) - 4096;
 /// No more than this is fetched along with a read.
 const REST: u64 = 4 << 20;
 /// The least a window may grow to, whatever the link.
@@ -53,12 +50,13 @@ impl OpenContent {
         let along = match (taken, map) {
             (Taken::Single, Some(map)) => {
                 scan.demanded(map, read, source);
-                let scanned = scan.is_scanning().then(|| scan.columns(map));
+                let scanned =
+                    scan.is_scanning(map).then(|| scan.columns(map)).filter(|columns| !columns.is_empty());
                 rest_of_read(map, read, run, scanned.as_deref())
             }
             _ => read,
         };
-        let hungry = taken == Taken::Sequential || scan.is_scanning();
+        let hungry = taken == Taken::Sequential || map.is_some_and(|map| scan.is_scanning(map));
         drop(foresight);
         if hungry {
             self.fetcher.get_ready(SCAN_REQUESTS);

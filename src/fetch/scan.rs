@@ -1,9 +1,10 @@
 //! Column-scan prediction: a query engine that reads some columns of one row group after the other will go on to read
 //! the same columns of the next. Pure: no clock, no I/O.
 //!
-//! Nothing is predicted from the reads an engine sends at once when it starts (`LIMIT 10` reads as many row groups as
-//! it has threads, and no more); only from those it sends after it was answered. What is fetched ahead stays in
-//! proportion to what was asked for, so that a scan that stops early has cost little.
+//! Little is predicted from the reads an engine sends at once when it starts (`LIMIT 10` reads as many row groups as
+//! it has threads, and no more): nothing if it wants most of their columns, as much again if it wants a few. More only
+//! from those it sends after it was answered. What is fetched ahead stays in proportion to what was asked for, so that
+//! a scan that stops early has cost little.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,13 +13,19 @@ use crate::model::ByteRange;
 use crate::rows::{ChunkId, ChunkMap};
 
 /// Row groups asked for after an answer before anything is predicted.
-const EVIDENCE: u32 = 2;
+const EVIDENCE: usize = 2;
+/// Row groups asked for at once, a few columns of each, that are taken for a scan's beginning.
+const BURST: usize = 4;
 /// The row groups whose columns are taken for the scan's.
 const RECENT: usize = 8;
 /// How far engines ask out of order: a chunk so many row groups behind will not be asked for any more.
 const DISORDER: usize = 8;
 /// Row groups looked at beyond the furthest one asked for.
 const HORIZON: usize = 256;
+
+/// Large reads reach us in pieces of a megabyte, one after the other; less by up to a page, depending on where the
+/// reader's memory begins. A piece as large as this is mostly not the last one.
+pub(super) const FULL_PIECE: u64 = (1 << 20) - 4096;
 
 /// What one reader's scan has asked for, and what was fetched ahead of it.
 #[derive(Debug, Default)]
@@ -29,7 +36,10 @@ pub(super) struct ColumnScan {
     /// Rising minus falling steps among them.
     trend: i32,
     demanded: u64,
-    evidence: u32,
+    /// Row groups asked for before and after the first answer.
+    at_once: usize,
+    evidence: usize,
+    was_answered: bool,
     /// Fetched ahead and not asked for yet.
     ahead: BTreeMap<ChunkId, u64>,
     ahead_bytes: u64,
@@ -50,6 +60,8 @@ struct Group {
     /// Column and bytes asked for of its chunk.
     columns: Vec<(usize, u64)>,
     answered: bool,
+    /// Its last read was a full piece: the reader is probably in the middle of it.
+    goes_on: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +83,7 @@ impl ColumnScan {
                 self.enter(id.row_group, source);
             }
             let group = self.groups.entry(id.row_group).or_default();
+            group.goes_on = read.len() >= FULL_PIECE;
             match group.columns.iter_mut().find(|(column, _)| *column == id.column) {
                 Some((_, so_far)) => *so_far += bytes,
                 None => group.columns.push((id.column, bytes)),
@@ -79,8 +92,10 @@ impl ColumnScan {
     }
 
     fn enter(&mut self, row_group: usize, source: Source) {
-        if source == Source::Remote && self.groups.values().any(|group| group.answered) {
-            self.evidence += 1;
+        match source {
+            Source::Cache => {}
+            Source::Remote if self.was_answered => self.evidence += 1,
+            Source::Remote => self.at_once += 1,
         }
         if let Some(last) = self.recent.back() {
             self.trend = (self.trend + if row_group > *last { 1 } else { -1 }).clamp(-8, 8);
@@ -96,13 +111,25 @@ impl ColumnScan {
         for (id, _) in map.overlapping(read) {
             if let Some(group) = self.groups.get_mut(&id.row_group) {
                 group.answered = true;
+                self.was_answered = true;
             }
         }
     }
 
     /// Whether there may be something to fetch ahead.
-    pub(super) fn is_scanning(&self) -> bool {
-        self.evidence >= EVIDENCE
+    pub(super) fn is_scanning(&self, map: &ChunkMap) -> bool {
+        self.evidence >= EVIDENCE || self.is_narrow_burst(map)
+    }
+
+    fn is_narrow_burst(&self, map: &ChunkMap) -> bool {
+        let is_narrow = |(row_group, group): (&usize, &Group)| {
+            let asked: u64 = group.columns.iter().map(|(_, bytes)| bytes).sum();
+            let all: u64 = map.row_group(*row_group).iter().map(|chunk| chunk.len()).sum();
+            !group.goes_on && asked.saturating_mul(2) <= all
+        };
+        self.at_once >= BURST
+            && self.groups.len() == self.at_once + self.evidence
+            && self.groups.iter().all(is_narrow)
     }
 
     /// The next bytes to fetch ahead, if any, and takes note that they are. No more than about `most` bytes are kept
@@ -114,7 +141,7 @@ impl ColumnScan {
         gap: u64,
         is_here: impl Fn(ByteRange) -> bool,
     ) -> Option<ByteRange> {
-        if !self.is_scanning() || self.is_jumping() {
+        if !self.is_scanning(map) || self.is_jumping() {
             return None;
         }
         let direction = if self.trend >= 0 { Direction::Up } else { Direction::Down };
@@ -183,12 +210,14 @@ impl ColumnScan {
         taken
     }
 
-    /// The columns asked for, most of each chunk, in most of the recent row groups that were answered.
+    /// The columns asked for, most of each chunk, in most of the recent row groups that were answered, or of all at first.
+    /// Empty where none of these has been read to its end yet.
     pub(super) fn columns(&self, map: &ChunkMap) -> Vec<usize> {
         let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
         let mut groups = 0;
+        let is_telling = |group: &&Group| !group.goes_on && group.answered == self.was_answered;
         for row_group in &self.recent {
-            let Some(group) = self.groups.get(row_group).filter(|group| group.answered) else { continue };
+            let Some(group) = self.groups.get(row_group).filter(is_telling) else { continue };
             groups += 1;
             for (column, bytes) in &group.columns {
                 let id = ChunkId { row_group: *row_group, column: *column };
@@ -205,7 +234,11 @@ impl ColumnScan {
     /// in the middle, or leaves row groups out, may end any time.
     fn window(&self, frontier: usize, one_group: u64, most: u64) -> u64 {
         let whole_file = self.groups.keys().next() == Some(&0) && self.groups.len() * 5 >= (frontier + 1) * 4;
-        let earned = if whole_file { 2 * self.demanded } else { self.demanded / 8 };
+        let earned = match whole_file {
+            true if self.evidence >= EVIDENCE => 2 * self.demanded,
+            true => self.demanded,
+            false => self.demanded / 8,
+        };
         earned.saturating_sub(2 * self.wrong).max(if self.wrong == 0 { one_group } else { 0 }).min(most)
     }
 
@@ -313,6 +346,42 @@ mod tests {
         }
         let first = scan_state.next(&map, 16 << 20, 0, |_| false).unwrap();
         assert_eq!(first.len(), 8 * CHUNK, "as many chunks as fit into one request");
+    }
+
+    #[test]
+    fn a_burst_of_reads_of_few_columns_is_taken_for_a_beginning() {
+        let map = map(100, 7);
+        let mut scan = ColumnScan::default();
+        for group in 0..8 {
+            let chunk = map.chunk(ChunkId { row_group: group, column: 3 }).unwrap();
+            scan.demanded(&map, chunk, Source::Remote);
+        }
+        let mut ahead = Vec::new();
+        while let Some(range) = scan.next(&map, 16 << 20, 0, |_| false) {
+            ahead.push(range);
+        }
+        let expected: Vec<_> =
+            (8..16).map(|row_group| map.chunk(ChunkId { row_group, column: 3 }).unwrap()).collect();
+        assert_eq!(ahead, expected, "as much again");
+    }
+
+    #[test]
+    fn columns_of_row_groups_read_in_pieces_are_known_when_one_was_read_to_its_end() {
+        let map = map(100, 7);
+        let mut scan = ColumnScan::default();
+        let whole = |group| ByteRange::new(map.row_group(group)[0].start, map.row_group(group)[6].end);
+        let piece = |group, number: u64| {
+            let start = whole(group).start + number * (1 << 20);
+            ByteRange::new(start, whole(group).end.min(start + (1 << 20)))
+        };
+        for number in 0..4 {
+            for group in 0..8 {
+                scan.demanded(&map, piece(group, number), Source::Remote);
+                scan.answered(&map, piece(group, number));
+                let known = scan.columns(&map).len();
+                assert_eq!(known, if number == 3 { 7 } else { 0 }, "piece {number} of {group}");
+            }
+        }
     }
 
     #[test]

@@ -63,6 +63,12 @@ impl ChunkMap {
         (id.column < self.columns).then(|| self.chunks.get(index).copied()).flatten()
     }
 
+    /// The chunks of a row group, by column; none if there is no such row group.
+    pub fn row_group(&self, row_group: usize) -> &[ByteRange] {
+        let first = row_group.saturating_mul(self.columns);
+        self.chunks.get(first..first.saturating_add(self.columns)).unwrap_or_default()
+    }
+
     /// The chunks that have bytes in `range`, in the order in which they lie in the file.
     pub fn overlapping(&self, range: ByteRange) -> impl Iterator<Item = (ChunkId, ByteRange)> {
         // Chunks do not overlap in files that writers make; in one where they do, some are overlooked, which
