@@ -16,6 +16,7 @@ impl Fetcher {
             if self.traffic.room_ahead() == 0 {
                 return;
             }
+            let Some(turn) = self.traffic.turn_ahead() else { return };
             let first = {
                 let mut hungry = self.hungry.lock().unwrap_or_else(|e| e.into_inner());
                 if hungry.is_empty() {
@@ -26,10 +27,6 @@ impl Fetcher {
             // Who has nothing to say leaves the row, and comes back with the next read.
             let Some(content) = first.upgrade() else { continue };
             let Some(range) = content.foresee() else { continue };
-            let Some(turn) = self.traffic.turn_ahead() else {
-                content.is_hungry();
-                return;
-            };
             content.send_for_ahead(range, turn);
             content.is_hungry();
         }
@@ -62,6 +59,7 @@ impl OpenContent {
                 continue;
             };
             let bytes = landing.flight.blocks.bytes(self.key.size).len();
+            turn.announce(bytes);
             self.cost.count(|counters| &counters.bytes_ahead, bytes);
             self.shared.fetched_ahead(landing.flight.blocks);
             self.start(landing, Need::Ahead, Some(turn));

@@ -11,8 +11,9 @@ use crate::rows::{ChunkMap, metadata_length};
 
 /// The magic and the length in front of it.
 const TRAILER: u64 = 8;
-/// Requests that may come at once when the end is known: engines begin with as many row groups as they have threads.
-const FIRST_REQUESTS: usize = 10;
+/// Requests that may come at once when the end is known: engines begin with as many row groups as they have threads,
+/// and as much again is fetched ahead.
+const FIRST_REQUESTS: usize = 16;
 /// What is fetched of a file's end before anything is known of it: most footers are smaller, and DuckDB reads as much.
 const END: u64 = 256 << 10;
 

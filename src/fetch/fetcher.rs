@@ -86,7 +86,9 @@ impl Fetcher {
 
     /// Has connections ready for `wanted` requests at once.
     pub(super) fn get_ready(&self, wanted: usize) {
-        for _ in 0..self.traffic.missing(wanted) {
+        let missing = self.traffic.missing(wanted);
+        tracing::trace!(wanted, missing, "connections");
+        for _ in 0..missing {
             let remote = self.remote.clone();
             self.runtime.spawn(async move { remote.dial().await });
         }

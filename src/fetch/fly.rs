@@ -39,7 +39,7 @@ impl Flying {
     /// ahead of its readers brings its turn along.
     pub(super) async fn fly(&self, landing: &Landing, turn: Option<Turn>) -> Result<(), FetchError> {
         let fetcher = &self.fetcher;
-        let _turn = match turn {
+        let turn = match turn {
             Some(turn) => turn,
             None => fetcher.traffic.turn().await.map_err(Fetcher::ended)?,
         };
@@ -52,7 +52,7 @@ impl Flying {
             return Ok(());
         }
         let mut next = flight.blocks.start;
-        let result = self.fly_from(&mut next, landing).await;
+        let result = self.fly_from(&mut next, landing, &turn).await;
         let unused = BlockRange { start: next, end: flight.blocks.end }.bytes(self.key.size).len();
         if unused > 0 {
             fetcher.cache.release(unused);
@@ -60,7 +60,7 @@ impl Flying {
         result
     }
 
-    async fn fly_from(&self, next: &mut u64, landing: &Landing) -> Result<(), FetchError> {
+    async fn fly_from(&self, next: &mut u64, landing: &Landing, turn: &Turn) -> Result<(), FetchError> {
         let (fetcher, flight) = (&self.fetcher, &landing.flight);
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
@@ -68,7 +68,7 @@ impl Flying {
         loop {
             let before = *next;
             let asked = BlockRange { start: *next, end: flight.blocks.end.min(next.saturating_add(most)) };
-            let error = match self.fetch_blocks(asked, next, flight).await {
+            let error = match self.fetch_blocks(asked, next, flight, turn).await {
                 Ok(()) if *next == asked.end && asked.end < flight.blocks.end => continue,
                 Ok(()) => return holes.pop().map_or(Ok(()), Err),
                 Err(error) => error,
@@ -126,11 +126,12 @@ impl Flying {
         asked: BlockRange,
         next: &mut u64,
         flight: &Flight,
+        turn: &Turn,
     ) -> Result<(), BlockError> {
         let range = asked.bytes(self.key.size);
         self.cost.count(|counters| &counters.requests, 1);
         let traffic = &self.fetcher.traffic;
-        let mut cargo = traffic.send_for(range.len());
+        let mut cargo = traffic.send_for(turn, range.len());
         let sent = Instant::now();
         let mut body = self.fetcher.remote.open_range(&self.key, range).await?;
         traffic.answered(sent.elapsed());
@@ -175,7 +176,9 @@ impl Flying {
             if proven {
                 self.cost.count(|counters| &counters.bytes_proven, piece.len() as u64);
             }
-            cargo.arrived(piece.len() as u64);
+            if cargo.arrived(piece.len() as u64) {
+                self.fetcher.send_ahead();
+            }
             left -= piece.len() as u64;
             pending.extend_from_slice(&piece);
             // Only whole blocks are stored, and the last ones once the answer has ended as it should.

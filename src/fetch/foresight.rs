@@ -15,6 +15,9 @@ const REST: u64 = 4 << 20;
 /// The least a window may grow to, whatever the link.
 const LEAST_WINDOW: u64 = 16 << 20;
 
+/// How many times what the link holds to be ahead of a sequential reader.
+const SIDE_BY_SIDE: u64 = 3;
+
 /// Requests under way at once when a scan is followed.
 const SCAN_REQUESTS: usize = 24;
 
@@ -87,7 +90,8 @@ impl OpenContent {
             self.shared.flights.are_coming(BlockRange::covering(range), |blocks| cached.missing(blocks))
         };
         let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
-        while let Some(range) = foresight.streams.next(self.key.size, most) {
+        // Requests bring their bytes side by side, and the reader gets no further than in the first of them.
+        while let Some(range) = foresight.streams.next(self.key.size, SIDE_BY_SIDE * most) {
             if !is_here(range) {
                 return Some(range);
             }

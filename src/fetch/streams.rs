@@ -131,7 +131,7 @@ impl Stream {
         let window = self.read.saturating_mul(TRUST).clamp(LEAST_WINDOW, most.max(LEAST_WINDOW));
         let until = self.next.saturating_add(window).min(size);
         // Whole requests, but for the last: many small ones are dearer.
-        let least = ONE_REQUEST.min(window / 2).min(size - self.asked);
+        let least = ONE_REQUEST.min(window / 4).min(size - self.asked);
         if until.saturating_sub(self.asked) < least.max(1) {
             return None;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::link::{Arrivals, Link};
+use super::link::{Arrivals, Link, ONE_REQUEST};
 
 /// Requests under way at once, a connection each.
 const CONNECTIONS: usize = 64;
@@ -31,8 +31,8 @@ pub(super) enum Need {
 #[derive(Debug)]
 pub(super) struct Traffic {
     link: Mutex<Link>,
-    /// Bytes asked for and not arrived yet.
-    under_way: AtomicU64,
+    /// Bytes asked for and not arrived yet, and those announced.
+    under_way: Arc<AtomicU64>,
     connections: Arc<Semaphore>,
     /// How many connections are taken for open, and since when no more were in use.
     open: Mutex<(usize, Option<Instant>)>,
@@ -42,6 +42,28 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
+    /// Bytes that are about to be asked for with it, which count as under way: what is sent for ahead is decided on
+    /// faster than requests leave.
+    announced: AtomicU64,
+    under_way: Arc<AtomicU64>,
+}
+
+impl Turn {
+    /// So many bytes are about to be asked for.
+    pub(super) fn announce(&self, bytes: u64) {
+        self.announced.fetch_add(bytes, Ordering::Relaxed);
+        self.under_way.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn is_used(&self) {
+        self.under_way.fetch_sub(self.announced.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.is_used();
+    }
 }
 
 /// Bytes that were asked for: counted as under way until they arrive or are given up.
@@ -58,7 +80,7 @@ impl Traffic {
     pub(super) fn new() -> Self {
         Self {
             link: Mutex::default(),
-            under_way: AtomicU64::new(0),
+            under_way: Arc::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             open: Mutex::default(),
         }
@@ -66,7 +88,7 @@ impl Traffic {
 
     /// A turn for bytes somebody waits for.
     pub(super) async fn turn(&self) -> Result<Turn, AcquireError> {
-        Ok(Turn { _permit: self.connections.clone().acquire_owned().await? })
+        Ok(self.turn_with(self.connections.clone().acquire_owned().await?))
     }
 
     /// A turn for bytes nobody waits for yet, if one is free at once: a reader would else wait for a request that has
@@ -75,7 +97,11 @@ impl Traffic {
         if self.connections.available_permits() <= FOR_DEMAND {
             return None;
         }
-        Some(Turn { _permit: self.connections.clone().try_acquire_owned().ok()? })
+        Some(self.turn_with(self.connections.clone().try_acquire_owned().ok()?))
+    }
+
+    fn turn_with(&self, permit: OwnedSemaphorePermit) -> Turn {
+        Turn { _permit: permit, announced: AtomicU64::new(0), under_way: self.under_way.clone() }
     }
 
     /// How many connections are missing for `wanted` requests at once; they are taken for being made now.
@@ -111,7 +137,8 @@ impl Traffic {
     }
 
     /// So many bytes are being asked for.
-    pub(super) fn send_for(&self, bytes: u64) -> Cargo<'_> {
+    pub(super) fn send_for(&self, turn: &Turn, bytes: u64) -> Cargo<'_> {
+        turn.is_used();
         let before = self.under_way.fetch_add(bytes, Ordering::Relaxed);
         let alone = before + bytes <= self.room() / 2;
         Cargo { traffic: self, left: bytes, arrivals: Arrivals::new(), alone }
@@ -128,14 +155,17 @@ impl Traffic {
 }
 
 impl Cargo<'_> {
-    /// So many of the bytes have come.
-    pub(super) fn arrived(&mut self, bytes: u64) {
+    /// So many of the bytes have come. Says whether this made room for another request ahead.
+    pub(super) fn arrived(&mut self, bytes: u64) -> bool {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
-        self.traffic.under_way.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.traffic.under_way.fetch_sub(bytes, Ordering::Relaxed);
         let now = Instant::now();
         self.arrivals.push((now, bytes));
-        self.traffic.link().arrived(now, bytes);
+        let mut link = self.traffic.link();
+        link.arrived(now, bytes);
+        let full = link.room().saturating_sub(ONE_REQUEST);
+        before > full && before - bytes <= full
     }
 
     /// All of it has come.
