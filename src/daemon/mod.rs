@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows every part of a mount, and the life of the process around it.
 
+mod allocator;
 mod background;
 mod follow;
 mod mount;
@@ -7,6 +8,7 @@ mod mountpoint;
 mod recheck;
 mod start;
 
+pub use allocator::few_arenas;
 pub use background::{BackgroundError, Readiness, in_background};
 pub use mount::{MountError, MountOptions, run};
 pub use mountpoint::{MountpointError, prepare_mountpoint};

@@ -11,7 +11,7 @@ use super::follow::{Follower, remember};
 use super::recheck::recheck;
 use super::start::{Started, start};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
-use crate::fetch::{FetchOptions, Fetcher};
+use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
 use crate::model::{DbRef, ExitCode};
@@ -38,6 +38,8 @@ pub struct MountOptions {
     pub poll: Option<Duration>,
     /// A read that cannot be served fails after so long.
     pub read_deadline: Duration,
+    /// What reading may take in memory.
+    pub memory: MemoryBudget,
     /// Let other users in.
     pub allow_other: bool,
     /// Whether the kernel is given complete cached files to read by itself.
@@ -96,7 +98,7 @@ pub async fn run(
         CacheOptions { limit: options.cache_limit, min_free: options.cache_min_free },
     )?);
     let scope = Scope::new(remote.origin().as_str(), &known.id);
-    let fetch = FetchOptions { deadline: options.read_deadline };
+    let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
     let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
     let vfs = Arc::new(Vfs::new(options.database.clone(), shown, fetcher.clone(), counters.clone()));
 

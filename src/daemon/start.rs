@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::allocator::give_back_memory;
 use crate::manifest::Manifest;
 use crate::model::DbRef;
 use crate::namespace::{Kept, Remembered, RememberedManifest};
@@ -101,15 +102,6 @@ fn follow(mut last: RememberedManifest, news: NewChanges, remembered: &Remembere
         tracing::warn!(%error, "the manifest was not kept for the next start");
     }
     Shown::new(&last.manifest, Some(news.revision))
-}
-
-/// A manifest that was read leaves much memory free that the allocator would keep for the process.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it only looks through the allocator's own lists, under its own locks.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Does work that takes a while where it holds nobody up.

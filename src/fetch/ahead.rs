@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use super::fly::GATHERED;
 use super::link::ONE_REQUEST;
+use super::memory::of_answer;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
 use crate::cache::BlockRange;
@@ -13,10 +15,9 @@ impl Fetcher {
     /// Sends for what can be foreseen. Called whenever a reader has told something new or the link has new room.
     pub(super) fn send_ahead(self: &Arc<Self>) {
         loop {
-            if self.traffic.room_ahead() == 0 {
+            if self.traffic.room_ahead(of_answer(ONE_REQUEST, GATHERED)) == 0 {
                 return;
             }
-            let Some(turn) = self.traffic.turn_ahead() else { return };
             let first = {
                 let mut hungry = self.hungry.lock().unwrap_or_else(|e| e.into_inner());
                 if hungry.is_empty() {
@@ -27,6 +28,10 @@ impl Fetcher {
             // Who has nothing to say leaves the row, and comes back with the next read.
             let Some(content) = first.upgrade() else { continue };
             let Some(range) = content.foresee() else { continue };
+            let Some(turn) = self.traffic.turn_ahead(of_answer(range.len(), GATHERED)) else {
+                content.is_hungry();
+                return;
+            };
             content.send_for_ahead(range, turn);
             content.is_hungry();
         }
@@ -53,12 +58,13 @@ impl OpenContent {
         let (_, started) = self.shared.flights.join(wanted, packing, |blocks| cached.missing(blocks));
         let mut turn = Some(turn);
         for landing in started {
-            let Some(turn) = turn.take().or_else(|| self.fetcher.traffic.turn_ahead()) else {
+            let bytes = landing.flight.blocks.bytes(self.key.size).len();
+            let next = || self.fetcher.traffic.turn_ahead(of_answer(bytes, GATHERED));
+            let Some(turn) = turn.take().or_else(next) else {
                 // It ends before it began: whoever needs the bytes starts another.
                 landing.land(Ok(()));
                 continue;
             };
-            let bytes = landing.flight.blocks.bytes(self.key.size).len();
             turn.announce(bytes);
             self.cost.count(|counters| &counters.bytes_ahead, bytes);
             self.shared.fetched_ahead(landing.flight.blocks);

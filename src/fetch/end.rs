@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{FetchError, OpenContent};
+use super::shared::Kept;
+use super::{FetchError, Fetcher, OpenContent};
 use crate::model::ByteRange;
 use crate::rows::{ChunkMap, metadata_length};
 
@@ -16,6 +17,8 @@ const TRAILER: u64 = 8;
 const FIRST_REQUESTS: usize = 16;
 /// What is fetched of a file's end before anything is known of it: most footers are smaller, and DuckDB reads as much.
 const END: u64 = 256 << 10;
+/// A footer and what its decoder makes of it take so many times its length.
+const DECODED: u64 = 8;
 
 impl OpenContent {
     /// Sends for a Parquet file's end, or for all of a small file, and reads what the footer says once it is here.
@@ -69,6 +72,13 @@ impl OpenContent {
             tracing::debug!(path = %self.key.path, %error, "its footer is evicted like anything else");
         }
         let content = self.clone();
+        let takes = metadata.len() * DECODED;
+        if takes > self.fetcher.memory.answers.all() {
+            tracing::debug!(path = %self.key.path, "its footer is too large for --memory: its columns are not foreseen");
+            let _ = self.shared.chunks.set(None);
+            return Ok(());
+        }
+        let _share = self.fetcher.memory.answers.share(takes).await.map_err(Fetcher::ended)?;
         // A footer of many megabytes takes a while to read.
         let _ = tokio::task::spawn_blocking(move || {
             if let Some(bytes) = content.look(metadata) {
@@ -84,6 +94,10 @@ impl OpenContent {
         if let Err(error) = &chunks {
             tracing::debug!(path = %self.key.path, %error, "its columns cannot be foreseen");
         }
-        let _ = self.shared.chunks.set(chunks.ok());
+        let kept = chunks.ok().and_then(|map| {
+            let share = self.fetcher.share_for_footer(map.memory())?;
+            Some(Kept { map, _share: share })
+        });
+        let _ = self.shared.chunks.set(kept);
     }
 }

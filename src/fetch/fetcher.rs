@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::memory::{Memory, MemoryBudget, Share};
 use super::shared::SharedContents;
 use super::traffic::Traffic;
 use super::{FetchError, OpenContent};
@@ -17,11 +18,13 @@ use crate::remote::{ContentKey, Remote};
 /// Whole contents checked against their hash at once.
 const VERIFICATIONS: usize = 2;
 
-/// How patient reads are.
+/// How patient reads are, and how much memory they may take.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchOptions {
     /// A read gives up after so long without what it needs.
     pub deadline: Duration,
+    /// What all of them together may take.
+    pub memory: MemoryBudget,
 }
 
 /// Fetches the contents of one database.
@@ -31,6 +34,7 @@ pub struct Fetcher {
     scope: Scope,
     pub(super) options: FetchOptions,
     pub(super) counters: Arc<MountCounters>,
+    pub(super) memory: Arc<Memory>,
     pub(super) traffic: Traffic,
     contents: Mutex<SharedContents>,
     /// Those who may want something fetched ahead, in turn.
@@ -53,13 +57,15 @@ impl Fetcher {
         options: FetchOptions,
         counters: Arc<MountCounters>,
     ) -> Arc<Self> {
+        let memory = Arc::new(Memory::new(options.memory, &counters));
         Arc::new(Self {
             remote,
             cache,
             scope,
             options,
             counters,
-            traffic: Traffic::new(),
+            traffic: Traffic::new(memory.clone()),
+            memory,
             contents: Mutex::new(SharedContents::new()),
             hungry: Mutex::default(),
             verifications: Semaphore::new(VERIFICATIONS),
@@ -91,6 +97,21 @@ impl Fetcher {
         for _ in 0..missing {
             let remote = self.remote.clone();
             self.runtime.spawn(async move { remote.dial().await });
+        }
+    }
+
+    /// Memory for what a footer says. Contents that nobody has open are forgotten for it, the ones opened the longest
+    /// ago first.
+    pub(super) fn share_for_footer(&self, bytes: u64) -> Option<Share> {
+        loop {
+            if let Some(share) = self.memory.footers.share_now(bytes) {
+                return Some(share);
+            }
+            if bytes > self.memory.footers.all() {
+                return None;
+            }
+            let forgotten = self.contents.lock().unwrap_or_else(|e| e.into_inner()).forget_one();
+            forgotten?;
         }
     }
 

@@ -34,6 +34,8 @@ struct Progress {
 pub(super) struct Flight {
     pub(super) blocks: BlockRange,
     progress: watch::Sender<Progress>,
+    /// It has had its turn.
+    begun: AtomicBool,
     deserted: AtomicBool,
 }
 
@@ -73,6 +75,11 @@ impl Flight {
                 return Ok(());
             }
         }
+    }
+
+    /// It has its turn.
+    pub(super) fn begins(&self) {
+        self.begun.store(true, Ordering::Relaxed);
     }
 
     /// Whether all who read the content have closed it and nobody waits.
@@ -161,7 +168,12 @@ impl Flights {
                 let blocks = BlockRange { start: run.start, end: run.end };
                 let progress =
                     watch::Sender::new(Progress { until: run.start, holes: Vec::new(), landed: None });
-                let flight = Arc::new(Flight { blocks, progress, deserted: AtomicBool::new(false) });
+                let flight = Arc::new(Flight {
+                    blocks,
+                    progress,
+                    begun: AtomicBool::new(false),
+                    deserted: AtomicBool::new(false),
+                });
                 all.push(flight.clone());
                 // A flight that is dropped before it lands was cancelled at shutdown.
                 let result = Err(FetchError::Unreachable("the mount is stopping".into()));
@@ -180,6 +192,12 @@ impl Flights {
         let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let coming = |block: u64| all.iter().any(|flight| flight.blocks.contains(block));
         missing(wanted).into_iter().flat_map(|run| run.start..run.end).all(coming)
+    }
+
+    /// Whether some of `wanted` is still to have its turn.
+    pub(super) fn are_in_line(&self, wanted: BlockRange) -> bool {
+        let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        all.iter().any(|flight| flight.blocks.overlaps(wanted) && !flight.begun.load(Ordering::Relaxed))
     }
 
     /// Nobody reads the content any more: what is under way ahead of readers may stop.

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::flight::{Flight, Landing};
+use super::memory::{PIECE, of_answer};
 use super::shared::{Cost, SharedContent};
 use super::traffic::Turn;
 use super::{FetchError, Fetcher};
@@ -18,8 +19,8 @@ use crate::remote::{ContentKey, RemoteError};
 pub(super) const WRONG_ANSWERS: usize = 3;
 /// So many blocks of a flight may turn out altered, each time it is asked for, before the flight is given up.
 const HOLES: usize = 4;
-/// Blocks written to the cache at once.
-const WRITE: usize = 8 * BLOCK as usize;
+/// So many bytes are gathered and then written to the cache at once.
+pub(super) const GATHERED: u64 = 8 * BLOCK;
 /// What is left of a request that nobody needs any more is not waited for if it is more than this: it costs the
 /// connection, which is dearer than a few bytes.
 const NOT_WORTH_STOPPING: u64 = 256 << 10;
@@ -41,9 +42,17 @@ impl Flying {
         let fetcher = &self.fetcher;
         let turn = match turn {
             Some(turn) => turn,
-            None => fetcher.traffic.turn().await.map_err(Fetcher::ended)?,
+            None => {
+                let all = landing.flight.blocks.bytes(self.key.size);
+                let takes = of_answer(all.len(), self.gathered(all));
+                fetcher.traffic.turn(takes).await.map_err(Fetcher::ended)?
+            }
         };
         let flight = &landing.flight;
+        flight.begins();
+        if flight.is_deserted() {
+            return Ok(());
+        }
         let room = flight.blocks.bytes(self.key.size).len();
         let cache = fetcher.cache.clone();
         let reserved = tokio::task::spawn_blocking(move || cache.reserve(room)).await.unwrap_or(false);
@@ -112,12 +121,26 @@ impl Flying {
                 BlockError::NotKept => return Ok(()),
                 BlockError::Remote(_) => return Err(error.into()),
             }
+            if flight.is_deserted() {
+                return Ok(());
+            }
             if since.elapsed() + wait >= fetcher.options.deadline {
                 return Err(error.into());
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(2));
         }
+    }
+
+    /// The hash of a content that comes whole in one answer: it can be checked before anything of it is kept.
+    fn whole_content(&self, range: ByteRange) -> Option<Sha256> {
+        let is_whole = range == ByteRange::new(0, self.key.size) && self.key.size <= WHOLE_AT_ONCE;
+        if is_whole { self.key.hash.sha256() } else { None }
+    }
+
+    /// How many bytes of a range are put together before they go on to the cache.
+    fn gathered(&self, range: ByteRange) -> u64 {
+        if self.whole_content(range).is_some() { range.len() } else { GATHERED }
     }
 
     /// One request for blocks of the flight from `next` on; `next` moves on as they are stored.
@@ -137,11 +160,10 @@ impl Flying {
         traffic.answered(sent.elapsed());
         tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
         let proven = body.is_proven();
-        // A content that comes whole in one answer can be checked whole, before anything of it is kept.
-        let whole_content =
-            (range == ByteRange::new(0, self.key.size)).then(|| self.key.hash.sha256()).flatten();
-        let whole_content = whole_content.filter(|_| self.key.size <= WHOLE_AT_ONCE);
-        let mut pending = BytesMut::new();
+        let whole_content = self.whole_content(range);
+        let gathered = self.gathered(range);
+        let at_most = usize::try_from(range.len().min(gathered + PIECE)).unwrap_or(0);
+        let mut pending = BytesMut::with_capacity(at_most);
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
             let bytes = pending.split_to(length);
@@ -183,7 +205,7 @@ impl Flying {
             pending.extend_from_slice(&piece);
             // Only whole blocks are stored, and the last ones once the answer has ended as it should.
             let whole = pending.len() - pending.len() % BLOCK as usize;
-            if whole >= WRITE && left > 0 && whole_content.is_none() {
+            if whole as u64 >= gathered && left > 0 && whole_content.is_none() {
                 store(&mut pending, whole)?;
             }
             if left > NOT_WORTH_STOPPING && flight.is_deserted() {

@@ -11,6 +11,7 @@ mod flight;
 mod fly;
 mod foresight;
 mod link;
+mod memory;
 mod open_content;
 mod scan;
 mod shared;
@@ -20,5 +21,6 @@ mod verify;
 
 pub use error::FetchError;
 pub use fetcher::{FetchOptions, Fetcher};
+pub use memory::{MemoryBudget, TooLittleMemory};
 pub use open_content::OpenContent;
 pub use streams::ReaderThread;

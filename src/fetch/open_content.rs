@@ -1,6 +1,7 @@
 //! Reading one content: from the cache at once, or by joining and starting flights that bring what is missing.
 
-use std::sync::atomic::Ordering;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::flight::{Landing, Packing};
 use super::fly::Flying;
 use super::foresight::Foresight;
+use super::memory::of_reply;
 use super::scan::Source;
 use super::shared::{Cost, SharedContent};
 use super::traffic::{Need, Turn};
@@ -90,7 +92,9 @@ impl OpenContent {
         if range.is_empty() {
             return Some(Bytes::new());
         }
-        let bytes = self.look(range)?;
+        // Without room for the reply it waits its turn, where waiting holds nobody up.
+        let share = self.fetcher.memory.replies.share_now(of_reply(range))?;
+        let bytes = share.of(self.look(range)?);
         let source = if self.came_for(range) > 0 { Source::Remote } else { Source::Cache };
         self.cost.count(|counters| &counters.reads, 1);
         self.cost.count(|counters| &counters.bytes_read, range.len());
@@ -148,12 +152,26 @@ impl OpenContent {
         self.came_for(range);
         let began = Instant::now();
         let deadline = self.fetcher.options.deadline;
-        let late = |_| FetchError::Unreachable(format!("no bytes came for {} s", deadline.as_secs_f32()));
-        let read = tokio::time::timeout(deadline, self.read_patiently(range, along)).await.map_err(late);
+        let in_line = AtomicBool::new(false);
+        let mut reading = pin!(self.read_patiently(range, along, &in_line));
+        let mut until = began + deadline;
+        let read = loop {
+            let soon = until.min(Instant::now() + deadline / 16);
+            match tokio::time::timeout_at(soon, &mut reading).await {
+                Ok(read) => break read,
+                // Waiting in line is not the remote's silence, as long as the line gets on.
+                Err(_) if self.is_in_line(range, &in_line) => until = Instant::now() + deadline,
+                Err(_) if Instant::now() < until => {}
+                Err(_) => {
+                    let silence = format!("no bytes came for {} s", deadline.as_secs_f32());
+                    break Err(FetchError::Unreachable(silence));
+                }
+            }
+        };
         let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.cost.count(|counters| &counters.waits, 1);
         self.cost.count(|counters| &counters.waited_micros, waited);
-        match read.and_then(|read| read) {
+        match read {
             Ok(bytes) => {
                 self.cost.count(|counters| &counters.reads, 1);
                 self.cost.count(|counters| &counters.bytes_read, range.len());
@@ -168,6 +186,13 @@ impl OpenContent {
                 Err(error)
             }
         }
+    }
+
+    /// Whether a read waits for others to be served first, and they are.
+    fn is_in_line(&self, range: ByteRange, in_line: &AtomicBool) -> bool {
+        let waits =
+            in_line.load(Ordering::Relaxed) || self.shared.flights.are_in_line(BlockRange::covering(range));
+        waits && self.fetcher.traffic.got_on_within(self.fetcher.options.deadline)
     }
 
     /// The failure of a read that waited for the first of these bytes and ended just now. Told once: whoever asks
@@ -185,16 +210,19 @@ impl OpenContent {
         self: &Arc<Self>,
         range: ByteRange,
         along: ByteRange,
+        in_line: &AtomicBool,
     ) -> Result<Bytes, FetchError> {
         // A second round finds what rotted between storing and reading; after that the cache is not trusted.
         let rounds = if self.cached.is_some() { 2 } else { 0 };
         for _ in 0..rounds {
             self.bring(range, along).await?;
+            let replies = &self.fetcher.memory.replies;
+            let share = replies.share(of_reply(range)).await.map_err(Fetcher::ended)?;
             if let Some(bytes) = self.look(range) {
-                return Ok(bytes);
+                return Ok(share.of(bytes));
             }
         }
-        self.read_around_the_cache(range).await
+        self.read_around_the_cache(range, in_line).await
     }
 
     /// Makes sure the blocks of `range` are cached, or were tried, and sends for those of `along`.

@@ -11,6 +11,7 @@ use lru::LruCache;
 use serde_json::{Value, json};
 
 use super::flight::Flights;
+use super::memory::Share;
 use crate::cache::BlockRange;
 use crate::metrics::{Counter, MountCounters, ReadCounters};
 use crate::model::ContentHash;
@@ -29,12 +30,19 @@ const WRONG_FOR: Duration = Duration::from_secs(60);
 /// A content by hash and size: two entries may claim one hash and different sizes, and one of them lies.
 type ContentId = (ContentHash, u64);
 
+/// What a footer says, and the memory for it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) map: ChunkMap,
+    pub(super) _share: Share,
+}
+
 /// One content's shared state.
 #[derive(Debug, Default)]
 pub(super) struct SharedContent {
     pub(super) flights: Arc<Flights>,
     /// Nothing inside: it has none we can read.
-    pub(super) chunks: OnceLock<Option<ChunkMap>>,
+    pub(super) chunks: OnceLock<Option<Kept>>,
     /// Blocks fetched ahead that no reader came for yet.
     unread: Mutex<HashSet<u64>>,
     counters: ReadCounters,
@@ -49,7 +57,7 @@ pub(super) struct SharedContent {
 impl SharedContent {
     /// The column chunks, once they are known.
     pub(super) fn chunk_map(&self) -> Option<&ChunkMap> {
-        self.chunks.get()?.as_ref()
+        Some(&self.chunks.get()?.as_ref()?.map)
     }
 
     /// Notes that blocks are being fetched which nobody asked for.
@@ -125,6 +133,15 @@ impl SharedContents {
         self.all.insert(id, Arc::downgrade(&content));
         self.recent.put(id, content.clone());
         content
+    }
+
+    /// Forgets the content opened the longest ago that nobody has open and of which something is kept in memory.
+    pub(super) fn forget_one(&mut self) -> Option<Arc<SharedContent>> {
+        let is_idle =
+            |content: &Arc<SharedContent>| Arc::strong_count(content) == 1 && content.chunk_map().is_some();
+        let (oldest, _) = self.recent.iter().rev().find(|(_, content)| is_idle(content))?;
+        let oldest = *oldest;
+        self.recent.pop(&oldest)
     }
 
     /// The state of a content, if there is one.

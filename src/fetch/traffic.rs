@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::link::{Arrivals, Link, ONE_REQUEST};
+use super::memory::{Memory, Share};
 
-/// Requests under way at once, a connection each.
-const CONNECTIONS: usize = 64;
-/// Of these are kept free for those who wait.
-const FOR_DEMAND: usize = 16;
+/// Of all requests under way at once, this part is kept free for those who wait.
+const FOR_DEMAND: usize = 4;
+/// A request that brought so much, or all that was asked for, shows that the line gets on.
+const GETS_ON: u64 = 256 << 10;
 
 /// A connection is taken for open so long after its last use; the client keeps idle ones a little longer.
 const KEPT: Duration = Duration::from_secs(25);
@@ -34,6 +36,9 @@ pub(super) struct Traffic {
     /// Bytes asked for and not arrived yet, and those announced.
     under_way: Arc<AtomicU64>,
     connections: Arc<Semaphore>,
+    memory: Arc<Memory>,
+    /// When a request last showed that those who wait for their turn will get it.
+    got_on: Mutex<Option<Instant>>,
     /// How many connections are taken for open, and since when no more were in use.
     open: Mutex<(usize, Option<Instant>)>,
 }
@@ -42,27 +47,37 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
-    /// Bytes that are about to be asked for with it, which count as under way: what is sent for ahead is decided on
-    /// faster than requests leave.
-    announced: AtomicU64,
+    share: Share,
+    announced: Announced,
+}
+
+/// Bytes that are about to be asked for, which count as under way: what is sent for ahead is decided on faster than
+/// requests leave.
+#[derive(Debug)]
+struct Announced {
+    bytes: AtomicU64,
     under_way: Arc<AtomicU64>,
 }
 
-impl Turn {
-    /// So many bytes are about to be asked for.
-    pub(super) fn announce(&self, bytes: u64) {
-        self.announced.fetch_add(bytes, Ordering::Relaxed);
+impl Announced {
+    fn nothing(under_way: &Arc<AtomicU64>) -> Self {
+        Self { bytes: AtomicU64::new(0), under_way: under_way.clone() }
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn is_used(&self) {
-        self.under_way.fetch_sub(self.announced.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    /// They are asked for now, or not at all.
+    fn take_back(&self) {
+        self.under_way.fetch_sub(self.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
-impl Drop for Turn {
+impl Drop for Announced {
     fn drop(&mut self) {
-        self.is_used();
+        self.take_back();
     }
 }
 
@@ -72,43 +87,61 @@ pub(super) struct Cargo<'a> {
     traffic: &'a Traffic,
     left: u64,
     arrivals: Arrivals,
+    /// Bytes that came since it last showed that the line gets on.
+    lately: u64,
     /// The link was not full when it was sent for.
     alone: bool,
 }
 
 impl Traffic {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(memory: Arc<Memory>) -> Self {
         Self {
             link: Mutex::default(),
             under_way: Arc::default(),
-            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            connections: Arc::new(Semaphore::new(memory.connections)),
+            memory,
+            got_on: Mutex::default(),
             open: Mutex::default(),
         }
     }
 
-    /// A turn for bytes somebody waits for.
-    pub(super) async fn turn(&self) -> Result<Turn, AcquireError> {
-        Ok(self.turn_with(self.connections.clone().acquire_owned().await?))
+    /// A turn for bytes somebody waits for, with `memory` bytes to receive them. Always the connection first: who has
+    /// memory waits for nothing but the remote.
+    pub(super) async fn turn(&self, memory: u64) -> Result<Turn, AcquireError> {
+        let permit = self.connections.clone().acquire_owned().await?;
+        let share = self.memory.answers.share(memory).await?;
+        Ok(Turn { _permit: permit, share, announced: Announced::nothing(&self.under_way) })
     }
 
     /// A turn for bytes nobody waits for yet, if one is free at once: a reader would else wait for a request that has
     /// not even been sent.
-    pub(super) fn turn_ahead(&self) -> Option<Turn> {
-        if self.connections.available_permits() <= FOR_DEMAND {
+    pub(super) fn turn_ahead(&self, memory: u64) -> Option<Turn> {
+        if !self.has_connection_ahead() {
             return None;
         }
-        Some(self.turn_with(self.connections.clone().try_acquire_owned().ok()?))
+        let permit = self.connections.clone().try_acquire_owned().ok()?;
+        let share = self.memory.answers.share_ahead(memory)?;
+        Some(Turn { _permit: permit, share, announced: Announced::nothing(&self.under_way) })
     }
 
-    fn turn_with(&self, permit: OwnedSemaphorePermit) -> Turn {
-        Turn { _permit: permit, announced: AtomicU64::new(0), under_way: self.under_way.clone() }
+    fn has_connection_ahead(&self) -> bool {
+        self.connections.available_permits() > self.memory.connections / FOR_DEMAND
+    }
+
+    /// Whether within the last `time` a request showed that those who wait for their turn will get it.
+    pub(super) fn got_on_within(&self, time: Duration) -> bool {
+        self.got_on.lock().unwrap_or_else(|e| e.into_inner()).is_some_and(|at| at.elapsed() <= time)
+    }
+
+    fn gets_on(&self) {
+        *self.got_on.lock().unwrap_or_else(|e| e.into_inner()) = Some(Instant::now());
     }
 
     /// How many connections are missing for `wanted` requests at once; they are taken for being made now.
     pub(super) fn missing(&self, wanted: usize) -> usize {
-        let wanted = self.link().connections(wanted);
+        let wanted = self.link().connections(wanted).min(self.memory.connections);
         let now = Instant::now();
-        let in_use = CONNECTIONS.saturating_sub(self.connections.available_permits());
+        let in_use = self.memory.connections.saturating_sub(self.connections.available_permits());
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         let kept = open.1.is_some_and(|at| now.duration_since(at) < KEPT);
         let have = if kept { open.0.max(in_use) } else { in_use };
@@ -116,8 +149,11 @@ impl Traffic {
         wanted.saturating_sub(have)
     }
 
-    /// How many bytes may be asked for ahead of readers now.
-    pub(super) fn room_ahead(&self) -> u64 {
+    /// How many bytes may be asked for ahead of readers now, if each request takes so much `memory`.
+    pub(super) fn room_ahead(&self, memory: u64) -> u64 {
+        if !self.has_connection_ahead() || !self.memory.answers.has_ahead(memory) {
+            return 0;
+        }
         self.link().room().saturating_sub(self.under_way.load(Ordering::Relaxed))
     }
 
@@ -138,10 +174,10 @@ impl Traffic {
 
     /// So many bytes are being asked for.
     pub(super) fn send_for(&self, turn: &Turn, bytes: u64) -> Cargo<'_> {
-        turn.is_used();
+        turn.announced.take_back();
         let before = self.under_way.fetch_add(bytes, Ordering::Relaxed);
         let alone = before + bytes <= self.room() / 2;
-        Cargo { traffic: self, left: bytes, arrivals: Arrivals::new(), alone }
+        Cargo { traffic: self, left: bytes, arrivals: Arrivals::new(), lately: 0, alone }
     }
 
     /// An answer began so long after its request.
@@ -162,6 +198,11 @@ impl Cargo<'_> {
         let before = self.traffic.under_way.fetch_sub(bytes, Ordering::Relaxed);
         let now = Instant::now();
         self.arrivals.push((now, bytes));
+        self.lately += bytes;
+        if self.lately >= GETS_ON {
+            self.lately = 0;
+            self.traffic.gets_on();
+        }
         let mut link = self.traffic.link();
         link.arrived(now, bytes);
         let full = link.room().saturating_sub(ONE_REQUEST);
@@ -170,9 +211,22 @@ impl Cargo<'_> {
 
     /// All of it has come.
     pub(super) fn complete(self) {
+        self.traffic.gets_on();
         if self.alone {
             self.traffic.link().completed(&self.arrivals);
         }
+    }
+}
+
+impl Turn {
+    /// So many bytes are about to be asked for with it.
+    pub(super) fn announce(&self, bytes: u64) {
+        self.announced.add(bytes);
+    }
+
+    /// Bytes that came by it, which keep its memory when the connection is free again.
+    pub(super) fn brought(self, bytes: Bytes) -> Bytes {
+        self.share.of(bytes)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is counted, by name. Counters only: no clock, no exporter.
+//! What is counted, by name. Numbers only: no clock, no exporter.
 
 mod reads;
 
@@ -22,6 +22,36 @@ impl Counter {
     }
 }
 
+/// A number that grows and shrinks.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Gauge {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        let now = self.now.fetch_add(n, Ordering::Relaxed) + n;
+        self.most.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Takes off `n` that was added.
+    pub fn take_off(&self, n: u64) {
+        self.now.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// The most it ever was.
+    pub fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
 /// What one mount has done since it started. Shown through the `user.parquedb.stats` attribute.
 #[derive(Debug, Default)]
 pub struct MountCounters {
@@ -31,6 +61,10 @@ pub struct MountCounters {
     pub polls: Counter,
     /// Times the mount moved to another revision.
     pub flips: Counter,
+    /// Bytes of its memory budget that are handed out.
+    pub memory: Gauge,
+    /// Times somebody had to wait for memory.
+    pub memory_waits: Counter,
 }
 
 impl MountCounters {
@@ -39,6 +73,9 @@ impl MountCounters {
         let mut all = self.reads.to_map();
         all.insert("polls".into(), self.polls.get().into());
         all.insert("flips".into(), self.flips.get().into());
+        all.insert("memoryInUse".into(), self.memory.now().into());
+        all.insert("memoryMost".into(), self.memory.most().into());
+        all.insert("memoryWaits".into(), self.memory_waits.get().into());
         serde_json::Value::Object(all).to_string()
     }
 }

@@ -52,6 +52,11 @@ impl ChunkMap {
         Ok(Self { columns, chunks, by_place })
     }
 
+    /// Bytes it takes in memory.
+    pub fn memory(&self) -> u64 {
+        (self.chunks.capacity() * size_of::<ByteRange>() + self.by_place.capacity() * size_of::<u32>()) as u64
+    }
+
     /// How many row groups there are.
     pub fn row_groups(&self) -> usize {
         self.chunks.len().checked_div(self.columns).unwrap_or(0)

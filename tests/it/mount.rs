@@ -12,6 +12,7 @@ mod listing;
 mod long_run;
 mod manifests;
 mod many;
+mod memory;
 mod modes;
 mod outages;
 mod plain_user;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use parquedb_mount::fetch::MemoryBudget;
 
 use crate::common::flags::EverywhereFlags;
 use crate::common::size::Size;
@@ -39,6 +40,10 @@ pub struct MountArgs {
     /// What the cache leaves free on its disk [default: the larger of 5 % and 1GiB, at most half]
     #[arg(long, value_name = "SIZE")]
     pub cache_min_free: Option<Size>,
+    /// What reading may take in memory, for example 64MiB, at least 32MiB; names and attributes come on top
+    /// [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<MemoryBudget>,
     /// Where the daemon keeps its log [default: parquedb in your state directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -64,6 +69,10 @@ pub struct Poll(pub Option<Duration>);
 
 fn poll(text: &str) -> Result<Poll, String> {
     if text.parse() == Ok(0.0) { Ok(Poll(None)) } else { seconds(text).map(|every| Poll(Some(every))) }
+}
+
+fn memory(text: &str) -> Result<MemoryBudget, String> {
+    MemoryBudget::new(text.parse::<Size>()?.0).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use parquedb_mount::config::Dirs;
-use parquedb_mount::daemon::{MountError, MountOptions, Readiness, in_background, prepare_mountpoint, run};
+use parquedb_mount::daemon::{
+    MountError, MountOptions, Readiness, few_arenas, in_background, prepare_mountpoint, run,
+};
 use parquedb_mount::fuse::Passthrough;
 use parquedb_mount::model::{DbRef, ExitCode as Exit};
 use parquedb_mount::remote::{Remote, RemoteOptions};
@@ -58,6 +60,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         cache_min_free: args.cache_min_free.map(|size| size.0),
         poll: args.poll.0,
         read_deadline: args.read_timeout,
+        memory: args.memory.unwrap_or_default(),
         passthrough: if args.no_passthrough { Passthrough::Never } else { Passthrough::Try },
         allow_other: args.options.iter().any(|option| option == "allow_other"),
         mount_options: args.options.iter().filter(|option| *option != "allow_other").cloned().collect(),
@@ -95,6 +98,7 @@ fn serve(
     readiness: &mut Readiness,
     style: Style,
 ) -> Result<(), Failure> {
+    few_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

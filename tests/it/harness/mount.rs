@@ -43,6 +43,9 @@ pub struct Stats {
     pub bytes_ahead: u64,
     pub blocks_rotten: u64,
     pub responses_refused: u64,
+    pub memory_in_use: u64,
+    pub memory_most: u64,
+    pub memory_waits: u64,
 }
 
 impl Mount {
