@@ -65,15 +65,16 @@ impl Flying {
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         let (mut holes, mut most) = (Vec::new(), u64::MAX);
+        let mut held = BytesMut::new();
         loop {
-            let before = *next;
+            let (before, held_before) = (*next, held.len());
             let asked = BlockRange { start: *next, end: flight.blocks.end.min(next.saturating_add(most)) };
-            let error = match self.fetch_blocks(asked, next, flight).await {
+            let error = match self.fetch_blocks(asked, next, &mut held, flight).await {
                 Ok(()) if *next == asked.end && asked.end < flight.blocks.end => continue,
                 Ok(()) => return holes.pop().map_or(Ok(()), Err),
                 Err(error) => error,
             };
-            if *next > before {
+            if *next > before || held.len() > held_before {
                 (since, wait) = (Instant::now(), Duration::from_millis(50));
             }
             match &error {
@@ -120,14 +121,24 @@ impl Flying {
         }
     }
 
-    /// One request for blocks of the flight from `next` on; `next` moves on as they are stored.
+    /// The hash that all of the flight is checked against before anything of it is kept: of a small content.
+    fn checked_whole(&self, flight: &Flight) -> Option<Sha256> {
+        let size = self.key.size;
+        let is_whole = flight.blocks.bytes(size) == ByteRange::new(0, size);
+        self.key.hash.sha256().filter(|_| is_whole && size <= WHOLE_AT_ONCE)
+    }
+
+    /// One request for blocks of the flight from `next` on; `next` moves on as they are stored. What is checked as a
+    /// whole is `held` until all of it is here, should the answer break off.
     async fn fetch_blocks(
         &self,
         asked: BlockRange,
         next: &mut u64,
+        held: &mut BytesMut,
         flight: &Flight,
     ) -> Result<(), BlockError> {
-        let range = asked.bytes(self.key.size);
+        let mut range = asked.bytes(self.key.size);
+        range.start += held.len() as u64;
         self.cost.count(|counters| &counters.requests, 1);
         let traffic = &self.fetcher.traffic;
         let mut cargo = traffic.send_for(range.len());
@@ -136,11 +147,8 @@ impl Flying {
         traffic.answered(sent.elapsed());
         tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
         let proven = body.is_proven();
-        // A content that comes whole in one answer can be checked whole, before anything of it is kept.
-        let whole_content =
-            (range == ByteRange::new(0, self.key.size)).then(|| self.key.hash.sha256()).flatten();
-        let whole_content = whole_content.filter(|_| self.key.size <= WHOLE_AT_ONCE);
-        let mut pending = BytesMut::new();
+        let whole_content = self.checked_whole(flight);
+        let mut pending = std::mem::take(held);
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
             let bytes = pending.split_to(length);
@@ -161,6 +169,13 @@ impl Flying {
                     // asked for, or there would be nothing left to ask.
                     let keep = if left == 0 { pending.len().saturating_sub(1) } else { pending.len() };
                     let keep = keep - keep % BLOCK as usize;
+                    if whole_content.is_some() {
+                        if error.is_transient() {
+                            pending.truncate(keep);
+                            *held = pending;
+                        }
+                        return Err(error.into());
+                    }
                     if keep > 0 && (proven || error.is_transient()) {
                         store(&mut pending, keep)?;
                     }

@@ -23,6 +23,7 @@ mod restarts;
 mod revisions;
 mod scans;
 mod shared_cache;
+mod small_contents;
 mod starting;
 mod static_host;
 mod troubles;
