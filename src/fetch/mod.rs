@@ -4,6 +4,7 @@
 
 mod ahead;
 mod around;
+mod before_opens;
 mod end;
 mod error;
 mod fetcher;
@@ -18,6 +19,7 @@ mod streams;
 mod traffic;
 mod verify;
 
+pub use end::read_first;
 pub use error::FetchError;
 pub use fetcher::{FetchOptions, Fetcher};
 pub use open_content::OpenContent;

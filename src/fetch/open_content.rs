@@ -48,8 +48,8 @@ impl OpenContent {
         key: ContentKey,
         cached: Option<Arc<CachedContent>>,
         shared: Arc<SharedContent>,
+        cost: Cost,
     ) -> Self {
-        let cost = Cost::of_open(&shared, &fetcher.counters);
         Self { fetcher, key, cached, shared, cost, foresight: Mutex::default(), unanswered: Mutex::default() }
     }
 
@@ -73,10 +73,13 @@ impl OpenContent {
         if !self.shared.trusted.load(Ordering::Relaxed) {
             return None;
         }
-        self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {
+        let handed_out = self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {
             tracing::debug!(path = %self.key.path, %error, "not handed to the kernel");
             None
-        })
+        })?;
+        // What the kernel reads of it is not seen.
+        self.came_for(ByteRange::new(0, self.key.size));
+        Some(handed_out)
     }
 
     /// The part of `offset..offset + length` that lies inside the content.

@@ -7,6 +7,7 @@ mod engines;
 mod faults;
 mod following;
 mod foresight;
+mod foresight_directories;
 mod life;
 mod listing;
 mod long_run;
