@@ -101,14 +101,12 @@ impl Cache {
         let is_full = full().is_some_and(|until| Instant::now() < until);
         for _ in 0..ATTEMPTS {
             let limit = self.limits.bytes();
-            let lacking = match self.limits.lacking_on_disk(bytes) {
-                0 => match self.room.reserve(bytes, limit) {
-                    Reserved::Yes => return true,
-                    Reserved::No => return false,
-                    Reserved::Unknown => 0,
-                    Reserved::Lacking(lacking) => lacking,
-                },
-                lacking => lacking,
+            let on_disk = |bytes| self.limits.lacking_on_disk(bytes);
+            let lacking = match self.room.reserve(bytes, limit, on_disk) {
+                Reserved::Yes => return true,
+                Reserved::No => return false,
+                Reserved::Unknown => 0,
+                Reserved::Lacking(lacking) => lacking,
             };
             if bytes > limit || is_full {
                 return false;

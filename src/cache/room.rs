@@ -83,14 +83,22 @@ impl Room {
         Self { users: layout.users(), file, own: Mutex::new(own) }
     }
 
-    /// Reserves room for `bytes` of blocks within `limit`.
-    pub(super) fn reserve(&self, bytes: u64, limit: u64) -> Reserved {
+    /// Reserves room for `bytes` of blocks within `limit`. `lacking_on_disk` says how much must go for so many bytes
+    /// to be written: with these, all that this process has reserved and not written yet.
+    pub(super) fn reserve(
+        &self,
+        bytes: u64,
+        limit: u64,
+        lacking_on_disk: impl FnOnce(u64) -> u64,
+    ) -> Reserved {
         let wanted = whole(bytes).saturating_add(BESIDE);
         let reserved = self.change(|own, total| {
             let Some(total) = total else { return Reserved::Unknown };
             let after = total.bytes.saturating_add(wanted);
-            if after > limit {
-                return Reserved::Lacking(after - limit);
+            let lacking = after.saturating_sub(limit);
+            let lacking = lacking.max(lacking_on_disk(own.unwritten.saturating_add(wanted)));
+            if lacking > 0 {
+                return Reserved::Lacking(lacking);
             }
             (total.bytes, total.ever) = (after, total.ever.wrapping_add(wanted));
             own.unwritten = own.unwritten.saturating_add(whole(bytes));
@@ -238,6 +246,10 @@ pub(super) fn disk(dir: &Path) -> io::Result<(u64, u64)> {
 mod tests {
     use super::*;
 
+    fn enough(_: u64) -> u64 {
+        0
+    }
+
     fn measure(room: &Room, found: u64) {
         let began = room.begin_measuring();
         room.end_measuring(began, found);
@@ -248,11 +260,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(dir.path()).unwrap();
         let (one, two) = (Room::open(&layout), Room::open(&layout));
-        assert_eq!(one.reserve(1, 1 << 30), Reserved::Unknown);
+        assert_eq!(one.reserve(1, 1 << 30, enough), Reserved::Unknown);
         measure(&one, 0);
         let limit = 10 * FS_BLOCK;
-        assert_eq!(one.reserve(4 * FS_BLOCK, limit), Reserved::Yes);
-        assert_eq!(two.reserve(1, limit), Reserved::Lacking(FS_BLOCK), "3 + 4 + 3 + 1 pages");
+        assert_eq!(one.reserve(4 * FS_BLOCK, limit, enough), Reserved::Yes);
+        assert_eq!(two.reserve(1, limit, enough), Reserved::Lacking(FS_BLOCK), "3 + 4 + 3 + 1 pages");
         // Another measures meanwhile: what is reserved and not written is not forgotten.
         measure(&two, 0);
         assert_eq!(two.taken(), Some(4 * FS_BLOCK));
@@ -260,6 +272,18 @@ mod tests {
         assert_eq!(two.taken(), Some(FS_BLOCK));
         measure(&two, 5);
         assert_eq!(one.taken(), Some(5), "all is written");
+    }
+
+    #[test]
+    fn what_is_reserved_and_not_written_yet_is_not_free_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = Room::open(&Layout::open(dir.path()).unwrap());
+        measure(&room, 0);
+        let disk = |bytes: u64| bytes.saturating_sub(10 * FS_BLOCK);
+        assert_eq!(room.reserve(4 * FS_BLOCK, 1 << 30, disk), Reserved::Yes);
+        assert_eq!(room.reserve(4 * FS_BLOCK, 1 << 30, disk), Reserved::Lacking(FS_BLOCK), "4 + 4 + 3 pages");
+        room.settle(4 * FS_BLOCK, 4 * FS_BLOCK);
+        assert_eq!(room.reserve(4 * FS_BLOCK, 1 << 30, disk), Reserved::Yes, "it is written");
     }
 
     #[test]

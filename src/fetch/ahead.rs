@@ -48,14 +48,14 @@ impl OpenContent {
     }
 
     /// Starts what is missing of `range`, with a first turn at hand.
-    fn send_for_ahead(self: &Arc<Self>, range: ByteRange, turn: Turn) {
+    pub(super) fn send_for_ahead(self: &Arc<Self>, range: ByteRange, turn: Turn) {
         let Some(cached) = &self.cached else { return };
         if self.shared.is_wrong() {
             return;
         }
         let wanted = BlockRange::covering(range);
         let packing = self.packing(0, ONE_REQUEST);
-        let (_, started) = self.shared.flights.join(wanted, packing, |blocks| cached.missing(blocks));
+        let (_, started) = self.shared.flights.join(wanted, packing, |blocks| self.missing(cached, blocks));
         let mut turn = Some(turn);
         for landing in started {
             let bytes = landing.flight.blocks.bytes(self.key.size).len();

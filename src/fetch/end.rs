@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::shared::Kept;
 use super::{FetchError, Fetcher, OpenContent};
-use crate::model::ByteRange;
+use crate::model::{ByteRange, DbPath, WHOLE_AT_ONCE};
 use crate::rows::{ChunkMap, metadata_length};
 
 /// The magic and the length in front of it.
@@ -20,32 +20,51 @@ const END: u64 = 256 << 10;
 /// A footer and what its decoder makes of it take so many times its length.
 const DECODED: u64 = 8;
 
+/// What every reader of a file reads first: all of a small one, the end of a Parquet file; of others it is not known.
+pub fn read_first(path: &DbPath, size: u64) -> Option<ByteRange> {
+    let start = if size <= WHOLE_AT_ONCE {
+        0
+    } else if is_parquet(path) {
+        size - END
+    } else {
+        return None;
+    };
+    Some(ByteRange::new(start, size)).filter(|first| !first.is_empty())
+}
+
+fn is_parquet(path: &DbPath) -> bool {
+    [".parquet", ".parq", ".pq"].iter().any(|ending| path.as_str().ends_with(ending))
+}
+
 impl OpenContent {
     /// Sends for a Parquet file's end, or for all of a small file, and reads what the footer says once it is here.
     pub(super) fn look_at_the_end(self: &Arc<Self>) {
-        if self.cached.is_none() || self.key.size == 0 || self.is_complete() {
-            return;
-        }
-        if !self.is_small() && (!self.is_parquet() || self.shared.chunks.get().is_some()) {
-            return;
-        }
+        let Some(first) = self.unread_first() else { return };
         self.fetcher.get_ready(FIRST_REQUESTS);
         // A file that is closed at once is still worth its end: it is about to be opened again.
         let content = self.clone();
-        self.fetcher.runtime.spawn(async move {
-            let size = content.key.size;
-            let end = ByteRange::new(size.saturating_sub(END), size);
-            if content.bring(end, end).await.is_ok() && !content.is_small() {
-                // By now it may be known what the link is like.
-                content.fetcher.get_ready(FIRST_REQUESTS);
-                let _ = content.read_footer(end).await;
-            }
-        });
+        self.fetcher.runtime.spawn(async move { content.take_in_first(first).await });
+    }
+
+    /// What its readers read first, unless it was taken in already.
+    pub(super) fn unread_first(&self) -> Option<ByteRange> {
+        if self.cached.is_none() || self.is_complete() || self.shared.chunks.get().is_some() {
+            return None;
+        }
+        read_first(&self.key.path, self.key.size)
+    }
+
+    /// Brings what is read first, and reads what it says of the rest.
+    pub(super) async fn take_in_first(self: &Arc<Self>, first: ByteRange) {
+        if self.bring(first, first).await.is_ok() && !self.is_small() {
+            // By now it may be known what the link is like.
+            self.fetcher.get_ready(FIRST_REQUESTS);
+            let _ = self.read_footer(first).await;
+        }
     }
 
     pub(super) fn is_parquet(&self) -> bool {
-        let name = self.key.path.as_str();
-        [".parquet", ".parq", ".pq"].iter().any(|ending| name.ends_with(ending))
+        is_parquet(&self.key.path)
     }
 
     /// Reads the footer, `end` of which is here.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::memory::{Memory, MemoryBudget, Share};
-use super::shared::SharedContents;
+use super::shared::{Cost, SharedContent, SharedContents};
 use super::traffic::Traffic;
 use super::{FetchError, OpenContent};
-use crate::cache::{Cache, Scope};
+use crate::cache::{Cache, CachedContent, Scope};
 use crate::metrics::MountCounters;
 use crate::model::ContentHash;
 use crate::remote::{ContentKey, Remote};
@@ -76,18 +76,25 @@ impl Fetcher {
 
     /// Opens a content, pinned to the version its key names, and sends for what every reader of it will need first.
     pub fn open(self: &Arc<Self>, key: &ContentKey) -> Arc<OpenContent> {
-        let cached = self.cache.content(&self.scope, &key.hash, key.size);
-        let cached = cached.map_err(|error| {
-            tracing::warn!(path = %key.path, %error, "the cache has no place for this file: reading around it");
-        });
-        let shared = self.contents.lock().unwrap_or_else(|e| e.into_inner()).get((key.hash, key.size));
-        let content = Arc::new(OpenContent::new(self.clone(), key.clone(), cached.ok(), shared));
+        let (cached, shared) = self.places(key);
+        let cost = Cost::of_open(&shared, &self.counters);
+        let content = Arc::new(OpenContent::new(self.clone(), key.clone(), cached, shared, cost));
         if let Some(cached) = &content.cached {
             cached.called(key.path.as_str());
             content.flying(cached).verify();
         }
         content.look_at_the_end();
         content
+    }
+
+    /// Where a content is cached, if the cache has a place for it, and what its readers share.
+    pub(super) fn places(&self, key: &ContentKey) -> (Option<Arc<CachedContent>>, Arc<SharedContent>) {
+        let cached = self.cache.content(&self.scope, &key.hash, key.size);
+        let cached = cached.map_err(|error| {
+            tracing::warn!(path = %key.path, %error, "the cache has no place for this file: reading around it");
+        });
+        let shared = self.contents.lock().unwrap_or_else(|e| e.into_inner()).get((key.hash, key.size));
+        (cached.ok(), shared)
     }
 
     /// Has connections ready for `wanted` requests at once.

@@ -44,7 +44,7 @@ impl Flying {
             Some(turn) => turn,
             None => {
                 let all = landing.flight.blocks.bytes(self.key.size);
-                let takes = of_answer(all.len(), self.gathered(all));
+                let takes = of_answer(all.len(), self.gathered(&landing.flight));
                 fetcher.traffic.turn(takes).await.map_err(Fetcher::ended)?
             }
         };
@@ -74,15 +74,16 @@ impl Flying {
         let mut since = Instant::now();
         let (mut wait, mut wrong) = (Duration::from_millis(50), 0);
         let (mut holes, mut most) = (Vec::new(), u64::MAX);
+        let mut held = BytesMut::new();
         loop {
-            let before = *next;
+            let (before, held_before) = (*next, held.len());
             let asked = BlockRange { start: *next, end: flight.blocks.end.min(next.saturating_add(most)) };
-            let error = match self.fetch_blocks(asked, next, flight, turn).await {
+            let error = match self.fetch_blocks(asked, next, &mut held, flight, turn).await {
                 Ok(()) if *next == asked.end && asked.end < flight.blocks.end => continue,
                 Ok(()) => return holes.pop().map_or(Ok(()), Err),
                 Err(error) => error,
             };
-            if *next > before {
+            if *next > before || held.len() > held_before {
                 (since, wait) = (Instant::now(), Duration::from_millis(50));
             }
             match &error {
@@ -132,26 +133,30 @@ impl Flying {
         }
     }
 
-    /// The hash of a content that comes whole in one answer: it can be checked before anything of it is kept.
-    fn whole_content(&self, range: ByteRange) -> Option<Sha256> {
-        let is_whole = range == ByteRange::new(0, self.key.size) && self.key.size <= WHOLE_AT_ONCE;
-        if is_whole { self.key.hash.sha256() } else { None }
+    /// The hash that all of the flight is checked against before anything of it is kept: of a small content.
+    fn checked_whole(&self, flight: &Flight) -> Option<Sha256> {
+        let size = self.key.size;
+        let is_whole = flight.blocks.bytes(size) == ByteRange::new(0, size);
+        self.key.hash.sha256().filter(|_| is_whole && size <= WHOLE_AT_ONCE)
     }
 
-    /// How many bytes of a range are put together before they go on to the cache.
-    fn gathered(&self, range: ByteRange) -> u64 {
-        if self.whole_content(range).is_some() { range.len() } else { GATHERED }
+    /// How many bytes of a flight are put together before they go on to the cache.
+    fn gathered(&self, flight: &Flight) -> u64 {
+        if self.checked_whole(flight).is_some() { self.key.size } else { GATHERED }
     }
 
-    /// One request for blocks of the flight from `next` on; `next` moves on as they are stored.
+    /// One request for blocks of the flight from `next` on; `next` moves on as they are stored. What is checked as a
+    /// whole is `held` until all of it is here, should the answer break off.
     async fn fetch_blocks(
         &self,
         asked: BlockRange,
         next: &mut u64,
+        held: &mut BytesMut,
         flight: &Flight,
         turn: &Turn,
     ) -> Result<(), BlockError> {
-        let range = asked.bytes(self.key.size);
+        let mut range = asked.bytes(self.key.size);
+        range.start += held.len() as u64;
         self.cost.count(|counters| &counters.requests, 1);
         let traffic = &self.fetcher.traffic;
         let mut cargo = traffic.send_for(turn, range.len());
@@ -160,10 +165,11 @@ impl Flying {
         traffic.answered(sent.elapsed());
         tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
         let proven = body.is_proven();
-        let whole_content = self.whole_content(range);
-        let gathered = self.gathered(range);
+        let whole_content = self.checked_whole(flight);
+        let gathered = self.gathered(flight);
         let at_most = usize::try_from(range.len().min(gathered + PIECE)).unwrap_or(0);
-        let mut pending = BytesMut::with_capacity(at_most);
+        let mut pending = std::mem::take(held);
+        pending.reserve(at_most);
         let mut left = range.len();
         let mut store = |pending: &mut BytesMut, length: usize| {
             let bytes = pending.split_to(length);
@@ -184,6 +190,13 @@ impl Flying {
                     // asked for, or there would be nothing left to ask.
                     let keep = if left == 0 { pending.len().saturating_sub(1) } else { pending.len() };
                     let keep = keep - keep % BLOCK as usize;
+                    if whole_content.is_some() {
+                        if error.is_transient() {
+                            pending.truncate(keep);
+                            *held = pending;
+                        }
+                        return Err(error.into());
+                    }
                     if keep > 0 && (proven || error.is_transient()) {
                         store(&mut pending, keep)?;
                     }

@@ -14,7 +14,7 @@ const UNKNOWN_LATENCY: Duration = Duration::from_millis(30);
 const UNKNOWN: u64 = 8 << 20;
 /// The least: with less a fast reader would be held up by our own carefulness.
 const LEAST: u64 = 1 << 20;
-/// The most, which is also what fetching may hold in memory at worst.
+/// The most: what fetching may hold in memory is decided elsewhere.
 pub(super) const MOST: u64 = 64 << 20;
 /// One request is for no more: its bytes come in order, and the next can be asked of another connection.
 pub(super) const ONE_REQUEST: u64 = 4 << 20;
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(
             seen(10_000_000_000, Duration::from_millis(200), 1.0).room(),
             MOST,
-            "and memory is bounded"
+            "and there is an end to it"
         );
     }
 

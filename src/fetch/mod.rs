@@ -4,6 +4,7 @@
 
 mod ahead;
 mod around;
+mod before_opens;
 mod end;
 mod error;
 mod fetcher;
@@ -19,6 +20,7 @@ mod streams;
 mod traffic;
 mod verify;
 
+pub use end::read_first;
 pub use error::FetchError;
 pub use fetcher::{FetchOptions, Fetcher};
 pub use memory::{MemoryBudget, TooLittleMemory};

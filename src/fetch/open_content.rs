@@ -50,8 +50,8 @@ impl OpenContent {
         key: ContentKey,
         cached: Option<Arc<CachedContent>>,
         shared: Arc<SharedContent>,
+        cost: Cost,
     ) -> Self {
-        let cost = Cost::of_open(&shared, &fetcher.counters);
         Self { fetcher, key, cached, shared, cost, foresight: Mutex::default(), unanswered: Mutex::default() }
     }
 
@@ -75,10 +75,13 @@ impl OpenContent {
         if !self.shared.trusted.load(Ordering::Relaxed) {
             return None;
         }
-        self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {
+        let handed_out = self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {
             tracing::debug!(path = %self.key.path, %error, "not handed to the kernel");
             None
-        })
+        })?;
+        // What the kernel reads of it is not seen.
+        self.came_for(ByteRange::new(0, self.key.size));
+        Some(handed_out)
     }
 
     /// The part of `offset..offset + length` that lies inside the content.
@@ -260,11 +263,11 @@ impl OpenContent {
     ) -> Result<Option<FetchError>, FetchError> {
         let all = BlockRange { start: wanted.start.min(along.start), end: wanted.end.max(along.end) };
         let traffic = &self.fetcher.traffic;
-        // In one answer, a small content can be checked against its hash before anything of it is kept.
+        // What is checked as a whole comes in one answer.
         let most = if self.is_small() { WHOLE_AT_ONCE } else { traffic.one_request(all.len() * BLOCK) };
         let packing = self.packing(traffic.worth_joining(), most);
         let (mut under_way, started) =
-            self.shared.flights.join(all, packing, |blocks| cached.missing(blocks));
+            self.shared.flights.join(all, packing, |blocks| self.missing(cached, blocks));
         under_way.retain(|boarded| boarded.flight.blocks.overlaps(wanted));
         let mut own = Vec::new();
         for landing in started {
@@ -292,6 +295,12 @@ impl OpenContent {
         // What can be proven is asked for in pieces for which there is a proof.
         let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
         Packing { gap: gap / BLOCK, most }
+    }
+
+    /// What is to be fetched so that `blocks` are here. A small content is checked as a whole, so all of it is.
+    pub(super) fn missing(&self, cached: &CachedContent, blocks: BlockRange) -> Vec<BlockRange> {
+        let missing = cached.missing(blocks);
+        if self.is_small() && !missing.is_empty() { vec![BlockRange::all(self.key.size)] } else { missing }
     }
 
     pub(super) fn flying(&self, cached: &Arc<CachedContent>) -> Flying {

@@ -167,6 +167,12 @@ impl Cost {
         Self { open: content.opened(), content: content.clone(), mount: mount.clone() }
     }
 
+    /// The account of what is sent for before anyone opens it: no open's.
+    pub(super) fn before_opens(content: &Arc<SharedContent>, mount: &Arc<MountCounters>) -> Self {
+        content.readers.fetch_add(1, Ordering::Relaxed);
+        Self { open: Arc::default(), content: content.clone(), mount: mount.clone() }
+    }
+
     /// Counts for all of them.
     pub(super) fn count(&self, which: Which, n: u64) {
         for counters in [&*self.open, &self.content.counters, &self.mount.reads] {

@@ -3,10 +3,12 @@
 
 mod flip;
 mod node;
+mod order;
 mod remembered;
 mod tree;
 
 pub use flip::{Difference, Outdated};
 pub use node::{Children, FileEntry, Flip, Ino, Node, NodeKind};
+pub use order::{FileOrder, Rank};
 pub use remembered::{Kept, Remembered, RememberedManifest};
 pub use tree::Tree;

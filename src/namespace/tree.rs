@@ -210,7 +210,7 @@ pub(super) mod tests {
         files.iter().map(|(path, content)| (DbPath::parse(path).unwrap(), entry(content))).collect()
     }
 
-    fn build(paths: &[&str]) -> Tree {
+    pub(in super::super) fn build(paths: &[&str]) -> Tree {
         Tree::build(&files(&paths.iter().map(|path| (*path, "abc")).collect::<Vec<_>>()), 0)
     }
 

@@ -3,11 +3,13 @@
 
 mod attr;
 mod error;
+mod foreseeing;
 mod handles;
 mod listings;
 mod read;
 mod revisions;
 mod scans;
+mod walks;
 
 pub use attr::{Attr, AttrKind};
 pub use error::VfsError;

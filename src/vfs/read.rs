@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::VfsError;
 use super::attr::Attr;
+use super::foreseeing::Foreseeing;
 use super::handles::{HandleId, Handles};
 use super::listings::Listings;
 use super::revisions::Shown;
@@ -28,6 +29,7 @@ pub struct Vfs {
     pub(super) scans: Scans,
     fetcher: Arc<Fetcher>,
     handles: Handles,
+    foreseeing: Foreseeing,
     pub(super) listings: Listings,
     counters: Arc<MountCounters>,
 }
@@ -42,6 +44,7 @@ impl Vfs {
             scans: Scans::default(),
             fetcher,
             handles: Handles::default(),
+            foreseeing: Foreseeing::default(),
             listings: Listings::default(),
             counters,
         }
@@ -113,7 +116,11 @@ impl Vfs {
         let key = ContentKey::new(self.database.clone(), path, *size, *hash, revision).with_blocks(*blocks);
         let used = self.scans.begin(tree.flip(), opener, now);
         node.opened();
-        Ok(self.handles.insert(ino, used, self.fetcher.open(&key)))
+        let content = self.fetcher.open(&key);
+        if node.is_shown() {
+            self.foreseeing.opened(&self.database, &shown, ino, &content, &self.fetcher);
+        }
+        Ok(self.handles.insert(ino, used, content))
     }
 
     /// Whether all of an open file is cached and checked.

@@ -23,7 +23,7 @@ pub use files::{
     write_files,
 };
 pub use http::{Request, Response, exchange, get, head, request};
-pub use mount::{Mount, mount_entry, started_with, until, xattr};
+pub use mount::{Mount, Stats, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;
 pub use process::{Finished, finish, run_to_end};
 pub use python::python;
