@@ -2,6 +2,7 @@
 
 mod reads;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use reads::ReadCounters;
@@ -31,6 +32,8 @@ pub struct MountCounters {
     pub polls: Counter,
     /// Times the mount moved to another revision.
     pub flips: Counter,
+    /// Bytes that went from the cache to make room.
+    pub bytes_evicted: Arc<Counter>,
 }
 
 impl MountCounters {
@@ -39,6 +42,7 @@ impl MountCounters {
         let mut all = self.reads.to_map();
         all.insert("polls".into(), self.polls.get().into());
         all.insert("flips".into(), self.flips.get().into());
+        all.insert("bytesEvicted".into(), self.bytes_evicted.get().into());
         serde_json::Value::Object(all).to_string()
     }
 }

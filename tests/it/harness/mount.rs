@@ -41,6 +41,7 @@ pub struct Stats {
     pub bytes_read: u64,
     pub bytes_from_cache: u64,
     pub bytes_ahead: u64,
+    pub bytes_evicted: u64,
     pub blocks_rotten: u64,
     pub responses_refused: u64,
 }
