@@ -26,7 +26,7 @@ pub use http::{Request, Response, exchange, get, head, request};
 pub use mount::{Mount, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;
 pub use process::{Finished, finish, run_to_end};
-pub use python::python;
+pub use python::{python, python_within};
 pub use responder::{End, Reply, Responder, answer, json_answer};
 pub use server::{Server, allow_account};
 
