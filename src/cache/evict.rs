@@ -246,5 +246,15 @@ pub(super) fn remove_unused(layout: &Layout, content: &Found) -> io::Result<Opti
     if matches!(lock, Some(None)) || part.as_ref().is_some_and(|part| busy(&part.bytes)) {
         return Ok(None);
     }
-    layout.remove(&content.dir).map(|()| Some(bytes))
+    match layout.remove(&content.dir) {
+        // It was evicted meanwhile, or verified, which gave it another name.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let dir = layout.shared(&content.key);
+            if dir == content.dir || !dir.exists() {
+                return Ok(Some(0));
+            }
+            remove_unused(layout, &Found { dir, ..content.clone() })
+        }
+        removed => removed.map(|()| Some(bytes)),
+    }
 }

@@ -28,6 +28,7 @@ mod shared_cache;
 mod starting;
 mod static_host;
 mod troubles;
+mod versions;
 
 use std::fs::File;
 use std::io;

@@ -17,7 +17,7 @@ mod responder;
 mod server;
 
 pub use api::{describe_entry, put_entry};
-pub use cli::Cli;
+pub use cli::{Cli, Outcome};
 pub use files::{
     Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
     write_files,

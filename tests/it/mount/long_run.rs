@@ -96,12 +96,13 @@ impl Side {
         );
         println!(
             "  the daemon answered {} reads in {} requests, {} MB fetched, {} wrong answers refused; \
-             {} MB evicted; rotted {} times, {} rotten blocks found; {memory} MB of memory, {files} files open",
+             {} MB ({} blocks) evicted; rotted {} times, {} rotten blocks found; {memory} MB of memory, {files} files open",
             stats.reads,
             stats.requests,
             stats.bytes_fetched / 1_000_000,
             stats.responses_refused,
             stats.bytes_evicted / 1_000_000,
+            stats.bytes_evicted >> 15,
             read(&self.rotted),
             stats.blocks_rotten,
         );
