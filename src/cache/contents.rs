@@ -12,6 +12,7 @@ use super::limits::{CacheOptions, Limits};
 use super::pins::{self, PinError};
 use super::room::{Reserved, Room};
 use super::{CachedContent, Scope};
+use crate::metrics::Counter;
 use crate::model::ContentHash;
 
 /// The largest content that is cached: sizes come from manifests, and a table of slots follows from them.
@@ -91,6 +92,11 @@ impl Cache {
         }
         open.insert(name, Arc::downgrade(&opened));
         Ok(opened)
+    }
+
+    /// Counts the bytes that this process has evicted to make room.
+    pub fn evicted(&self) -> Arc<Counter> {
+        self.eviction.evicted.clone()
     }
 
     /// Asks for room for `bytes` more. `false` means there is none and nothing that may be evicted: the bytes are

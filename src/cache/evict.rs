@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::blocks::BlockRange;
@@ -17,6 +17,7 @@ use super::layout::{Found, Layout};
 use super::part::Part;
 use super::room::Room;
 use super::slots::{Header, View, Word};
+use crate::metrics::Counter;
 use crate::model::ByteRange;
 
 /// What somebody who has the content open read so many milliseconds ago is left to be read again.
@@ -32,6 +33,7 @@ const SELDOM: u32 = 20;
 #[derive(Debug, Default)]
 pub(super) struct Eviction {
     order: Mutex<Order>,
+    pub(super) evicted: Arc<Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +96,7 @@ impl Eviction {
             }
         }
         room.freed(freed);
+        self.evicted.add(freed);
         freed > 0
     }
 
@@ -243,5 +246,15 @@ pub(super) fn remove_unused(layout: &Layout, content: &Found) -> io::Result<Opti
     if matches!(lock, Some(None)) || part.as_ref().is_some_and(|part| busy(&part.bytes)) {
         return Ok(None);
     }
-    layout.remove(&content.dir).map(|()| Some(bytes))
+    match layout.remove(&content.dir) {
+        // It was evicted meanwhile, or verified, which gave it another name.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let dir = layout.shared(&content.key);
+            if dir == content.dir || !dir.exists() {
+                return Ok(Some(0));
+            }
+            remove_unused(layout, &Found { dir, ..content.clone() })
+        }
+        removed => removed.map(|()| Some(bytes)),
+    }
 }

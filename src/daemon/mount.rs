@@ -88,8 +88,6 @@ pub async fn run(
     options: &MountOptions,
     readiness: &mut Readiness,
 ) -> Result<(), MountError> {
-    let counters = Arc::new(MountCounters::default());
-    counters.reads.requests.add(1);
     let Started { shown, known, remembered, fresh } =
         start(&remote, &options.database, &options.cache_dir).await?;
 
@@ -97,6 +95,9 @@ pub async fn run(
         &options.cache_dir,
         CacheOptions { limit: options.cache_limit, min_free: options.cache_min_free },
     )?);
+    let counters = MountCounters { bytes_evicted: cache.evicted(), ..MountCounters::default() };
+    let counters = Arc::new(counters);
+    counters.reads.requests.add(1);
     let scope = Scope::new(remote.origin().as_str(), &known.id);
     let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
     let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());

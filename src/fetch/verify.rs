@@ -10,17 +10,17 @@ use crate::cache::{ContentState, Soundness, Verification};
 impl Flying {
     /// Checks a content that is all here. The end of the process ends it, too: the next who opens it does it again.
     pub(super) fn verify(self) {
-        let state = self.cached.state();
-        if state == ContentState::Partial || self.shared.trusted.load(Ordering::Relaxed) {
+        if self.needs_no_check() {
             return;
         }
         let runtime = self.fetcher.runtime.clone();
         runtime.spawn(async move {
             // Each reads a whole file: few at a time.
             let Ok(_turn) = self.fetcher.verifications.acquire().await else { return };
-            if self.shared.trusted.load(Ordering::Relaxed) {
+            if self.needs_no_check() {
                 return;
             }
+            let state = self.cached.state();
             let (cached, stop) = (self.cached.clone(), self.fetcher.stopping());
             let checked = tokio::task::spawn_blocking(move || match state {
                 ContentState::Verified => cached.look_for_rot(&stop).map(Checked::ForRot),
@@ -28,6 +28,15 @@ impl Flying {
             });
             self.take_note(checked.await.unwrap_or_else(|error| Err(io::Error::other(error))));
         });
+    }
+
+    /// What was checked, was evicted and has come again has to be checked again.
+    fn needs_no_check(&self) -> bool {
+        match self.cached.state() {
+            ContentState::Partial => true,
+            ContentState::Complete => false,
+            ContentState::Verified => self.shared.trusted.load(Ordering::Relaxed),
+        }
     }
 
     fn take_note(&self, checked: io::Result<Checked>) {

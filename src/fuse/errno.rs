@@ -8,7 +8,7 @@ use crate::vfs::VfsError;
 /// What a program sees. What is merely unreachable is EIO, never ENOENT.
 pub(super) fn errno(error: &VfsError) -> Errno {
     match error {
-        VfsError::NotFound => Errno::ENOENT,
+        VfsError::NotFound | VfsError::Gone => Errno::ENOENT,
         VfsError::NameTooLong => Errno::ENAMETOOLONG,
         VfsError::NotADirectory => Errno::ENOTDIR,
         VfsError::IsADirectory => Errno::EISDIR,

@@ -2,6 +2,7 @@
 
 mod reads;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use reads::ReadCounters;
@@ -65,6 +66,8 @@ pub struct MountCounters {
     pub memory: Gauge,
     /// Times somebody had to wait for memory.
     pub memory_waits: Counter,
+    /// Bytes that went from the cache to make room.
+    pub bytes_evicted: Arc<Counter>,
 }
 
 impl MountCounters {
@@ -76,6 +79,7 @@ impl MountCounters {
         all.insert("memoryInUse".into(), self.memory.now().into());
         all.insert("memoryMost".into(), self.memory.most().into());
         all.insert("memoryWaits".into(), self.memory_waits.get().into());
+        all.insert("bytesEvicted".into(), self.bytes_evicted.get().into());
         serde_json::Value::Object(all).to_string()
     }
 }

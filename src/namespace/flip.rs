@@ -220,18 +220,18 @@ impl Tree {
         self.removed.insert(slot, Removed { by: self.flip, last: step.last });
     }
 
-    /// Gives back the places of nodes that nobody uses any more. Listings that were begun since `oldest_listing` still
+    /// Gives back the places of nodes that nobody uses any more. Listings and scans that were begun since `oldest` still
     /// need the names that were removed after that.
-    pub fn sweep(&mut self, oldest_listing: Flip) {
+    pub fn sweep(&mut self, oldest: Flip) {
         // A directory goes after what lay in it.
-        while self.sweep_leaves(oldest_listing) {}
+        while self.sweep_leaves(oldest) {}
     }
 
-    fn sweep_leaves(&mut self, oldest_listing: Flip) -> bool {
+    fn sweep_leaves(&mut self, oldest: Flip) -> bool {
         let (nodes, removed) = (&self.nodes, &self.removed);
         let parents: HashSet<u32> = removed.keys().map(|slot| nodes[*slot as usize].parent).collect();
         let unused = removed.iter().filter(|(slot, removed)| {
-            removed.by <= oldest_listing && !nodes[**slot as usize].is_needed() && !parents.contains(slot)
+            removed.by <= oldest && !nodes[**slot as usize].is_needed() && !parents.contains(slot)
         });
         let unused: Vec<u32> = unused.map(|(slot, _)| *slot).collect();
         for slot in &unused {

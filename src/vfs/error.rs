@@ -8,6 +8,10 @@ pub enum VfsError {
     /// No such file or directory. Only ever said of what the manifest does not name.
     #[error("no such file or directory")]
     NotFound,
+    /// The same, and it was there just now: somebody else may have to be told otherwise, so that the kernel must not
+    /// remember the answer.
+    #[error("no such file or directory any more")]
+    Gone,
     /// No name is so long.
     #[error("the name is too long")]
     NameTooLong,

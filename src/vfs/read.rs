@@ -73,8 +73,9 @@ impl Vfs {
         let Some((ino, node)) = found.and_then(|ino| Some((ino, tree.node(ino)?))) else {
             // Whoever lists an older revision may miss what that one had.
             let was_there = name.to_str().is_some_and(|name| tree.had(parent, name));
-            if was_there && self.scans.would_mix(asker, directory.changed, Instant::now(), process_of) {
-                return Err(FetchError::Stale.into());
+            if was_there {
+                let mixes = self.scans.would_mix(asker, directory.changed, Instant::now(), process_of);
+                return Err(if mixes { FetchError::Stale.into() } else { VfsError::Gone });
             }
             directory.said_absent();
             return Err(VfsError::NotFound);

@@ -75,8 +75,11 @@ impl Vfs {
         if self.read_shown().tree.kept() > 0 {
             // Listings begin and are begun again under the other side of this lock.
             let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
-            let oldest = self.listings.oldest().unwrap_or(shown.tree.flip());
-            shown.tree.sweep(oldest);
+            // A scan that began before must hear that what it looks for is gone, and not that it never was.
+            let used = [self.listings.oldest(), self.scans.oldest(Instant::now()), Some(shown.tree.flip())];
+            if let Some(oldest) = used.into_iter().flatten().min() {
+                shown.tree.sweep(oldest);
+            }
         }
     }
 

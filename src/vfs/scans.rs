@@ -110,6 +110,11 @@ impl Scans {
         }
     }
 
+    /// The oldest flip that a scan which may still go on began with.
+    pub fn oldest(&self, now: Instant) -> Option<Flip> {
+        self.all().iter().filter(|one| one.may_go_on(now)).map(|one| one.flip).min()
+    }
+
     /// Notes, at a flip, which processes use something: their threads may be gone when it is asked.
     pub fn name_processes(&self, now: Instant, process_of: impl Fn(Pid) -> Option<u32>) {
         for one in self.all().iter().filter(|one| one.may_go_on(now)) {
@@ -237,6 +242,22 @@ mod tests {
             let found = scans.would_mix(Pid(opener), since, at(now), process_of);
             assert_eq!(found, mixes, "closed {closed}, thread {opener}, {since:?}, second {now}");
         }
+    }
+
+    #[test]
+    fn what_a_scan_began_with_is_remembered_while_it_may_go_on() {
+        let start = Instant::now();
+        let at = |n: f64| start + seconds(n);
+        let scans = Scans::default();
+        assert_eq!(scans.oldest(start), None);
+        let old = scans.begin(OLD, Pid(10), start);
+        scans.begin(NEW, Pid(20), at(20.0));
+        assert_eq!(
+            [1.0, 29.0, 31.0, 51.0].map(|n| scans.oldest(at(n))),
+            [Some(OLD), Some(OLD), Some(NEW), None]
+        );
+        old.close(at(40.0));
+        assert_eq!([41.0, 43.0].map(|n| scans.oldest(at(n))), [Some(OLD), Some(NEW)]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod responder;
 mod server;
 
 pub use api::{describe_entry, put_entry};
-pub use cli::Cli;
+pub use cli::{Cli, Outcome};
 pub use files::{
     Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
     write_files,
@@ -26,7 +26,7 @@ pub use http::{Request, Response, exchange, get, head, request};
 pub use mount::{Mount, Stats, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;
 pub use process::{Finished, finish, run_to_end};
-pub use python::python;
+pub use python::{python, python_within};
 pub use responder::{End, Reply, Responder, answer, json_answer};
 pub use server::{Server, allow_account};
 

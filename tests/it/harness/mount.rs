@@ -42,6 +42,7 @@ pub struct Stats {
     pub bytes_from_cache: u64,
     pub bytes_ahead: u64,
     pub bytes_ahead_read: u64,
+    pub bytes_evicted: u64,
     pub blocks_rotten: u64,
     pub responses_refused: u64,
     pub memory_in_use: u64,

@@ -17,6 +17,11 @@ pub struct Finished {
 
 /// Starts `command` with `input` on its standard input and waits for its end.
 pub fn run_to_end(command: &mut Command, input: &[u8]) -> Finished {
+    run_within(command, input, DEADLINE)
+}
+
+/// The same for a program that may take longer than others.
+pub fn run_within(command: &mut Command, input: &[u8], patience: Duration) -> Finished {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} did not start: {error}"));
     let stdout = drain(child.stdout.take());
@@ -25,7 +30,7 @@ pub fn run_to_end(command: &mut Command, input: &[u8]) -> Finished {
         // A program that does not read its input may have closed it.
         let _ = stdin.write_all(input);
     }
-    let code = finish(&mut child);
+    let code = finish_within(&mut child, patience);
     let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
     let Some(code) = code else { panic!("{command:?} hangs:\n{stdout}\n{stderr}") };
     Finished { code, stdout, stderr }
@@ -33,8 +38,12 @@ pub fn run_to_end(command: &mut Command, input: &[u8]) -> Finished {
 
 /// Waits for a process to end; one that does not is killed, and there is no code.
 pub fn finish(child: &mut Child) -> Option<i32> {
+    finish_within(child, DEADLINE)
+}
+
+fn finish_within(child: &mut Child, patience: Duration) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + patience;
     while Instant::now() < until {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)));

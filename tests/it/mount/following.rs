@@ -12,11 +12,11 @@ use crate::harness::{Mount, Mounting, Responder, Server, get, noise, put_entry, 
 const MIB: usize = 1 << 20;
 
 /// Asks for news three times a second.
-fn quick(url: &str) -> Mounting {
+pub(super) fn quick(url: &str) -> Mounting {
     Mounting::at(url, "alice/d").args(&["--poll", "0.3"])
 }
 
-fn id_of(server: &Server) -> String {
+pub(super) fn id_of(server: &Server) -> String {
     let manifest = get("/db/alice/d/_meta/manifest.json").send(&server.address).expect(200).json();
     manifest["databaseId"].as_str().unwrap().to_owned()
 }
@@ -33,7 +33,7 @@ fn publish(server: &Server, files: &[(&str, &[u8])], delete: &[&str]) -> u64 {
     base + 1
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = entries.collect();
     names.sort();

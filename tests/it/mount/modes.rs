@@ -20,7 +20,7 @@ const MIB: usize = 1 << 20;
 
 /// Reads a file until all of it lies in the cache, verified: what the cache was too busy to keep is kept the next time.
 #[track_caller]
-fn until_verified(mounting: &Mounting, name: &str, bytes: &[u8]) {
+pub(super) fn until_verified(mounting: &Mounting, name: &str, bytes: &[u8]) {
     let path = mounting.path().join(name);
     let name = format!("{}-{}", sha256(bytes), bytes.len());
     let slots = mounting.cache().join("blocks-2/shared").join(&name[..2]).join(&name).join("slots");
@@ -32,10 +32,10 @@ fn until_verified(mounting: &Mounting, name: &str, bytes: &[u8]) {
 }
 
 /// A mapping of a whole file, shared or private, for reading.
-struct Mapped(*mut libc::c_void, usize);
+pub(super) struct Mapped(*mut libc::c_void, usize);
 
 impl Mapped {
-    fn of(file: &File, length: usize, flags: i32) -> Self {
+    pub(super) fn of(file: &File, length: usize, flags: i32) -> Self {
         // SAFETY: a fresh read-only mapping, which lives until it is dropped.
         let start =
             unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, flags, file.as_raw_fd(), 0) };
@@ -44,7 +44,7 @@ impl Mapped {
     }
 
     /// A copy of what it shows, once the kernel has dropped the pages it had of it.
-    fn fresh_bytes(&self) -> Vec<u8> {
+    pub(super) fn fresh_bytes(&self) -> Vec<u8> {
         // SAFETY: the whole mapping, which is read-only: nothing is lost by dropping its pages, and nobody writes.
         unsafe {
             libc::madvise(self.0, self.1, libc::MADV_DONTNEED);
@@ -61,14 +61,14 @@ impl Drop for Mapped {
 }
 
 /// Makes the kernel forget its pages of a file.
-fn forget_pages(file: &File) {
+pub(super) fn forget_pages(file: &File) {
     // SAFETY: only advice about an open file.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
 /// Fails unless this is read without the daemon.
 #[track_caller]
-fn by_the_kernel_alone(mount: &Mount, read: impl FnOnce()) {
+pub(super) fn by_the_kernel_alone(mount: &Mount, read: impl FnOnce()) {
     let before = mount.stats().reads;
     read();
     assert_eq!(mount.stats().reads, before, "the daemon was asked");
@@ -77,7 +77,7 @@ fn by_the_kernel_alone(mount: &Mount, read: impl FnOnce()) {
 /// Reads a file until the daemon is not asked any more, not even for what the kernel has forgotten: a file that was
 /// cached when the daemon began is checked once more first.
 #[track_caller]
-fn until_by_the_kernel_alone(mount: &Mount, name: &str, bytes: &[u8]) {
+pub(super) fn until_by_the_kernel_alone(mount: &Mount, name: &str, bytes: &[u8]) {
     until(|| {
         let before = mount.stats().reads;
         let mut file = File::open(mount.at(name)).unwrap();
@@ -164,6 +164,20 @@ fn x4_handles_of_every_kind_follow_on_one_another() {
 }
 
 #[test]
+fn x4_what_was_evicted_and_has_come_again_is_for_the_kernel_again() {
+    let (server, files) = database_of(&[("x", 3 * MIB + 5)]);
+    let mounting = Mounting::at(&server.url(), "alice/d");
+    let mount = mounting.mount();
+    for _ in 0..2 {
+        until_by_the_kernel_alone(&mount, "x", &files[0].1);
+        // The kernel tells of the last close a moment later.
+        let evict = ["cache", "evict", "--all", "--cache-dir", text(mounting.cache())];
+        until(|| Cli::new().run(&evict).code == 0);
+    }
+    mount.unmount();
+}
+
+#[test]
 fn rule_20_no_order_of_opens_and_closes_fails() {
     let sizes: Vec<(String, usize)> = (0..6).map(|n| (format!("{n}"), 3 * MIB + n * 4099)).collect();
     let sizes: Vec<(&str, usize)> = sizes.iter().map(|(name, size)| (&**name, *size)).collect();
@@ -245,7 +259,7 @@ fn rule_20_what_the_kernel_reads_is_not_evicted_under_it() {
     mount.unmount();
 }
 
-fn forget_cached(cache: &Path) {
+pub(super) fn forget_cached(cache: &Path) {
     for entry in walkdir::WalkDir::new(cache).into_iter().filter_map(Result::ok) {
         if let Ok(file) = File::open(entry.path()) {
             forget_pages(&file);

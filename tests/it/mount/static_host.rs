@@ -85,7 +85,10 @@ fn f04_what_a_static_host_has_replaced_is_stale_and_the_mount_follows_it() {
     until(|| read_elsewhere(&mount.at("added")) == b"brand new");
     assert!(read_elsewhere(&mount.at("replaced")) == new && mount.read("kept").unwrap() == b"kept");
     assert_eq!(errno(mount.read("added")), Some(libc::ESTALE));
-    assert_eq!(errno(mount.read("deleted")), Some(libc::ENOENT));
+    // Nor is it told that the old one's neighbours never were; others are told so.
+    assert_eq!(errno(mount.read("deleted")), Some(libc::ESTALE));
+    let found = std::process::Command::new("test").arg("-e").arg(mount.at("deleted")).status().unwrap();
+    assert!(!found.success());
     let mut buffer = vec![0; 4096];
     open.read_exact_at(&mut buffer, 0).unwrap();
     assert!(buffer == cached, "what was fetched reads on");
