@@ -114,7 +114,10 @@ async def pump(reader, writer, link):
             while data:
                 now = time.monotonic()
                 n, earliest = window.admit(len(data), now)
-                last = link.leaves(n, earliest) + rtt / 2
+                # Who waits for its window does not hold up the others.
+                if earliest > now:
+                    await asyncio.sleep(earliest - now)
+                last = link.leaves(n, time.monotonic()) + rtt / 2
                 queue.put_nowait((last, bytes(data[:n])))
                 data = data[n:]
                 waiting += n

@@ -9,7 +9,7 @@ use super::memory::of_answer;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
 use crate::cache::BlockRange;
-use crate::model::ByteRange;
+use crate::model::{ByteRange, WHOLE_AT_ONCE};
 
 impl Fetcher {
     /// Sends for what can be foreseen. Called whenever a reader has told something new or the link has new room.
@@ -54,12 +54,14 @@ impl OpenContent {
             return;
         }
         let wanted = BlockRange::covering(range);
-        let packing = self.packing(0, ONE_REQUEST);
+        let traffic = &self.fetcher.traffic;
+        let most = if self.is_small() { WHOLE_AT_ONCE } else { traffic.one_request(traffic.room()) };
+        let packing = self.packing(0, most);
         let (_, started) = self.shared.flights.join(wanted, packing, |blocks| self.missing(cached, blocks));
         let mut turn = Some(turn);
         for landing in started {
             let bytes = landing.flight.blocks.bytes(self.key.size).len();
-            let next = || self.fetcher.traffic.turn_ahead(of_answer(bytes, GATHERED));
+            let next = || traffic.turn_ahead(of_answer(bytes, GATHERED));
             let Some(turn) = turn.take().or_else(next) else {
                 // It ends before it began: whoever needs the bytes starts another.
                 landing.land(Ok(()));

@@ -14,7 +14,7 @@ use crate::rows::{ChunkMap, metadata_length};
 const TRAILER: u64 = 8;
 /// Requests that may come at once when the end is known: engines begin with as many row groups as they have threads,
 /// and as much again is fetched ahead.
-const FIRST_REQUESTS: usize = 16;
+pub(super) const FIRST_REQUESTS: usize = 16;
 /// What is fetched of a file's end before anything is known of it: most footers are smaller, and DuckDB reads as much.
 const END: u64 = 256 << 10;
 /// A footer and what its decoder makes of it take so many times its length.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
+use super::end::FIRST_REQUESTS;
 use super::flight::{Flight, Landing};
 use super::memory::{PIECE, of_answer};
 use super::shared::{Cost, SharedContent};
@@ -211,7 +212,11 @@ impl Flying {
             if proven {
                 self.cost.count(|counters| &counters.bytes_proven, piece.len() as u64);
             }
-            if cargo.arrived(piece.len() as u64) {
+            let news = cargo.arrived(piece.len() as u64);
+            if news.slow_start {
+                self.fetcher.get_ready(FIRST_REQUESTS);
+            }
+            if news.room {
                 self.fetcher.send_ahead();
             }
             left -= piece.len() as u64;

@@ -21,6 +21,11 @@ pub(super) const ONE_REQUEST: u64 = 4 << 20;
 /// What a server and we take to turn a request around, beside the way there and back.
 const TURNAROUND: Duration = Duration::from_millis(10);
 
+/// Slow start is taken for over when so many answers after the last one that met it did not.
+const RAMPS: u8 = 8;
+/// Nothing was seen yet: new connections begin slowly nearly everywhere.
+const SUSPECTED: u8 = 1;
+
 /// A value that is replaced when a better one comes, and forgotten when it is old.
 #[derive(Debug, Default, Clone, Copy)]
 struct Best<T> {
@@ -47,52 +52,93 @@ impl<T: Copy> Best<T> {
     }
 }
 
-/// When how many bytes of one answer came, the first piece first.
-pub(super) type Arrivals = Vec<(Instant, u64)>;
+/// The bytes of one answer, by the silences of about a round trip in between. A connection that begins, or was silent,
+/// brings little in its first round trip and twice as much in each further one: TCP's slow start. Several connections
+/// would bring the same in fewer round trips.
+#[derive(Debug, Default)]
+pub(super) struct Bursts(Vec<u64>, Option<Instant>);
+
+impl Bursts {
+    /// Bytes came. `true`: after a silence of `apart`, or as the first.
+    pub(super) fn arrived(&mut self, at: Instant, bytes: u64, apart: Duration) -> bool {
+        let is_close = self.1.replace(at).is_some_and(|before| at.duration_since(before) < apart);
+        match self.0.last_mut() {
+            Some(burst) if is_close => *burst += bytes,
+            _ => self.0.push(bytes),
+        }
+        !is_close
+    }
+
+    /// Whether at least `least` of them, the last one excepted, each were half as large again as the one before.
+    fn is_ramp(&self, least: usize) -> bool {
+        let ended = self.0.split_last().map_or(&[][..], |(_, ended)| ended);
+        let pairs = ended.iter().zip(ended.iter().skip(1));
+        ended.len() >= least && pairs.into_iter().all(|(before, after)| *after * 2 >= *before * 3)
+    }
+}
 
 /// Latency and bandwidth of a link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Link {
     latency: Best<Duration>,
     /// Bytes a second.
     bandwidth: Best<u64>,
     stretch: Option<(Instant, u64)>,
-    /// Above 0: of late, answers began slowly.
+    /// Above 0: of late, answers began slowly, or may begin so.
     ramps: u8,
 }
 
+impl Default for Link {
+    fn default() -> Self {
+        Self { latency: Best::default(), bandwidth: Best::default(), stretch: None, ramps: SUSPECTED }
+    }
+}
+
 impl Link {
-    /// An answer is complete. One that came slowly at first and faster later met TCP's slow start: several
-    /// connections would have brought the bytes in fewer round trips.
-    pub(super) fn completed(&mut self, arrivals: &Arrivals) {
-        const LEAST: u64 = 64 << 10;
-        /// Round trips of which a few more do not matter, and that any busy moment looks like.
-        const NEARBY: Duration = Duration::from_millis(5);
-        let (Some((first, _)), Some((last, _))) = (arrivals.first(), arrivals.last()) else { return };
-        let bytes: u64 = arrivals.iter().map(|(_, bytes)| bytes).sum();
-        let took = last.duration_since(*first);
-        if bytes < LEAST || self.latency() < NEARBY {
-            return;
+    /// A burst of an answer has begun. `true`: this shows, as nothing did of late, that answers meet slow start.
+    pub(super) fn burst_began(&mut self, bursts: &Bursts) -> bool {
+        let was_known = self.ramps > SUSPECTED;
+        // Who expects it needs less to see it again.
+        if self.is_far() && bursts.is_ramp(if self.ramps > 0 { 2 } else { 3 }) {
+            self.ramps = RAMPS;
         }
-        let half = *first + took / 2;
-        let early: u64 = arrivals.iter().filter(|(at, _)| *at <= half).map(|(_, bytes)| bytes).sum();
-        if took * 2 > self.latency() * 3 && early * 3 < bytes {
-            self.ramps = 3;
-        } else {
-            self.ramps = self.ramps.saturating_sub(1);
+        self.ramps > SUSPECTED && !was_known
+    }
+
+    /// An answer is complete.
+    pub(super) fn completed(&mut self, bursts: &Bursts) {
+        /// Less is no witness: even slow connections bring it at once.
+        const LEAST: u64 = 16 << 10;
+        if self.ramps > 0 && bursts.0.iter().sum::<u64>() >= LEAST && !bursts.is_ramp(2) {
+            self.ramps -= 1;
         }
     }
 
-    /// How many bytes one request should bring of `wanted` that somebody waits for.
+    fn has_slow_start(&self) -> bool {
+        self.ramps > 0 && self.is_far()
+    }
+
+    /// Of nearby servers, a few round trips more do not matter; and any busy moment looks like them.
+    fn is_far(&self) -> bool {
+        self.latency() >= Duration::from_millis(5)
+    }
+
+    /// How many bytes one request should bring of `wanted`.
     pub(super) fn one_request(&self, wanted: u64) -> u64 {
-        const PARTS: u64 = 32;
-        const LEAST: u64 = 64 << 10;
-        if self.ramps > 0 { (wanted / PARTS).clamp(LEAST, ONE_REQUEST) } else { ONE_REQUEST }
+        const PARTS: u64 = 96;
+        /// What a connection brings in its first three round trips.
+        const LEAST: u64 = 96 << 10;
+        if self.has_slow_start() { (wanted / PARTS).clamp(LEAST, ONE_REQUEST) } else { ONE_REQUEST }
     }
 
     /// How many connections are worth having ready.
     pub(super) fn connections(&self, usual: usize) -> usize {
-        if self.ramps > 0 { 4 * usual } else { usual }
+        match self.ramps {
+            0 => usual,
+            _ if !self.is_far() => usual,
+            SUSPECTED => 2 * usual,
+            _ => 4 * usual,
+        }
     }
 
     /// A request's answer began `after` it was sent.
@@ -127,7 +173,9 @@ impl Link {
     pub(super) fn room(&self) -> u64 {
         let Some(bandwidth) = self.bandwidth.get(|a, b| a > b) else { return UNKNOWN };
         let holds = bandwidth as f64 * (self.latency() + TURNAROUND).as_secs_f64();
-        (2.0 * holds).clamp(LEAST as f64, MOST as f64) as u64
+        // What came in slow start says little of what could come.
+        let least = if self.ramps > SUSPECTED { UNKNOWN } else { LEAST };
+        (2.0 * holds).clamp(least as f64, MOST as f64) as u64
     }
 
     /// Bytes that are fetched along rather than asked for around: a small part of what passes while one more
@@ -177,15 +225,34 @@ mod tests {
         let (mut link, start) = (Link::default(), Instant::now());
         let at = |round: u64| start + Duration::from_millis(50 * round);
         link.answered(start, Duration::from_millis(50));
-        let steady: Arrivals = (0..10).map(|round| (at(round), 50_000)).collect();
-        link.completed(&steady);
+        let see = |link: &mut Link, pieces: &[(u64, u64)]| {
+            let mut bursts = Bursts::default();
+            let mut news = false;
+            for (round, bytes) in pieces {
+                if bursts.arrived(at(*round), *bytes, link.latency() / 2) {
+                    news |= link.burst_began(&bursts);
+                }
+            }
+            link.completed(&bursts);
+            news
+        };
+        let steady: Vec<_> = (0..10).map(|round| (round, 50_000)).collect();
+        assert_eq!(link.one_request(500_000), 96 << 10, "as long as nothing is known");
+        assert!(!see(&mut link, &steady));
         assert_eq!(link.one_request(500_000), ONE_REQUEST, "a slow link is not slow start");
-        let ramp: Arrivals = (0..6).map(|round| (at(round), 14_600 << round)).collect();
-        link.completed(&ramp);
-        assert_eq!(link.one_request(500_000), 64 << 10);
-        assert_eq!(link.one_request(256 << 20), ONE_REQUEST);
-        let at_once: Arrivals = vec![(at(0), 500_000), (at(0) + Duration::from_millis(4), 100_000)];
-        (0..3).for_each(|_| link.completed(&at_once));
+        let ramp: Vec<_> = (0..5).map(|round| (round, 14_600 << round)).collect();
+        assert!(see(&mut link, &ramp));
+        assert_eq!(link.one_request(500_000), 96 << 10);
+        assert_eq!(link.one_request(1 << 30), ONE_REQUEST);
+        let at_once = [(0, 500_000), (0, 100_000)];
+        for _ in 2..RAMPS {
+            see(&mut link, &at_once);
+        }
+        assert!(!see(&mut link, &ramp[..3]), "it was known");
+        for _ in 0..RAMPS {
+            assert!(link.ramps > 0);
+            see(&mut link, &at_once);
+        }
         assert_eq!(link.one_request(500_000), ONE_REQUEST, "connections are warm");
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::link::{Arrivals, Link, ONE_REQUEST};
+use super::link::{Bursts, Link, ONE_REQUEST};
 use super::memory::{Memory, Share};
 
 /// Of all requests under way at once, this part is kept free for those who wait.
@@ -86,11 +86,18 @@ impl Drop for Announced {
 pub(super) struct Cargo<'a> {
     traffic: &'a Traffic,
     left: u64,
-    arrivals: Arrivals,
+    bursts: Bursts,
     /// Bytes that came since it last showed that the line gets on.
     lately: u64,
-    /// The link was not full when it was sent for.
-    alone: bool,
+}
+
+/// What the arrival of bytes has changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News {
+    /// There is room for another request ahead.
+    pub(super) room: bool,
+    /// Answers meet TCP's slow start: more connections are worth having.
+    pub(super) slow_start: bool,
 }
 
 impl Traffic {
@@ -175,9 +182,8 @@ impl Traffic {
     /// So many bytes are being asked for.
     pub(super) fn send_for(&self, turn: &Turn, bytes: u64) -> Cargo<'_> {
         turn.announced.take_back();
-        let before = self.under_way.fetch_add(bytes, Ordering::Relaxed);
-        let alone = before + bytes <= self.room() / 2;
-        Cargo { traffic: self, left: bytes, arrivals: Arrivals::new(), lately: 0, alone }
+        self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        Cargo { traffic: self, left: bytes, bursts: Bursts::default(), lately: 0 }
     }
 
     /// An answer began so long after its request.
@@ -191,13 +197,12 @@ impl Traffic {
 }
 
 impl Cargo<'_> {
-    /// So many of the bytes have come. Says whether this made room for another request ahead.
-    pub(super) fn arrived(&mut self, bytes: u64) -> bool {
+    /// So many of the bytes have come.
+    pub(super) fn arrived(&mut self, bytes: u64) -> News {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
         let before = self.traffic.under_way.fetch_sub(bytes, Ordering::Relaxed);
         let now = Instant::now();
-        self.arrivals.push((now, bytes));
         self.lately += bytes;
         if self.lately >= GETS_ON {
             self.lately = 0;
@@ -205,16 +210,16 @@ impl Cargo<'_> {
         }
         let mut link = self.traffic.link();
         link.arrived(now, bytes);
+        let began = self.bursts.arrived(now, bytes, link.latency() / 2);
+        let slow_start = began && link.burst_began(&self.bursts);
         let full = link.room().saturating_sub(ONE_REQUEST);
-        before > full && before - bytes <= full
+        News { slow_start, room: before > full && before - bytes <= full }
     }
 
     /// All of it has come.
     pub(super) fn complete(self) {
         self.traffic.gets_on();
-        if self.alone {
-            self.traffic.link().completed(&self.arrivals);
-        }
+        self.traffic.link().completed(&self.bursts);
     }
 }
 
