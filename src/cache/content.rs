@@ -1,7 +1,7 @@
 //! The cached part of one content: what came from its scope and what is shared, looked at as one.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,8 @@ use crate::model::ByteRange;
 const TOUCH_EVERY: u64 = 1000;
 /// Who stores blocks waits so long for others who store or remove some of this content; then they are not kept.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// Who has read blocks waits so long to say so: what seems unread is kept for its reader.
+const MARK_PATIENCE: Duration = Duration::from_millis(1);
 /// Who removes a content holds its bytes' lock for a moment.
 const IN_USE_PATIENCE: Duration = Duration::from_millis(50);
 /// Blocks looked at together when searching for a missing one.
@@ -39,6 +41,7 @@ pub struct CachedContent {
     search_from: AtomicU64,
     name: Mutex<Option<String>>,
     kept_longest: Mutex<Option<ByteRange>>,
+    kept_while_open: AtomicBool,
 }
 
 /// What a look into the cache brought.
@@ -94,6 +97,7 @@ impl CachedContent {
             search_from: AtomicU64::new(0),
             name: Mutex::default(),
             kept_longest: Mutex::default(),
+            kept_while_open: AtomicBool::new(false),
         };
         content.refresh();
         content
@@ -169,6 +173,17 @@ impl CachedContent {
         *self.kept_longest.lock().unwrap_or_else(|e| e.into_inner()) = Some(range);
         let parts = self.parts();
         parts.shared.iter().chain(&parts.private).try_for_each(|part| part.slots.keep_longest(range))
+    }
+
+    /// Eviction leaves what is here of it, and what is still added, for as long as anybody has the content open, in
+    /// whatever process: it may not be had again.
+    pub fn keep_while_open(&self) {
+        // Directories that are just being opened are marked by one of the two.
+        let _one = self.refreshing.lock().unwrap_or_else(|e| e.into_inner());
+        if !self.kept_while_open.swap(true, Ordering::Relaxed) {
+            let parts = self.parts();
+            parts.shared.iter().chain(&parts.private).for_each(|part| mark_kept(part));
+        }
     }
 
     pub(super) fn blocks(&self) -> BlockRange {
@@ -308,6 +323,11 @@ impl CachedContent {
         match Part::open(dir, self.key.size) {
             Ok(part) => {
                 let part = part?;
+                let is_kept = part.slots.header().is_ok_and(|header| header.is(Word::KeptWhileOpen));
+                // Those for whom it was kept have closed it.
+                if is_kept && part.bytes.try_lock().is_ok() {
+                    let _ = part.slots.set(Word::KeptWhileOpen, 0);
+                }
                 let until = Instant::now() + IN_USE_PATIENCE;
                 while part.bytes.try_lock_shared().is_err() && Instant::now() < until {
                     std::thread::sleep(Duration::from_micros(200));
@@ -318,6 +338,9 @@ impl CachedContent {
                 }
                 if let Some(range) = *self.kept_longest.lock().unwrap_or_else(|e| e.into_inner()) {
                     let _ = part.slots.keep_longest(range);
+                }
+                if self.kept_while_open.load(Ordering::Relaxed) {
+                    mark_kept(&part);
                 }
                 Some(Arc::new(part))
             }
@@ -358,6 +381,12 @@ impl CachedContent {
     }
 }
 
+fn mark_kept(part: &Part) {
+    if let Err(error) = part.slots.set_yes(Word::KeptWhileOpen) {
+        tracing::debug!(%error, "evicted like anything else, though it may not be had again");
+    }
+}
+
 /// Takes note that blocks were read; a failure costs nothing but order.
 fn note_reading(part: &Part, view: &View, blocks: BlockRange) {
     let now = now();
@@ -367,7 +396,7 @@ fn note_reading(part: &Part, view: &View, blocks: BlockRange) {
         }
     }
     if (blocks.start..blocks.end).any(|block| view.slot(block).is_unread())
-        && let Ok(Some(_lock)) = part.slots.lock(Duration::ZERO)
+        && let Ok(Some(_lock)) = part.slots.lock(MARK_PATIENCE)
     {
         let _ = part.slots.mark_read(blocks, view);
     }

@@ -17,8 +17,8 @@ use crate::model::ContentHash;
 
 /// The largest content that is cached: sizes come from manifests, and a table of slots follows from them.
 const MAX_SIZE: u64 = 1 << 43;
-/// How long a cache in which nothing may go is left alone.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a cache in which nothing may go is left alone: in a small one, something may go soon.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// When the limit is reached, so much is freed beyond what is needed, so that the next write finds room: a part of
 /// the limit, and no more than so many bytes.
 const FREE_AHEAD: (u64, u64) = (32, 256 << 20);

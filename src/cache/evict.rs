@@ -20,14 +20,24 @@ use super::slots::{Header, View, Word};
 use crate::metrics::Counter;
 use crate::model::ByteRange;
 
-/// What somebody who has the content open read so many milliseconds ago is left to be read again.
+/// What somebody who has the content open read so many milliseconds ago is left to be read again, as long as there is
+/// something else.
 const JUST_READ: u64 = 2000;
-/// What was fetched is left so long, in milliseconds, for whoever has the content open to read it.
+/// What was fetched is left so long, in milliseconds, for whoever has the content open to read it, as long as there is
+/// something else.
 const AWAITED: u64 = 30_000;
+/// What was fetched so many milliseconds ago and not read is left in any case: its reader is on the way. No longer, or
+/// what was fetched in vain fills a small cache.
+const JUST_FETCHED: u64 = 250;
+/// Who evicts waits so long for others who store some of the content.
+const PATIENCE: Duration = Duration::from_millis(10);
 /// An order older than this is made anew.
 const STALE: Duration = Duration::from_secs(60);
 /// Walking takes at most one part in so many of the time.
 const SELDOM: u32 = 20;
+
+/// Nothing became of it.
+const NOTHING: Met = Met::Freed(0);
 
 /// What evicts, with the order it knows.
 #[derive(Debug, Default)]
@@ -40,6 +50,8 @@ pub(super) struct Eviction {
 struct Order {
     /// The first to go stands last.
     candidates: Vec<Candidate>,
+    /// What was met and left while there was something else.
+    spared: Vec<Candidate>,
     walked: Option<Walked>,
 }
 
@@ -67,6 +79,23 @@ enum What {
     Kept(u64),
 }
 
+/// What becomes of what is likely to be wanted soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sparing {
+    /// It stays: something else may go.
+    Usual,
+    /// It goes: a cache that is smaller than what is read all the time would else keep nothing new.
+    NothingElseIsLeft,
+}
+
+/// What became of a candidate.
+enum Met {
+    /// So many bytes are free now.
+    Freed(u64),
+    /// It is left for now, as used last at that time.
+    Spared(u64),
+}
+
 impl What {
     /// Whether it goes only when nothing else is left to go.
     fn is_last(self) -> bool {
@@ -84,15 +113,27 @@ impl Eviction {
         if (order.candidates.is_empty() || stale) && order.walked.as_ref().is_none_or(due) {
             let began = Instant::now();
             order.candidates = measure(layout, room);
+            order.spared.clear();
             order.walked = Some(Walked { ended: Instant::now(), took: began.elapsed() });
             return true;
         }
         let mut freed = 0;
-        while freed < bytes {
-            let Some(candidate) = order.candidates.pop() else { break };
-            match evict(layout, &candidate) {
-                Ok(bytes) => freed += bytes,
-                Err(error) => tracing::debug!(dir = %candidate.content.dir.display(), %error, "not evicted"),
+        while freed < bytes
+            && let Some(candidate) = order.candidates.pop()
+        {
+            match evict_or_say(layout, &candidate, Sparing::Usual) {
+                Met::Freed(bytes) => freed += bytes,
+                Met::Spared(time) => order.spared.push(Candidate { time, ..candidate }),
+            }
+        }
+        if freed == 0 {
+            sort(&mut order.spared);
+            while freed < bytes
+                && let Some(candidate) = order.spared.pop()
+            {
+                if let Met::Freed(bytes) = evict_or_say(layout, &candidate, Sparing::NothingElseIsLeft) {
+                    freed += bytes;
+                }
             }
         }
         room.freed(freed);
@@ -125,8 +166,13 @@ fn measure(layout: &Layout, room: &Room) -> Vec<Candidate> {
         }
     }
     room.end_measuring(began, found);
-    candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.what.is_last(), candidate.time)));
+    sort(&mut candidates);
     candidates
+}
+
+/// The first to go comes last.
+fn sort(candidates: &mut [Candidate]) {
+    candidates.sort_by_key(|candidate| std::cmp::Reverse((candidate.what.is_last(), candidate.time)));
 }
 
 /// What a content's directory takes on disk.
@@ -147,7 +193,7 @@ fn add_candidates(content: &Found, part: &Part, candidates: &mut Vec<Candidate>)
     }
     for piece in all.pieces() {
         for what in [What::Piece(piece), What::Kept(piece)] {
-            if !blocks_of(what, &header, &view, content.key.size).is_empty() {
+            if !blocks_of(what, &header, &view, content.key.size, |_| true).is_empty() {
                 add(what, view.time(piece));
             }
         }
@@ -155,8 +201,14 @@ fn add_candidates(content: &Found, part: &Part, candidates: &mut Vec<Candidate>)
     Ok(())
 }
 
-/// The runs of blocks that are here and would go.
-fn blocks_of(what: What, header: &Header, view: &View, size: u64) -> Vec<BlockRange> {
+/// The runs of blocks that are here and would go, those that `may`.
+fn blocks_of(
+    what: What,
+    header: &Header,
+    view: &View,
+    size: u64,
+    may: impl Fn(u64) -> bool,
+) -> Vec<BlockRange> {
     let (piece, of_kept) = match what {
         What::Piece(piece) => (piece, false),
         What::Kept(piece) => (piece, true),
@@ -165,7 +217,9 @@ fn blocks_of(what: What, header: &Header, view: &View, size: u64) -> Vec<BlockRa
     let (start, end) = (header.number(Word::KeepStart), header.number(Word::KeepEnd));
     let kept = BlockRange::covering(ByteRange::new(start.min(end), end.min(size)));
     let blocks = BlockRange::of_piece(piece, size);
-    let goes = |block: &u64| view.has(*block) && (kept.start <= *block && *block < kept.end) == of_kept;
+    let goes = |block: &u64| {
+        view.has(*block) && (kept.start <= *block && *block < kept.end) == of_kept && may(*block)
+    };
     let mut runs: Vec<BlockRange> = Vec::new();
     for block in (blocks.start..blocks.end).filter(goes) {
         match runs.last_mut() {
@@ -176,20 +230,30 @@ fn blocks_of(what: What, header: &Header, view: &View, size: u64) -> Vec<BlockRa
     runs
 }
 
-/// Evicts a candidate, if it is still one, and gives the bytes that freed.
-fn evict(layout: &Layout, candidate: &Candidate) -> io::Result<u64> {
+fn evict_or_say(layout: &Layout, candidate: &Candidate, sparing: Sparing) -> Met {
+    evict(layout, candidate, sparing).unwrap_or_else(|error| {
+        tracing::debug!(dir = %candidate.content.dir.display(), %error, "not evicted");
+        NOTHING
+    })
+}
+
+/// Evicts a candidate, if it is still one.
+fn evict(layout: &Layout, candidate: &Candidate, sparing: Sparing) -> io::Result<Met> {
     let Found { key, dir, .. } = &candidate.content;
     if layout.pin(key).exists() {
-        return Ok(0);
+        return Ok(NOTHING);
     }
-    let Some(part) = Part::open(dir, key.size)? else { return Ok(0) };
-    let Some(_lock) = part.slots.lock(Duration::ZERO)? else { return Ok(0) };
+    let Some(part) = Part::open(dir, key.size)? else { return Ok(NOTHING) };
+    let Some(_lock) = part.slots.lock(PATIENCE)? else { return Ok(NOTHING) };
     if part.slots.is_removed()? {
-        return Ok(0);
+        return Ok(NOTHING);
     }
     // Whoever reads the content, in whatever process, holds this one shared.
     let in_use = part.bytes.try_lock().is_err();
     let (header, now) = (part.slots.header()?, now());
+    if in_use && header.is(Word::KeptWhileOpen) {
+        return Ok(NOTHING);
+    }
     let all = BlockRange::all(key.size);
     let view = part.slots.view(all)?;
     let used = match candidate.what {
@@ -197,22 +261,24 @@ fn evict(layout: &Layout, candidate: &Candidate) -> io::Result<u64> {
         What::Piece(piece) | What::Kept(piece) => view.time(piece),
     };
     // A time that has not come yet was not written by us.
-    if used > candidate.time && used <= now {
-        return Ok(0);
-    }
+    let used_since = used > candidate.time && used <= now;
     let age = now.abs_diff(used);
-    let runs = blocks_of(candidate.what, &header, &view, key.size);
-    let awaited = || runs.iter().any(|run| (run.start..run.end).any(|block| view.slot(block).is_unread()));
-    if in_use && (age < JUST_READ || (age < AWAITED && awaited())) {
-        return Ok(0);
+    let is_read = |block| !view.slot(block).is_unread();
+    let runs = blocks_of(candidate.what, &header, &view, key.size, |block| {
+        sparing == Sparing::Usual || !in_use || age >= JUST_FETCHED || is_read(block)
+    });
+    let awaited = || runs.iter().any(|run| !(run.start..run.end).all(is_read));
+    let wanted = age < JUST_READ || (age < AWAITED && awaited());
+    if used_since || (in_use && wanted && sparing == Sparing::Usual) {
+        return Ok(Met::Spared(used));
     }
-    let whole = || -> io::Result<u64> {
+    let whole = || -> io::Result<Met> {
         let bytes = taken(dir);
-        layout.remove(dir).map(|()| bytes)
+        layout.remove(dir).map(|()| Met::Freed(bytes))
     };
     if header.is(Word::HandedOut) {
         // The kernel may have it mapped: only its name goes, and only when nobody has it open.
-        return if candidate.what == What::Whole && !in_use { whole() } else { Ok(0) };
+        return if candidate.what == What::Whole && !in_use { whole() } else { Ok(NOTHING) };
     }
     let going: u64 = runs.iter().map(|run| run.len()).sum();
     let here = (all.start..all.end).filter(|block| view.has(*block)).count() as u64;
@@ -228,7 +294,7 @@ fn evict(layout: &Layout, candidate: &Candidate) -> io::Result<u64> {
             Err(error) => return Err(error),
         }
     }
-    Ok(freed)
+    Ok(Met::Freed(freed))
 }
 
 /// Removes a content that nobody has open, whatever its age, unless it is pinned; what that freed.

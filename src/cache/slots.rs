@@ -44,6 +44,8 @@ pub(super) enum Word {
     KeepEnd = 72,
     /// When it was opened last.
     Opened = 80,
+    /// [`YES`]: not evicted while anybody has it open, for it may not be had again.
+    KeptWhileOpen = 88,
 }
 
 /// What the header says.

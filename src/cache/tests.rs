@@ -321,6 +321,64 @@ fn what_waits_for_its_reader_stays_and_what_was_read_goes() {
     assert!(!content.has(0) && content.has(piece));
 }
 
+/// A cache that is much smaller than what is read at once still keeps what is read now instead of what was before.
+#[test]
+fn what_was_just_read_goes_when_nothing_else_is_left_the_oldest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(dir.path(), 400 * BLOCK);
+    let piece = blocks::PIECE;
+    let bytes = sample(17, 20 * piece * BLOCK);
+    let content = open(&cache, &here(), &bytes);
+    for number in 0..20 {
+        let range = BlockRange { start: number * piece, end: (number + 1) * piece };
+        fill(&cache, &content, &bytes, range.start, range.end);
+        assert!(content.has(range.start.saturating_sub(piece)), "the one before is left");
+        assert_hit(&content, range.bytes(bytes.len() as u64), &bytes);
+    }
+    assert!(content.has(19 * piece) && content.has(18 * piece) && !content.has(0));
+    // What nobody has read yet stays a moment.
+    fill(&cache, &content, &bytes, 0, piece);
+    assert!(cache.reserve(piece * BLOCK));
+    assert!(content.missing(BlockRange { start: 0, end: piece }).is_empty());
+}
+
+#[test]
+fn what_cannot_be_had_again_stays_while_it_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = 400 * BLOCK;
+    let (cache, other) = (cache(dir.path(), limit), cache(dir.path(), limit));
+    let piece = blocks::PIECE;
+    let bytes = sample(18, 3 * piece * BLOCK);
+    let content = open(&cache, &here(), &bytes);
+    fill(&cache, &content, &bytes, 0, piece);
+    content.keep_while_open();
+    // Also what comes later, and to where it has not been.
+    let shared = sample(19, piece * BLOCK);
+    let verified_elsewhere = open(&cache, &here(), &shared);
+    verified_elsewhere.keep_while_open();
+    drop(verified(&other, &there(), &shared));
+    fill(&cache, &content, &bytes, piece, 2 * piece);
+    assert_hit(&content, ByteRange::new(0, 2 * piece * BLOCK), &bytes);
+    assert_hit(&verified_elsewhere, all(&shared), &shared);
+    std::thread::sleep(Duration::from_millis(2100));
+    for cache in [&cache, &other] {
+        assert!(!cache.reserve(piece * BLOCK), "nothing may go");
+    }
+    assert_hit(&content, ByteRange::new(0, 2 * piece * BLOCK), &bytes);
+    assert_hit(&verified_elsewhere, all(&shared), &shared);
+    let too = open(&other, &here(), &bytes);
+    drop((content, verified_elsewhere));
+    assert_eq!(too.missing(BlockRange { start: 0, end: 2 * piece }), [], "somebody still has it open");
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(other.reserve(piece * BLOCK), "nobody has the other one open");
+    assert_eq!(too.missing(BlockRange { start: 0, end: 2 * piece }), []);
+    drop(too);
+    // From now on it is like any other.
+    let again = open(&cache, &here(), &bytes);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(cache.reserve(piece * BLOCK) && !again.has(0));
+}
+
 #[test]
 fn damaged_files_are_dropped_and_removed_ones_made_again() {
     let dir = tempfile::tempdir().unwrap();

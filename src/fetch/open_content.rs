@@ -70,6 +70,13 @@ impl OpenContent {
         self.cached.as_ref().is_some_and(|cached| cached.state() == ContentState::Verified)
     }
 
+    /// What is here of it stays until nobody has it open: it may not be had again.
+    pub fn keep_while_open(&self) {
+        if let Some(cached) = &self.cached {
+            cached.keep_while_open();
+        }
+    }
+
     /// The content as a file the kernel may read by itself, if it is cached whole and checked.
     pub fn hand_out(&self) -> Option<HandedOut> {
         if !self.shared.trusted.load(Ordering::Relaxed) {
@@ -182,6 +189,9 @@ impl OpenContent {
                 Ok(bytes)
             }
             Err(error) => {
+                if matches!(error, FetchError::Stale) {
+                    self.keep_while_open();
+                }
                 if matches!(error, FetchError::Unreachable(_)) {
                     let failure = Unanswered { range, ended: Instant::now(), error: error.clone() };
                     self.unanswered.lock().unwrap_or_else(|e| e.into_inner()).push(failure);

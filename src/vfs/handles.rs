@@ -38,6 +38,10 @@ impl Handles {
         self.open.read().unwrap_or_else(|e| e.into_inner()).get(&id).cloned()
     }
 
+    pub(super) fn all(&self) -> Vec<Arc<Handle>> {
+        self.open.read().unwrap_or_else(|e| e.into_inner()).values().cloned().collect()
+    }
+
     pub(super) fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
         self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id)
     }

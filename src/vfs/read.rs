@@ -28,7 +28,7 @@ pub struct Vfs {
     pub(super) settling: AtomicBool,
     pub(super) scans: Scans,
     fetcher: Arc<Fetcher>,
-    handles: Handles,
+    pub(super) handles: Handles,
     foreseeing: Foreseeing,
     pub(super) listings: Listings,
     counters: Arc<MountCounters>,
@@ -120,6 +120,8 @@ impl Vfs {
         let content = self.fetcher.open(&key);
         if node.is_shown() {
             self.foreseeing.opened(&self.database, &shown, ino, &content, &self.fetcher);
+        } else {
+            content.keep_while_open();
         }
         Ok(self.handles.insert(ino, used, content))
     }

@@ -62,7 +62,20 @@ impl Vfs {
         let last = shown.revision;
         let outdated = shown.tree.apply(&next.difference, next.published, last);
         shown.revision = next.revision;
+        drop(shown);
+        self.keep_what_is_not_shown();
         outdated
+    }
+
+    /// What was fetched for open handles of what is not shown any more stays until they are closed: a static host has
+    /// nothing else of it, and others may throw old revisions away.
+    fn keep_what_is_not_shown(&self) {
+        let shown = self.read_shown();
+        for handle in self.handles.all() {
+            if shown.tree.node(handle.ino).is_none_or(|node| !node.is_shown()) {
+                handle.content.keep_while_open();
+            }
+        }
     }
 
     /// The kernel has been told what changed.

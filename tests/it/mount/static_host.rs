@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
+use super::cache::taken;
+use super::modes::forget_pages;
 use super::{errno, read_directly, read_elsewhere};
 use crate::harness::{Mounting, Reply, Request, Responder, answer, noise, put_entry, sha256, until};
 
@@ -96,6 +98,84 @@ fn f04_what_a_static_host_has_replaced_is_stale_and_the_mount_follows_it() {
     assert_eq!(mount.stats().flips, 1);
     drop(open);
     mount.unmount();
+}
+
+/// F26: of what was replaced, a static host has nothing more to give; so what was fetched of it is not evicted while
+/// it is open, however little room is left for anything else. The last to close it lets it go.
+fn what_was_fetched_of_it_stays(limit: u64) {
+    const PART: usize = 64 << 10;
+    let (partly, whole) = (noise(1, 12 << 20), noise(2, 2 << 20));
+    let others: Vec<(String, Vec<u8>)> = (0..3).map(|n| (format!("{n}"), noise(10 + n, 4 << 20))).collect();
+    let mut files: Vec<(&str, &[u8])> = vec![("partly", &partly), ("whole", &whole)];
+    files.extend(others.iter().map(|(name, bytes)| (&**name, &bytes[..])));
+    let host = StaticHost::with(&files);
+    let mounting =
+        Mounting::at(&host.responder.url(), "alice/d").args(&["--poll", "0.3", "--no-passthrough"]);
+    let mounting = mounting.args(&["--cache-size", &limit.to_string()]);
+    let mount = mounting.mount();
+    until(|| {
+        let before = mount.stats().reads;
+        assert!(read_elsewhere(&mount.at("whole")) == whole);
+        mount.stats().reads == before
+    });
+    let open = ["partly", "whole"].map(|name| File::open(mount.at(name)).unwrap());
+    let places: Vec<usize> = (0..20).map(|n| 300_000 + n * 500_000).collect();
+    let check = |when: &str| {
+        let mut buffer = vec![0; PART];
+        for place in &places {
+            forget_pages(&open[0]);
+            let read = open[0].read_exact_at(&mut buffer, *place as u64);
+            assert!(read.is_ok() && buffer == partly[*place..place + PART], "{read:?} at {place}, {when}");
+        }
+        forget_pages(&open[1]);
+        let mut buffer = vec![0; whole.len()];
+        let read = open[1].read_exact_at(&mut buffer, 0);
+        assert!(read.is_ok() && buffer == whole, "{read:?}, {when}");
+    };
+    check("at first");
+    let fetched = mount.stats().bytes_fetched;
+    check("from the cache");
+    assert_eq!(mount.stats().bytes_fetched, fetched);
+
+    files[0].1 = b"another";
+    files[1].1 = b"another";
+    host.replace(&files);
+    until(|| mount.stats().flips == 1);
+    // Longer than anything is spared for having been read just now.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    for round in 0..3 {
+        for (name, bytes) in &others {
+            assert!(read_elsewhere(&mount.at(name)) == *bytes, "{name} in round {round}");
+        }
+        let taken = taken(mounting.cache());
+        assert!(taken <= limit + 20 * 4096, "{taken} bytes are taken");
+        check(&format!("in round {round}"));
+    }
+    let stale = open[0].read_at(&mut [0; 100], (12 << 20) - 1000);
+    assert_eq!(errno(stale), Some(libc::ESTALE), "what was not fetched is gone");
+    assert!(mount.stats().bytes_evicted > 0 || limit < 6_000_000, "there was no room for all");
+
+    drop(open);
+    // So much of the others finds room now.
+    let fits = &others[..usize::from(limit > 10_000_000) + 1];
+    until(|| {
+        let before = mount.stats().bytes_fetched;
+        for (name, bytes) in fits {
+            assert!(read_elsewhere(&mount.at(name)) == *bytes, "{name}, when it is closed");
+        }
+        mount.stats().bytes_fetched == before
+    });
+    mount.unmount();
+}
+
+#[test]
+fn f26_what_a_static_host_has_replaced_is_not_evicted_while_it_is_open() {
+    what_was_fetched_of_it_stays(12_000_000);
+}
+
+#[test]
+fn f26_a_cache_full_of_what_cannot_be_had_again_keeps_nothing_else() {
+    what_was_fetched_of_it_stays(5_000_000);
 }
 
 /// The answer to `?revision=N` of a host that does not look at the query is the current version: never shown as the
