@@ -12,12 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{SeekFrom, seek};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::content::{CachedContent, now};
 use super::layout::BYTES;
 use super::part::Part;
 use super::slots::Word;
 
+/// What was checked is trusted for so long, and then checked again.
+pub const CHECKED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long it waits for others who are just looking at this content.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -49,7 +52,32 @@ pub(super) fn changed_at(file: &Metadata) -> u64 {
     u64::try_from(milliseconds).unwrap_or(0)
 }
 
+/// Whether a check of `checked` still counts, all in milliseconds since 1970. One from before the machine started says
+/// nothing of what a power cut did; one from the future was made by another clock.
+fn counts(checked: u64, started: u64, now: u64) -> bool {
+    let for_so_long = u64::try_from(CHECKED_FOR.as_millis()).unwrap_or(u64::MAX);
+    started < checked && checked <= now && now - checked < for_so_long
+}
+
+/// When this machine started, in milliseconds since 1970.
+fn machine_started() -> u64 {
+    let since = clock_gettime(ClockId::Boottime);
+    let since = u64::try_from(since.tv_sec).unwrap_or(0).saturating_mul(1000);
+    now().saturating_sub(since)
+}
+
 impl CachedContent {
+    /// Whether all of it was checked lately, by this process or another: then nothing is gained by reading it again
+    /// before the kernel gets it.
+    pub fn was_checked(&self) -> bool {
+        let counts = |part: &Arc<Part>| -> io::Result<bool> {
+            let checked = part.slots.header()?.number(Word::Checked);
+            let unchanged = changed_at(&part.bytes.metadata()?) <= checked;
+            Ok(unchanged && counts(checked, machine_started(), now()))
+        };
+        self.parts().shared.as_ref().is_some_and(|part| counts(part).unwrap_or(false))
+    }
+
     /// The content as a file for the kernel, if all of it is here and verified.
     pub fn hand_out(&self) -> io::Result<Option<HandedOut>> {
         let verified = |part: &Part| {
@@ -83,5 +111,28 @@ impl CachedContent {
         part.slots.set_yes(Word::HandedOut)?;
         part.slots.set(Word::Opened, now())?;
         Ok(Some(HandedOut { file, part: part.clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_counts_for_a_week_and_not_past_a_start_of_the_machine() {
+        let week = CHECKED_FOR.as_millis() as u64;
+        let (started, now) = (week * 10, week * 20);
+        for (checked, expected) in [
+            (now, true),
+            (now - week + 1, true),
+            (now - week, false),
+            (now + 1, false),
+            (started, false),
+            (0, false),
+        ] {
+            assert_eq!(counts(checked, started, now), expected, "{checked}");
+        }
+        assert!(counts(started + 1, started, started + 2) && !counts(started - 1, started, started + 2));
+        assert!(machine_started() > 0 && machine_started() < super::now());
     }
 }

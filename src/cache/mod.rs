@@ -31,7 +31,7 @@ mod verify;
 pub use blocks::{BLOCK, BlockRange};
 pub use content::{CachedContent, ContentState, Look, Written};
 pub use contents::{Cache, CacheError};
-pub use handed::HandedOut;
+pub use handed::{CHECKED_FOR, HandedOut};
 pub use inventory::{CheckReport, Recheck, Removed, StoredContent, Which};
 pub use limits::{CacheOptions, DEFAULT_LIMIT};
 pub use pins::PinError;

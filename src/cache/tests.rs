@@ -268,6 +268,27 @@ fn rot_in_what_was_handed_out_ends_its_handing_out() {
 }
 
 #[test]
+fn a_check_counts_for_other_processes_until_somebody_writes_to_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = sample(21, 3 * BLOCK);
+    let content = verified(&cache(dir.path(), 1 << 30), &here(), &bytes);
+    assert!(content.was_checked());
+    let again = || open(&cache(dir.path(), 1 << 30), &there(), &bytes);
+    assert!(again().was_checked());
+    // The same bytes, but who knows.
+    std::thread::sleep(Duration::from_millis(20));
+    file(dir.path(), "bytes").write_all_at(&bytes[..1], 0).unwrap();
+    assert!(!again().was_checked() && again().hand_out().unwrap().is_none());
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(again().look_for_rot(&GO_ON).unwrap(), Soundness::Sound);
+    assert!(again().was_checked() && again().hand_out().unwrap().is_some());
+    flip(&file(dir.path(), "bytes"), 5);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(again().look_for_rot(&GO_ON).unwrap(), Soundness::Rotten(1));
+    assert!(!again().was_checked() && again().hand_out().unwrap().is_none());
+}
+
+#[test]
 fn the_oldest_goes_first_footers_last_and_pins_never() {
     let dir = tempfile::tempdir().unwrap();
     let limit = 1000 * BLOCK;

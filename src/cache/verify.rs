@@ -98,6 +98,7 @@ impl CachedContent {
     /// Reads all of it and compares every block with its checksum; what has rotted is forgotten. Not for a thread that
     /// answers requests. Ends early when `stop` is set.
     pub fn look_for_rot(&self, stop: &AtomicBool) -> io::Result<Soundness> {
+        let (began, parts) = (now(), self.parts());
         let (mut rotten, mut missing) = (0, false);
         for step in steps(self.blocks()) {
             if stop.load(Ordering::Relaxed) {
@@ -111,7 +112,13 @@ impl CachedContent {
         }
         Ok(match rotten {
             0 if missing => Soundness::Unknown,
-            0 => Soundness::Sound,
+            0 => {
+                if let (Some(shared), None) = (&parts.shared, &parts.private) {
+                    // So the next start need not do it again. What was written to meanwhile is found by its later time.
+                    shared.slots.set(Word::Checked, began)?;
+                }
+                Soundness::Sound
+            }
             blocks => Soundness::Rotten(blocks),
         })
     }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::cache::{Cache, Recheck};
+use crate::cache::{CHECKED_FOR, Cache, Recheck};
 use crate::metrics::MountCounters;
 
-/// A content is read again when its last check is older than this.
-const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Time between looks for one that is.
 const PAUSE: Duration = Duration::from_secs(600);
 /// Bytes a second, on average: a disk hardly notices.
@@ -19,7 +17,7 @@ const RATE: u64 = 20 << 20;
 pub(super) async fn recheck(cache: Arc<Cache>, stop: Arc<AtomicBool>, counters: Arc<MountCounters>) {
     loop {
         let (cache, stop) = (cache.clone(), stop.clone());
-        let checked = tokio::task::spawn_blocking(move || cache.recheck(OLD, &stop)).await;
+        let checked = tokio::task::spawn_blocking(move || cache.recheck(CHECKED_FOR, &stop)).await;
         let pause = match checked.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(Recheck::Sound(bytes)) => Duration::from_secs(bytes / RATE),
             Ok(Recheck::Rotten(bytes)) => {

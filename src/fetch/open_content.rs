@@ -77,9 +77,15 @@ impl OpenContent {
         }
     }
 
+    /// Whether all of it was compared with its checksums lately.
+    fn is_trusted(&self) -> bool {
+        self.shared.trusted.load(Ordering::Relaxed)
+            || self.cached.as_ref().is_some_and(|cached| cached.was_checked())
+    }
+
     /// The content as a file the kernel may read by itself, if it is cached whole and checked.
     pub fn hand_out(&self) -> Option<HandedOut> {
-        if !self.shared.trusted.load(Ordering::Relaxed) {
+        if !self.is_trusted() {
             return None;
         }
         let handed_out = self.cached.as_ref()?.hand_out().unwrap_or_else(|error| {

@@ -48,7 +48,8 @@ pub(super) struct SharedContent {
     counters: ReadCounters,
     wrong_since: Mutex<Option<Instant>>,
     readers: AtomicUsize,
-    /// All of it was read and found right since we started: the kernel may read it without checksums.
+    /// All of it was read and found right since we started: the kernel may read it without checksums,
+    /// as it may where the cache says so of another process.
     pub(super) trusted: AtomicBool,
     /// What each of the last opens has cost, the latest last.
     opens: Mutex<VecDeque<Arc<ReadCounters>>>,

@@ -1,5 +1,5 @@
 //! Checking contents that are all here, beside those who read them: against their hash when the last block has come,
-//! and against rot once after each start, before the kernel is given them to read without checksums.
+//! and against rot before the kernel is given them to read without checksums, unless that was done lately.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -35,7 +35,9 @@ impl Flying {
         match self.cached.state() {
             ContentState::Partial => true,
             ContentState::Complete => false,
-            ContentState::Verified => self.shared.trusted.load(Ordering::Relaxed),
+            ContentState::Verified => {
+                self.shared.trusted.load(Ordering::Relaxed) || self.cached.was_checked()
+            }
         }
     }
 
