@@ -123,6 +123,16 @@ impl OpenContent {
         Some(bytes)
     }
 
+    /// How many bytes it has in all.
+    pub fn size(&self) -> u64 {
+        self.key.size
+    }
+
+    /// What the cache has and finds sound, for no reader: nothing is foreseen from it or fetched for it.
+    pub fn peek(&self, offset: u64, length: u64) -> Option<Bytes> {
+        self.look(self.clamp(offset, length))
+    }
+
     /// How many blocks of `range` were fetched ahead, for this reader as it turns out.
     fn came_for(&self, range: ByteRange) -> u64 {
         let blocks = self.shared.came_for(BlockRange::covering(range));

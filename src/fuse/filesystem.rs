@@ -14,6 +14,7 @@ use fuser::{
 
 use super::errno::errno;
 use super::gone::gone;
+use super::kept::{By, Kept};
 use super::modes::Modes;
 use crate::fetch::{FetchError, ReaderThread};
 use crate::namespace::Ino;
@@ -31,6 +32,7 @@ const BLOCK_SIZE: u32 = 4096;
 pub(super) struct MountedFs {
     pub(super) vfs: Arc<Vfs>,
     pub(super) modes: Modes,
+    pub(super) kept: Arc<Kept>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -114,6 +116,7 @@ impl Filesystem for MountedFs {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.kept.forget(Ino(ino.0));
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
@@ -130,12 +133,19 @@ impl Filesystem for MountedFs {
                 let (ino, number) = (Ino(ino.0), FileHandle(handle.0));
                 // Who reads past the kernel's pages would meet the disk's alignment in a file handed over.
                 let unbuffered = flags.0 & libc::O_DIRECT != 0;
-                let content = || if unbuffered { None } else { self.vfs.hand_out(handle) };
+                let content =
+                    || if unbuffered || self.kept.has_all(ino) { None } else { self.vfs.hand_out(handle) };
                 match self.modes.open(ino, &reply, content) {
-                    Some(through) => reply.opened_passthrough(number, FopenFlags::empty(), &through.backing),
+                    Some(through) => {
+                        reply.opened_passthrough(number, FopenFlags::empty(), &through.backing);
+                        self.kept.opened(ino, By::Passthrough);
+                    }
                     // An inode has one content for ever: the kernel's pages of it stay right.
                     None if self.vfs.is_verified(handle) => {
-                        reply.opened(number, FopenFlags::FOPEN_KEEP_CACHE)
+                        if !unbuffered {
+                            self.kept.opened(ino, By::Kept);
+                        }
+                        reply.opened(number, FopenFlags::FOPEN_KEEP_CACHE);
                     }
                     None => reply.opened(number, FopenFlags::FOPEN_DIRECT_IO),
                 }
@@ -156,11 +166,15 @@ impl Filesystem for MountedFs {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let (handle, thread) = (HandleId(fh.0), ReaderThread(req.pid()));
+        // Who reads past the kernel's pages says nothing of them.
+        if flags.0 & libc::O_DIRECT == 0 {
+            self.kept.asked(Ino(ino.0), u64::from(size), || self.vfs.content(handle));
+        }
         match self.vfs.read_cached(handle, thread, offset, u64::from(size)) {
             Ok(Some(bytes)) => reply.data(&bytes),
             Ok(None) => {
@@ -193,8 +207,11 @@ impl Filesystem for MountedFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.modes.close(Ino(ino.0));
-        self.vfs.release(HandleId(fh.0));
+        let (ino, handle) = (Ino(ino.0), HandleId(fh.0));
+        if self.modes.close(ino) {
+            self.kept.closed(ino, || self.vfs.content(handle));
+        }
+        self.vfs.release(handle);
         reply.ok();
     }
 

@@ -1,4 +1,4 @@
-//! Making the kernel forget what a flip changed.
+//! Making the kernel forget what a flip changed; and keep, unasked, what a file holds.
 //!
 //! A notification may wait, inside the kernel, for a lookup in the same directory that is on its way to us. So it is
 //! never sent from a thread that answers requests, and none is sent any more once unmounting begins: one that waits
@@ -43,6 +43,18 @@ impl Invalidator {
                 return;
             }
         }
+    }
+
+    /// Puts bytes of a file among the pages that the kernel keeps of it, if it knows the inode; whether it took them.
+    /// All of a page or, at the file's end, all there is of it. Waits as [`forget`](Self::forget) does.
+    pub(super) fn store(&self, ino: Ino, offset: u64, bytes: &[u8]) -> bool {
+        let mut taken = false;
+        self.send(|notifier| {
+            let sent = notifier.store(INodeNo(ino.0), offset, bytes);
+            taken = sent.is_ok();
+            sent
+        });
+        taken
     }
 
     fn send(&self, notify: impl FnOnce(&Notifier) -> io::Result<()>) -> bool {

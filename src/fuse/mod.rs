@@ -5,6 +5,7 @@ mod errno;
 mod filesystem;
 mod gone;
 mod invalidate;
+mod kept;
 mod modes;
 mod session;
 

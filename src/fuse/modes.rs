@@ -3,7 +3,8 @@
 //! from the cached file where we may hand that over (*passthrough*), else it keeps what it has read (*kept*).
 //!
 //! Passthrough does not mix with the other two on one inode: the kernel answers with EIO (rule 20). So an inode's first
-//! open decides, until its last handle is closed.
+//! open decides, until its last handle is closed. What is opened by passthrough again and again is kept in the end
+//! ([`kept`](super::kept)).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +20,7 @@ use crate::namespace::Ino;
 pub enum Passthrough {
     /// Where it is permitted: to root, or with CAP_SYS_ADMIN.
     Try,
-    /// No: it reads through the daemon and keeps the pages. Programs that ask whether a file is in memory
-    /// (`cachestat`, as Polars does) are told so only then.
+    /// No: it reads through the daemon and keeps the pages.
     Never,
 }
 
@@ -68,15 +68,16 @@ impl Modes {
         through
     }
 
-    /// One handle of an inode was closed.
-    pub(super) fn close(&self, ino: Ino) {
+    /// One handle of an inode was closed; whether it was the last.
+    pub(super) fn close(&self, ino: Ino) -> bool {
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(inode) = open.get_mut(&ino) {
-            inode.handles -= 1;
-            if inode.handles == 0 {
-                open.remove(&ino);
-            }
+        let Some(inode) = open.get_mut(&ino) else { return false };
+        inode.handles -= 1;
+        let last = inode.handles == 0;
+        if last {
+            open.remove(&ino);
         }
+        last
     }
 
     fn hand_over(&self, reply: &ReplyOpen, content: impl FnOnce() -> Option<HandedOut>) -> Option<Through> {

@@ -11,6 +11,7 @@ use rustix::mount::UnmountFlags;
 
 use super::filesystem::MountedFs;
 use super::invalidate::Invalidator;
+use super::kept::{self, Kept};
 use super::modes::{Modes, Passthrough};
 use crate::vfs::Vfs;
 
@@ -50,9 +51,12 @@ impl MountedSession {
         options: &SessionOptions,
         runtime: tokio::runtime::Handle,
     ) -> io::Result<Self> {
+        let (kept, wanted) = Kept::new();
+        let kept = Arc::new(kept);
         let filesystem = MountedFs {
             vfs,
             modes: Modes::new(options.passthrough),
+            kept: kept.clone(),
             runtime,
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
@@ -73,6 +77,10 @@ impl MountedSession {
         config.clone_fd = true;
         let session = Session::new(filesystem, mountpoint, &config)?;
         let invalidator = Invalidator::new(session.notifier());
+        let (kernel, kept) = (invalidator.clone(), Arc::downgrade(&kept));
+        std::thread::Builder::new()
+            .name("fuse-kept".into())
+            .spawn(move || kept::store(&wanted, &kept, &kernel))?;
         let thread = std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
         Ok(Self { mountpoint: mountpoint.to_owned(), invalidator, thread })
     }

@@ -14,7 +14,7 @@ use super::listings::Listings;
 use super::revisions::Shown;
 use super::scans::{Pid, Scans, process_of};
 use crate::cache::HandedOut;
-use crate::fetch::{FetchError, Fetcher, ReaderThread};
+use crate::fetch::{FetchError, Fetcher, OpenContent, ReaderThread};
 use crate::metrics::MountCounters;
 use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES};
 use crate::namespace::{Ino, NodeKind};
@@ -134,6 +134,11 @@ impl Vfs {
     /// An open file's content for the kernel to read by itself, if all of it is cached and checked.
     pub fn hand_out(&self, handle: HandleId) -> Option<HandedOut> {
         self.handles.get(handle)?.content.hand_out()
+    }
+
+    /// What an open file is pinned to.
+    pub fn content(&self, handle: HandleId) -> Option<Arc<OpenContent>> {
+        Some(self.handles.get(handle)?.content.clone())
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.

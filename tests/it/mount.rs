@@ -8,6 +8,7 @@ mod faults;
 mod following;
 mod foresight;
 mod foresight_directories;
+mod kept;
 mod life;
 mod listing;
 mod long_run;

@@ -35,7 +35,7 @@ fn day(revision: u64) -> String {
 }
 
 /// Publishes files of that day on top of a revision, and waits until the mount has moved there altogether.
-fn move_on(server: &Server, mount: &Mount, base: u64, files: &[(&str, &[u8])], delete: &[&str]) {
+pub(super) fn move_on(server: &Server, mount: &Mount, base: u64, files: &[(&str, &[u8])], delete: &[&str]) {
     let id = id_of(server);
     let put = files.iter().map(|(name, bytes)| {
         server.upload(&id, name, bytes);
