@@ -14,6 +14,7 @@ use crate::harness::{Mount, Mounting, noise, until};
 
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
+const FIRST_PAGE: libc::off_t = 4096;
 
 /// How many bytes of a file the kernel says are in memory, as engines ask it.
 fn in_memory(file: &File, length: usize) -> usize {
@@ -90,7 +91,7 @@ fn until_read_from_pages(mount: &Mount, name: &str, bytes: &[u8]) -> File {
     until(|| {
         let file = File::open(mount.at(name)).unwrap();
         // SAFETY: only advice about an open file: its first page is dropped.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, PAGE as i64, libc::POSIX_FADV_DONTNEED) };
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, FIRST_PAGE, libc::POSIX_FADV_DONTNEED) };
         let mut first = [0; PAGE];
         file.read_exact_at(&mut first, 0).unwrap();
         assert!(first == bytes[..PAGE]);
