@@ -267,16 +267,23 @@ impl OpenContent {
         let whole = ByteRange::new(0, self.key.size);
         let along = if self.is_small() { whole } else { along };
         let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
-        let mut failed = None;
         // Flights by another path with the same content, which was replaced, or of a moment when something on the way
         // altered bytes: the second time there are our own.
-        for along in [along, wanted] {
-            match self.join_flights(cached, wanted, along).await? {
-                None => return Ok(()),
-                Some(error) => failed = Some(error),
+        let mut others = 0;
+        loop {
+            let Some(error) =
+                self.join_flights(cached, wanted, if others == 0 { along } else { wanted }).await?
+            else {
+                return Ok(());
+            };
+            // One that began long before us had its time with a remote that may be back by now; we have ours.
+            if !matches!(error, FetchError::Unreachable(_)) {
+                others += 1;
+            }
+            if others == 2 {
+                return Err(error);
             }
         }
-        failed.map_or(Ok(()), Err)
     }
 
     /// Joins what is under way for `wanted` and starts what is missing of it and of `along`. Returns how somebody
@@ -308,7 +315,9 @@ impl OpenContent {
         let mut failed = None;
         for flight in under_way {
             match flight.brings(wanted).await {
-                Err(error @ (FetchError::Stale | FetchError::Wrong(_))) => failed = Some(error),
+                Err(error @ (FetchError::Stale | FetchError::Wrong(_) | FetchError::Unreachable(_))) => {
+                    failed = Some(error)
+                }
                 reached => reached?,
             }
         }

@@ -75,9 +75,8 @@ fn f06_a_mount_without_its_server_ends_when_told_to() {
         warm_up(&mount, &files);
         kill_process(pid_of(&server), Signal::STOP).unwrap();
         // Someone waits for bytes that do not come.
-        let never = mount.at("never");
+        let (never, sent) = (mount.at("never"), mount.stats().requests + 1);
         let reader = std::thread::spawn(move || fs::read(never));
-        let sent = mount.stats().requests + 1;
         until(|| mount.stats().requests >= sent);
         let began = Instant::now();
         if by_signal {
