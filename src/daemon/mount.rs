@@ -101,6 +101,7 @@ pub async fn run(
     let scope = Scope::new(remote.origin().as_str(), &known.id);
     let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
     let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
+    fetcher.make_ready();
     let vfs = Arc::new(Vfs::new(options.database.clone(), shown, fetcher.clone(), counters.clone()));
 
     // Signals are heard from before the mount is there: one that comes early is not lost.

@@ -15,6 +15,8 @@ use crate::metrics::MountCounters;
 use crate::model::ContentHash;
 use crate::remote::{ContentKey, Remote};
 
+/// Connections wanted before anything was opened: a file's end comes over as many.
+const FIRST_OPEN: usize = 4;
 /// Whole contents checked against their hash at once.
 const VERIFICATIONS: usize = 2;
 
@@ -72,6 +74,11 @@ impl Fetcher {
             stopped: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         })
+    }
+
+    /// Makes connections for what is about to begin: the first file that is opened need not wait for them.
+    pub fn make_ready(&self) {
+        self.get_ready(FIRST_OPEN);
     }
 
     /// Opens a content, pinned to the version its key names, and sends for what every reader of it will need first.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cache::BLOCK;
+
 /// Bytes are counted over stretches of this length; the fastest one is the bandwidth.
 const STRETCH: Duration = Duration::from_millis(50);
 /// A measurement is believed for one to two of these: links change.
@@ -23,8 +25,9 @@ const TURNAROUND: Duration = Duration::from_millis(10);
 
 /// Slow start is taken for over when so many answers after the last one that met it did not.
 const RAMPS: u8 = 8;
-/// Nothing was seen yet: new connections begin slowly nearly everywhere.
-const SUSPECTED: u8 = 1;
+/// Nothing was seen yet: new connections begin slowly nearly everywhere. A few answers at once do not refute it: they
+/// may have come over a connection that had carried something before.
+const SUSPECTED: u8 = 3;
 
 /// A value that is replaced when a better one comes, and forgotten when it is old.
 #[derive(Debug, Default, Clone, Copy)]
@@ -69,11 +72,16 @@ impl Bursts {
         !is_close
     }
 
-    /// Whether at least `least` of them, the last one excepted, each were half as large again as the one before.
+    /// Whether it began with little, and at least `least` of them, the last one excepted, each were half as large again
+    /// as the one before.
     fn is_ramp(&self, least: usize) -> bool {
+        /// No server begins with more.
+        const LITTLE: u64 = 64 << 10;
         let ended = self.0.split_last().map_or(&[][..], |(_, ended)| ended);
         let pairs = ended.iter().zip(ended.iter().skip(1));
-        ended.len() >= least && pairs.into_iter().all(|(before, after)| *after * 2 >= *before * 3)
+        ended.len() >= least
+            && ended.first().is_none_or(|first| *first <= LITTLE)
+            && pairs.into_iter().all(|(before, after)| *after * 2 >= *before * 3)
     }
 }
 
@@ -99,7 +107,7 @@ impl Link {
     pub(super) fn burst_began(&mut self, bursts: &Bursts) -> bool {
         let was_known = self.ramps > SUSPECTED;
         // Who expects it needs less to see it again.
-        if self.is_far() && bursts.is_ramp(if self.ramps > 0 { 2 } else { 3 }) {
+        if self.is_far() && bursts.is_ramp(if self.ramps > 0 { 1 } else { 3 }) {
             self.ramps = RAMPS;
         }
         self.ramps > SUSPECTED && !was_known
@@ -109,7 +117,7 @@ impl Link {
     pub(super) fn completed(&mut self, bursts: &Bursts) {
         /// Less is no witness: even slow connections bring it at once.
         const LEAST: u64 = 16 << 10;
-        if self.ramps > 0 && bursts.0.iter().sum::<u64>() >= LEAST && !bursts.is_ramp(2) {
+        if self.ramps > 0 && bursts.0.iter().sum::<u64>() >= LEAST && !bursts.is_ramp(1) {
             self.ramps -= 1;
         }
     }
@@ -123,12 +131,17 @@ impl Link {
         self.latency() >= Duration::from_millis(5)
     }
 
-    /// How many bytes one request should bring of `wanted`.
-    pub(super) fn one_request(&self, wanted: u64) -> u64 {
+    /// How many bytes one request should bring of `wanted`, if so many connections have nothing to do.
+    pub(super) fn one_request(&self, wanted: u64, idle: usize) -> u64 {
         const PARTS: u64 = 96;
         /// What a connection brings in its first three round trips.
         const LEAST: u64 = 96 << 10;
-        if self.has_slow_start() { (wanted / PARTS).clamp(LEAST, ONE_REQUEST) } else { ONE_REQUEST }
+        match self.has_slow_start() {
+            false => ONE_REQUEST,
+            // In its first two it brings more than a block.
+            true if wanted <= BLOCK.saturating_mul(idle as u64) => BLOCK,
+            true => (wanted / PARTS).clamp(LEAST, ONE_REQUEST),
+        }
     }
 
     /// How many connections are worth having ready.
@@ -136,7 +149,7 @@ impl Link {
         match self.ramps {
             0 => usual,
             _ if !self.is_far() => usual,
-            SUSPECTED => 2 * usual,
+            ..=SUSPECTED => 2 * usual,
             _ => 4 * usual,
         }
     }
@@ -237,13 +250,14 @@ mod tests {
             news
         };
         let steady: Vec<_> = (0..10).map(|round| (round, 50_000)).collect();
-        assert_eq!(link.one_request(500_000), 96 << 10, "as long as nothing is known");
+        assert_eq!(link.one_request(500_000, 8), 96 << 10, "as long as nothing is known");
+        assert_eq!(link.one_request(500_000, 16), BLOCK, "each over a connection of its own");
         assert!(!see(&mut link, &steady));
-        assert_eq!(link.one_request(500_000), ONE_REQUEST, "a slow link is not slow start");
+        assert_eq!(link.one_request(500_000, 0), ONE_REQUEST, "a slow link is not slow start");
         let ramp: Vec<_> = (0..5).map(|round| (round, 14_600 << round)).collect();
         assert!(see(&mut link, &ramp));
-        assert_eq!(link.one_request(500_000), 96 << 10);
-        assert_eq!(link.one_request(1 << 30), ONE_REQUEST);
+        assert_eq!(link.one_request(500_000, 0), 96 << 10);
+        assert_eq!(link.one_request(1 << 30, 0), ONE_REQUEST);
         let at_once = [(0, 500_000), (0, 100_000)];
         for _ in 2..RAMPS {
             see(&mut link, &at_once);
@@ -253,7 +267,7 @@ mod tests {
             assert!(link.ramps > 0);
             see(&mut link, &at_once);
         }
-        assert_eq!(link.one_request(500_000), ONE_REQUEST, "connections are warm");
+        assert_eq!(link.one_request(500_000, 0), ONE_REQUEST, "connections are warm");
     }
 
     #[test]

@@ -148,12 +148,24 @@ impl Traffic {
     pub(super) fn missing(&self, wanted: usize) -> usize {
         let wanted = self.link().connections(wanted).min(self.memory.connections);
         let now = Instant::now();
-        let in_use = self.memory.connections.saturating_sub(self.connections.available_permits());
+        let in_use = self.in_use();
         let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         let kept = open.1.is_some_and(|at| now.duration_since(at) < KEPT);
         let have = if kept { open.0.max(in_use) } else { in_use };
         *open = (have.max(wanted), Some(now));
         wanted.saturating_sub(have)
+    }
+
+    /// How many connections are open, or being made, and have nothing to do.
+    fn idle(&self) -> usize {
+        let in_use = self.in_use();
+        let open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+        let kept = open.1.is_some_and(|at| at.elapsed() < KEPT);
+        if kept { open.0.saturating_sub(in_use) } else { 0 }
+    }
+
+    fn in_use(&self) -> usize {
+        self.memory.connections.saturating_sub(self.connections.available_permits())
     }
 
     /// How many bytes may be asked for ahead of readers now, if each request takes so much `memory`.
@@ -176,7 +188,7 @@ impl Traffic {
 
     /// How many bytes one request should bring of `wanted` that somebody waits for.
     pub(super) fn one_request(&self, wanted: u64) -> u64 {
-        self.link().one_request(wanted)
+        self.link().one_request(wanted, self.idle())
     }
 
     /// So many bytes are being asked for.

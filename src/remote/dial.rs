@@ -6,6 +6,7 @@
 //! connector looks into the stash first.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -25,7 +26,7 @@ type Ready = (Instant, Box<dyn Any + Send>);
 
 /// Connections that wait for their first request.
 #[derive(Clone, Default)]
-pub(super) struct Stash(Arc<Mutex<Vec<Ready>>>);
+pub(super) struct Stash(Arc<Mutex<VecDeque<Ready>>>);
 
 impl std::fmt::Debug for Stash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,13 +36,14 @@ impl std::fmt::Debug for Stash {
 
 impl Stash {
     fn put(&self, connection: Box<dyn Any + Send>) {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).push((Instant::now(), connection));
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).push_back((Instant::now(), connection));
     }
 
     fn take<C: 'static>(&self) -> Option<C> {
         let mut ready = self.0.lock().unwrap_or_else(|e| e.into_inner());
         ready.retain(|(made, _)| made.elapsed() < FRESH);
-        let (_, connection) = ready.pop()?;
+        // The oldest: its server has had the most time to get ready for it.
+        let (_, connection) = ready.pop_front()?;
         connection.downcast().ok().map(|connection| *connection)
     }
 }
