@@ -16,7 +16,7 @@ use crate::model::ContentHash;
 use crate::remote::{ContentKey, Remote};
 
 /// Connections wanted before anything was opened: a file's end comes over as many.
-const FIRST_OPEN: usize = 4;
+const FIRST_OPEN: usize = 2;
 /// Whole contents checked against their hash at once.
 const VERIFICATIONS: usize = 2;
 

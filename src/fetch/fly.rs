@@ -10,7 +10,7 @@ use super::end::FIRST_REQUESTS;
 use super::flight::{Flight, Landing};
 use super::memory::{PIECE, of_answer};
 use super::shared::{Cost, SharedContent};
-use super::traffic::Turn;
+use super::traffic::{Expected, Turn};
 use super::{FetchError, Fetcher};
 use crate::cache::{BLOCK, BlockRange, CachedContent, Written};
 use crate::model::{ByteRange, MOST_PROVEN_SINGLY, Sha256, WHOLE_AT_ONCE};
@@ -26,6 +26,12 @@ pub(super) const GATHERED: u64 = 8 * BLOCK;
 /// connection, which is dearer than a few bytes.
 const NOT_WORTH_STOPPING: u64 = 256 << 10;
 
+/// The leave to send a request, or to wait for it.
+pub(super) enum MyTurn {
+    Now(Turn),
+    Later(Expected),
+}
+
 /// What a flight needs, whether the handle it was started for is still open or not.
 pub(super) struct Flying {
     pub(super) fetcher: Arc<Fetcher>,
@@ -39,11 +45,11 @@ pub(super) struct Flying {
 impl Flying {
     /// Fetches one run of blocks into the cache, going on after passing faults from where they struck. A flight
     /// ahead of its readers brings its turn along.
-    pub(super) async fn fly(&self, landing: &Landing, turn: Option<Turn>) -> Result<(), FetchError> {
+    pub(super) async fn fly(&self, landing: &Landing, turn: MyTurn) -> Result<(), FetchError> {
         let fetcher = &self.fetcher;
         let turn = match turn {
-            Some(turn) => turn,
-            None => {
+            MyTurn::Now(turn) => turn,
+            MyTurn::Later(_expected) => {
                 let all = landing.flight.blocks.bytes(self.key.size);
                 let takes = of_answer(all.len(), self.gathered(&landing.flight));
                 fetcher.traffic.turn(takes).await.map_err(Fetcher::ended)?

@@ -23,7 +23,11 @@ pub(super) const ONE_REQUEST: u64 = 4 << 20;
 /// What a server and we take to turn a request around, beside the way there and back.
 const TURNAROUND: Duration = Duration::from_millis(10);
 
-/// Slow start is taken for over when so many answers after the last one that met it did not.
+/// What a connection may send in its first round trip where TCP starts slowly: ten segments (RFC 6928).
+const FIRST_WINDOW: u64 = 14_600;
+/// After such a silence it may send no more than at first.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Slow start is taken for over when so many answers over fresh connections after the last one that met it did not.
 const RAMPS: u8 = 8;
 /// Nothing was seen yet: new connections begin slowly nearly everywhere. A few answers at once do not refute it: they
 /// may have come over a connection that had carried something before.
@@ -75,8 +79,8 @@ impl Bursts {
     /// Whether it began with little, and at least `least` of them, the last one excepted, each were half as large again
     /// as the one before.
     fn is_ramp(&self, least: usize) -> bool {
-        /// No server begins with more.
-        const LITTLE: u64 = 64 << 10;
+        /// Hardly a server begins with more.
+        const LITTLE: u64 = 48 << 10;
         let ended = self.0.split_last().map_or(&[][..], |(_, ended)| ended);
         let pairs = ended.iter().zip(ended.iter().skip(1));
         ended.len() >= least
@@ -92,13 +96,23 @@ pub(super) struct Link {
     /// Bytes a second.
     bandwidth: Best<u64>,
     stretch: Option<(Instant, u64)>,
+    /// Bytes that came since the last silence, and when the last ones came.
+    lately: u64,
+    last: Option<Instant>,
     /// Above 0: of late, answers began slowly, or may begin so.
     ramps: u8,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { latency: Best::default(), bandwidth: Best::default(), stretch: None, ramps: SUSPECTED }
+        Self {
+            latency: Best::default(),
+            bandwidth: Best::default(),
+            stretch: None,
+            lately: 0,
+            last: None,
+            ramps: SUSPECTED,
+        }
     }
 }
 
@@ -114,12 +128,19 @@ impl Link {
     }
 
     /// An answer is complete.
-    pub(super) fn completed(&mut self, bursts: &Bursts) {
-        /// Less is no witness: even slow connections bring it at once.
-        const LEAST: u64 = 16 << 10;
-        if self.ramps > 0 && bursts.0.iter().sum::<u64>() >= LEAST && !bursts.is_ramp(1) {
+    pub(super) fn completed(&mut self, bursts: &Bursts, open: usize) {
+        /// Connections that may send so much at once say little of how they began.
+        const FRESH: u64 = 64 << 10;
+        let is_witness = self.window(open) <= FRESH && bursts.0.iter().sum::<u64>() >= 2 * FIRST_WINDOW;
+        if self.ramps > 0 && is_witness && !bursts.is_ramp(1) {
             self.ramps -= 1;
         }
+    }
+
+    /// What one of so many connections may send at once where they begin slowly: at first little, and then as much more
+    /// as it has brought since.
+    fn window(&self, open: usize) -> u64 {
+        FIRST_WINDOW + self.lately / open.max(1) as u64
     }
 
     fn has_slow_start(&self) -> bool {
@@ -131,27 +152,24 @@ impl Link {
         self.latency() >= Duration::from_millis(5)
     }
 
-    /// How many bytes one request should bring of `wanted`, if so many connections have nothing to do.
-    pub(super) fn one_request(&self, wanted: u64, idle: usize) -> u64 {
+    /// How many bytes one request should bring of `wanted`, if so many connections are open and so many of them have
+    /// nothing to do.
+    pub(super) fn one_request(&self, wanted: u64, open: usize, idle: usize) -> u64 {
         const PARTS: u64 = 96;
-        /// What a connection brings in its first three round trips.
-        const LEAST: u64 = 96 << 10;
-        match self.has_slow_start() {
-            false => ONE_REQUEST,
-            // In its first two it brings more than a block.
-            true if wanted <= BLOCK.saturating_mul(idle as u64) => BLOCK,
-            true => (wanted / PARTS).clamp(LEAST, ONE_REQUEST),
+        if !self.has_slow_start() {
+            return ONE_REQUEST;
         }
+        // In two round trips a connection brings three times as much as in its first, in three seven times.
+        let window = self.window(open);
+        let quick = 3 * window;
+        let bytes = if wanted <= quick.saturating_mul(idle as u64) { quick } else { 7 * window };
+        let bytes = bytes.max(wanted / PARTS);
+        (bytes - bytes % BLOCK).clamp(BLOCK, ONE_REQUEST)
     }
 
     /// How many connections are worth having ready.
     pub(super) fn connections(&self, usual: usize) -> usize {
-        match self.ramps {
-            0 => usual,
-            _ if !self.is_far() => usual,
-            ..=SUSPECTED => 2 * usual,
-            _ => 4 * usual,
-        }
+        if self.has_slow_start() { 4 * usual } else { usual }
     }
 
     /// A request's answer began `after` it was sent.
@@ -161,6 +179,10 @@ impl Link {
 
     /// Bytes came in.
     pub(super) fn arrived(&mut self, at: Instant, bytes: u64) {
+        if self.last.replace(at).is_none_or(|last| at.duration_since(last) > SILENCE) {
+            self.lately = 0;
+        }
+        self.lately += bytes;
         let Some((since, so_far)) = &mut self.stretch else {
             self.stretch = Some((at, bytes));
             return;
@@ -246,28 +268,53 @@ mod tests {
                     news |= link.burst_began(&bursts);
                 }
             }
-            link.completed(&bursts);
+            link.completed(&bursts, 8);
             news
         };
         let steady: Vec<_> = (0..10).map(|round| (round, 50_000)).collect();
-        assert_eq!(link.one_request(500_000, 8), 96 << 10, "as long as nothing is known");
-        assert_eq!(link.one_request(500_000, 16), BLOCK, "each over a connection of its own");
-        assert!(!see(&mut link, &steady));
-        assert_eq!(link.one_request(500_000, 0), ONE_REQUEST, "a slow link is not slow start");
+        assert_eq!(link.one_request(500_000, 8, 8), 96 << 10, "as long as nothing is known");
+        assert_eq!(link.one_request(500_000, 16, 16), BLOCK, "each over a connection of its own");
+        for _ in 0..SUSPECTED {
+            assert!(link.has_slow_start());
+            assert!(!see(&mut link, &steady));
+        }
+        assert_eq!(link.one_request(500_000, 16, 16), ONE_REQUEST, "a slow link is not slow start");
         let ramp: Vec<_> = (0..5).map(|round| (round, 14_600 << round)).collect();
         assert!(see(&mut link, &ramp));
-        assert_eq!(link.one_request(500_000, 0), 96 << 10);
-        assert_eq!(link.one_request(1 << 30, 0), ONE_REQUEST);
-        let at_once = [(0, 500_000), (0, 100_000)];
-        for _ in 2..RAMPS {
-            see(&mut link, &at_once);
-        }
+        assert_eq!(link.one_request(500_000, 0, 0), 96 << 10);
+        assert_eq!(link.one_request(1 << 30, 0, 0), ONE_REQUEST);
         assert!(!see(&mut link, &ramp[..3]), "it was known");
+        let at_once = [(0, 500_000), (0, 100_000)];
         for _ in 0..RAMPS {
-            assert!(link.ramps > 0);
+            assert!(link.has_slow_start());
             see(&mut link, &at_once);
         }
-        assert_eq!(link.one_request(500_000, 0), ONE_REQUEST, "connections are warm");
+        assert_eq!(link.one_request(500_000, 0, 0), ONE_REQUEST, "not any more");
+    }
+
+    #[test]
+    fn connections_that_brought_much_are_asked_for_more_until_a_silence() {
+        let (mut link, start) = (Link::default(), Instant::now());
+        link.answered(start, Duration::from_millis(50));
+        let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
+        link.arrived(at(0), 6 << 20);
+        let window = FIRST_WINDOW + (1 << 20);
+        let asked = link.one_request(100 << 20, 6, 0);
+        assert_eq!(asked, ONE_REQUEST.min(7 * window - 7 * window % BLOCK));
+        let at_once = |link: &mut Link| {
+            let mut bursts = Bursts::default();
+            bursts.arrived(at(900), 5 << 20, Duration::from_millis(25));
+            link.completed(&bursts, 6);
+        };
+        for _ in 0..100 {
+            at_once(&mut link);
+        }
+        assert!(link.has_slow_start(), "they say nothing of how they began");
+        link.arrived(at(2000), 60_000);
+        assert_eq!(
+            link.one_request(400_000, 6, 0),
+            7 * (FIRST_WINDOW + 10_000) - 7 * (FIRST_WINDOW + 10_000) % BLOCK
+        );
     }
 
     #[test]

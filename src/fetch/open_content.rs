@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::flight::{Landing, Packing};
-use super::fly::Flying;
+use super::fly::{Flying, MyTurn};
 use super::foresight::Foresight;
 use super::memory::of_reply;
 use super::scan::Source;
@@ -354,6 +354,10 @@ impl OpenContent {
         // The handle is not kept open by what is under way for it.
         let (fetcher, flying) = (self.fetcher.clone(), self.flying(&cached));
         tracing::trace!(path = %flying.key.path, blocks = ?landing.flight.blocks, ?need, "starts");
+        let turn = match turn {
+            Some(turn) => MyTurn::Now(turn),
+            None => MyTurn::Later(self.fetcher.traffic.expect()),
+        };
         self.fetcher.runtime.spawn(async move {
             let result = flying.fly(&landing, turn).await;
             let blocks = landing.flight.blocks;

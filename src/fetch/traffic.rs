@@ -1,7 +1,7 @@
 //! What is under way to one remote: how much, over how many connections, and how much more may be sent for ahead of
 //! readers without making anyone wait who reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(super) struct Traffic {
     /// Bytes asked for and not arrived yet, and those announced.
     under_way: Arc<AtomicU64>,
     connections: Arc<Semaphore>,
+    /// Requests that will want a connection in a moment.
+    expected: Arc<AtomicUsize>,
     memory: Arc<Memory>,
     /// When a request last showed that those who wait for their turn will get it.
     got_on: Mutex<Option<Instant>>,
@@ -81,6 +83,16 @@ impl Drop for Announced {
     }
 }
 
+/// A request that has not taken its turn yet.
+#[derive(Debug)]
+pub(super) struct Expected(Arc<AtomicUsize>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Bytes that were asked for: counted as under way until they arrive or are given up.
 #[derive(Debug)]
 pub(super) struct Cargo<'a> {
@@ -106,6 +118,7 @@ impl Traffic {
             link: Mutex::default(),
             under_way: Arc::default(),
             connections: Arc::new(Semaphore::new(memory.connections)),
+            expected: Arc::default(),
             memory,
             got_on: Mutex::default(),
             open: Mutex::default(),
@@ -156,16 +169,23 @@ impl Traffic {
         wanted.saturating_sub(have)
     }
 
-    /// How many connections are open, or being made, and have nothing to do.
-    fn idle(&self) -> usize {
-        let in_use = self.in_use();
+    /// How many connections are open, or being made.
+    fn open(&self) -> usize {
         let open = self.open.lock().unwrap_or_else(|e| e.into_inner());
         let kept = open.1.is_some_and(|at| at.elapsed() < KEPT);
-        if kept { open.0.saturating_sub(in_use) } else { 0 }
+        if kept { open.0.max(self.in_use()) } else { self.in_use() }
     }
 
+    /// How many connections have something to do, or will in a moment.
     fn in_use(&self) -> usize {
-        self.memory.connections.saturating_sub(self.connections.available_permits())
+        let taken = self.memory.connections.saturating_sub(self.connections.available_permits());
+        taken + self.expected.load(Ordering::Relaxed)
+    }
+
+    /// Says that a request is about to take its turn.
+    pub(super) fn expect(&self) -> Expected {
+        self.expected.fetch_add(1, Ordering::Relaxed);
+        Expected(self.expected.clone())
     }
 
     /// How many bytes may be asked for ahead of readers now, if each request takes so much `memory`.
@@ -188,7 +208,8 @@ impl Traffic {
 
     /// How many bytes one request should bring of `wanted` that somebody waits for.
     pub(super) fn one_request(&self, wanted: u64) -> u64 {
-        self.link().one_request(wanted, self.idle())
+        let open = self.open();
+        self.link().one_request(wanted, open, open.saturating_sub(self.in_use()))
     }
 
     /// So many bytes are being asked for.
@@ -231,7 +252,8 @@ impl Cargo<'_> {
     /// All of it has come.
     pub(super) fn complete(self) {
         self.traffic.gets_on();
-        self.traffic.link().completed(&self.bursts);
+        let open = self.traffic.open();
+        self.traffic.link().completed(&self.bursts, open);
     }
 }
 
