@@ -233,8 +233,9 @@ impl CachedContent {
     fn drop_what_rotted_in_the_kernels_hands(&self, parts: &Parts) -> io::Result<()> {
         let Some(shared) = &parts.shared else { return Ok(()) };
         if shared.slots.header()?.is(Word::HandedOut) && !shared.slots.is_removed()? {
+            let freeing = self.room.begin_freeing();
             self.layout.remove(&self.layout.shared(&self.key))?;
-            self.room.freed(shared.taken());
+            self.room.end_freeing(freeing, shared.taken());
             self.refresh();
         }
         Ok(())

@@ -117,6 +117,7 @@ impl Eviction {
             order.walked = Some(Walked { ended: Instant::now(), took: began.elapsed() });
             return true;
         }
+        let freeing = room.begin_freeing();
         let mut freed = 0;
         while freed < bytes
             && let Some(candidate) = order.candidates.pop()
@@ -136,7 +137,7 @@ impl Eviction {
                 }
             }
         }
-        room.freed(freed);
+        room.end_freeing(freeing, freed);
         self.evicted.add(freed);
         freed > 0
     }

@@ -89,7 +89,7 @@ impl Cache {
     /// Everything that is here.
     pub fn list(&self) -> io::Result<Vec<StoredContent>> {
         let pinned = pins::pinned(&self.layout)?;
-        let contents = self.layout.contents().into_iter();
+        let contents = self.layout.contents();
         Ok(contents
             .filter_map(|found| {
                 let part = Part::open(&found.dir, found.key.size).ok().flatten()?;
@@ -134,7 +134,7 @@ impl Cache {
     /// Bytes the cache takes on disk, measured.
     pub fn measure(&self) -> u64 {
         let began = self.room.begin_measuring();
-        let bytes = self.layout.contents().iter().map(|found| taken(&found.dir)).sum();
+        let bytes = self.layout.contents().map(|found| taken(&found.dir)).sum();
         self.room.end_measuring(began, bytes);
         bytes
     }
@@ -206,9 +206,9 @@ impl Cache {
         if part.is_some_and(|part| part.slots.is_removed().unwrap_or(true)) {
             return Ok(());
         }
-        let bytes = taken(&found.dir);
+        let (freeing, bytes) = (self.room.begin_freeing(), taken(&found.dir));
         self.layout.remove(&found.dir)?;
-        self.room.freed(bytes);
+        self.room.end_freeing(freeing, bytes);
         Ok(())
     }
 
@@ -229,11 +229,12 @@ impl Cache {
             if !chosen {
                 continue;
             }
+            let freeing = self.room.begin_freeing();
             match remove_unused(&self.layout, &found)? {
                 Some(bytes) => {
                     removed.contents += 1;
                     removed.bytes += bytes;
-                    self.room.freed(bytes);
+                    self.room.end_freeing(freeing, bytes);
                 }
                 None => removed.left += 1,
             }
@@ -260,7 +261,7 @@ impl Cache {
     /// rotted: the kernel reads what is handed to it without checksums. To be called now and then, off any request's path.
     pub fn recheck(&self, older: Duration, stop: &AtomicBool) -> io::Result<Recheck> {
         let old = now().saturating_sub(u64::try_from(older.as_millis()).unwrap_or(u64::MAX));
-        let shared = self.layout.contents().into_iter().filter(|found| found.area == Area::Shared);
+        let shared = self.layout.contents().filter(|found| found.area == Area::Shared);
         let verified = shared.filter_map(|found| {
             let part = Part::open(&found.dir, found.key.size).ok().flatten()?;
             let header = part.slots.header().ok().filter(|header| header.is(Word::Verified))?;

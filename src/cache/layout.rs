@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::iter;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -171,14 +172,20 @@ impl Layout {
         }
     }
 
-    /// Every content's directory.
-    pub(super) fn contents(&self) -> Vec<Found> {
-        let mut found = Vec::new();
-        contents_below(&self.root.join("shared"), &Area::Shared, &mut found);
-        for (name, dir) in entries(&self.root.join("private")) {
+    /// Every content's directory. The shared area is looked through last, and when all others were taken: what moves
+    /// there meanwhile may be met twice, and is not missed.
+    pub(super) fn contents(&self) -> impl Iterator<Item = Found> {
+        let private = entries(&self.root.join("private")).into_iter().flat_map(|(name, dir)| {
+            let mut found = Vec::new();
             contents_below(&dir, &Area::Private(name), &mut found);
-        }
-        found
+            found
+        });
+        let shared = iter::once_with(|| {
+            let mut found = Vec::new();
+            contents_below(&self.root.join("shared"), &Area::Shared, &mut found);
+            found
+        });
+        private.chain(shared.flatten())
     }
 }
 
@@ -249,12 +256,12 @@ mod tests {
         let there = layout.private(scope.digits(), &key);
         assert_eq!(fs::read_to_string(there.join("bytes")).unwrap(), "first");
         assert_eq!(layout.scope(scope.digits()), Some(scope.clone()));
-        assert_eq!(layout.contents().len(), 1);
+        assert_eq!(layout.contents().count(), 1);
         assert!(layout.share(scope.digits(), &key).unwrap());
         layout.create_private(&scope, &key, |dir| fs::write(dir.join("bytes"), "third")).unwrap();
         assert!(!layout.share(scope.digits(), &key).unwrap(), "there is one already");
         layout.remove(&layout.shared(&key)).unwrap();
-        let left = layout.contents();
+        let left: Vec<_> = layout.contents().collect();
         assert!(left.len() == 1 && left[0].area == Area::Private(scope.digits().into()));
         assert_eq!(fs::read_dir(layout.root().join("moving")).unwrap().count(), 0);
     }

@@ -17,7 +17,7 @@ use crate::disk::random_hex;
 const FS_BLOCK: u64 = 4096;
 /// A reservation may need a directory, and a page of slots or two.
 const BESIDE: u64 = 3 * FS_BLOCK;
-const MAGIC: u64 = u64::from_le_bytes(*b"PQUSAGE2");
+const MAGIC: u64 = u64::from_le_bytes(*b"PQUSAGE3");
 /// Another process holds the lock for microseconds; one that was stopped just then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -38,12 +38,14 @@ struct Own {
     file: Option<(PathBuf, File)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Total {
     /// What is taken and reserved.
     bytes: u64,
     /// All that was ever reserved.
     ever: u64,
+    /// How often it was measured.
+    measured: u64,
 }
 
 /// The answer to a reservation.
@@ -63,6 +65,12 @@ pub(super) enum Reserved {
 pub(super) struct Measuring {
     unwritten: u64,
     ever: u64,
+}
+
+/// Bytes on disk are about to be freed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Freeing {
+    measured: Option<u64>,
 }
 
 impl Room {
@@ -117,10 +125,16 @@ impl Room {
         });
     }
 
-    /// Takes note of bytes that were freed on disk.
-    pub(super) fn freed(&self, bytes: u64) {
+    /// Called before bytes on disk are freed.
+    pub(super) fn begin_freeing(&self) -> Freeing {
+        Freeing { measured: self.change(|_, total| total.map(|total| total.measured)).flatten() }
+    }
+
+    /// Takes note of bytes that were freed on disk. Who measured meanwhile may have met them gone: then they are not
+    /// taken off a second time.
+    pub(super) fn end_freeing(&self, began: Freeing, bytes: u64) {
         self.change(|_, total| {
-            if let Some(total) = total {
+            if let Some(total) = total.as_mut().filter(|total| Some(total.measured) == began.measured) {
                 total.bytes = total.bytes.saturating_sub(bytes);
             }
         });
@@ -153,9 +167,9 @@ impl Room {
     /// may have been met or not: it counts.
     pub(super) fn end_measuring(&self, began: Measuring, found: u64) {
         self.change(|_, total| {
-            let ever = total.as_ref().map_or(began.ever, |total| total.ever);
+            let (ever, measured) = total.map_or((began.ever, 0), |total| (total.ever, total.measured));
             let bytes = found + began.unwritten + ever.wrapping_sub(began.ever);
-            *total = Some(Total { bytes, ever });
+            *total = Some(Total { bytes, ever, measured: measured.wrapping_add(1) });
         });
     }
 
@@ -185,11 +199,11 @@ impl Room {
             std::thread::sleep(Duration::from_micros(100));
         }
         let mut total = read_total(file);
-        let before = (total.map(|total| (total.bytes, total.ever)), own.unwritten);
+        let before = (total, own.unwritten);
         let result = change(&mut own, &mut total);
         let mut written = Ok(());
-        if let Some(total) = total.filter(|total| before.0 != Some((total.bytes, total.ever))) {
-            let words = [MAGIC, total.bytes, total.ever];
+        if let Some(total) = total.filter(|total| before.0 != Some(*total)) {
+            let words = [MAGIC, total.bytes, total.ever, total.measured];
             written = file.write_all_at(&words.map(u64::to_le_bytes).concat(), 0);
         }
         if let Some((_, own_file)) = own.file.as_ref().filter(|_| before.1 != own.unwritten) {
@@ -216,7 +230,7 @@ impl Drop for Room {
 }
 
 fn read_total(file: &File) -> Option<Total> {
-    let total = Total { bytes: number(file, 8)?, ever: number(file, 16)? };
+    let total = Total { bytes: number(file, 8)?, ever: number(file, 16)?, measured: number(file, 24)? };
     (number(file, 0) == Some(MAGIC) && total.bytes < 1 << 62).then_some(total)
 }
 
@@ -272,6 +286,23 @@ mod tests {
         assert_eq!(two.taken(), Some(FS_BLOCK));
         measure(&two, 5);
         assert_eq!(one.taken(), Some(5), "all is written");
+    }
+
+    #[test]
+    fn what_is_freed_while_another_measures_is_not_taken_off_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path()).unwrap();
+        let (one, two) = (Room::open(&layout), Room::open(&layout));
+        measure(&one, 10);
+        let freeing = one.begin_freeing();
+        measure(&two, 7);
+        one.end_freeing(freeing, 3);
+        assert_eq!(one.taken(), Some(7), "they were gone by then");
+        let measuring = two.begin_measuring();
+        one.end_freeing(one.begin_freeing(), 3);
+        assert_eq!(one.taken(), Some(4));
+        two.end_measuring(measuring, 7);
+        assert_eq!(one.taken(), Some(7), "it may be too much, and never too little");
     }
 
     #[test]

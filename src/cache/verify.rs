@@ -140,8 +140,9 @@ impl CachedContent {
             };
             if !moved? {
                 // Another scope or process was faster, and has the same.
+                let freeing = self.room.begin_freeing();
                 self.layout.remove(&self.layout.private(self.scope.digits(), &self.key))?;
-                self.room.freed(private.taken());
+                self.room.end_freeing(freeing, private.taken());
             }
         }
         self.set_parts(Parts { shared: Some(private.clone()), private: None });
@@ -186,8 +187,9 @@ impl CachedContent {
         }
         seal(shared)?;
         if let Some(private) = &parts.private {
+            let freeing = self.room.begin_freeing();
             self.layout.remove(&self.layout.private(self.scope.digits(), &self.key))?;
-            self.room.freed(private.taken());
+            self.room.end_freeing(freeing, private.taken());
         }
         self.refresh();
         Ok(true)
@@ -204,8 +206,9 @@ impl CachedContent {
             let Some(part) = part else { continue };
             let _lock = part.slots.lock(PATIENCE)?;
             if !part.slots.is_removed()? {
+                let freeing = self.room.begin_freeing();
                 self.layout.remove(&dir)?;
-                self.room.freed(part.taken());
+                self.room.end_freeing(freeing, part.taken());
             }
         }
         self.refresh();

@@ -11,11 +11,19 @@ use super::{Fetcher, OpenContent};
 use crate::cache::BlockRange;
 use crate::model::{ByteRange, WHOLE_AT_ONCE};
 
+/// What is fetched ahead of readers may take this part of the cache: a small one would evict it unread.
+const PART_OF_CACHE: u64 = 4;
+
 impl Fetcher {
+    /// The most bytes worth fetching ahead, whatever the link carries.
+    pub(super) fn most_ahead(&self) -> u64 {
+        self.cache.limit() / PART_OF_CACHE
+    }
+
     /// Sends for what can be foreseen. Called whenever a reader has told something new or the link has new room.
     pub(super) fn send_ahead(self: &Arc<Self>) {
         loop {
-            if self.traffic.room_ahead(of_answer(ONE_REQUEST, GATHERED)) == 0 {
+            if self.traffic.room_ahead(self.most_ahead(), of_answer(ONE_REQUEST, GATHERED)) == 0 {
                 return;
             }
             let first = {

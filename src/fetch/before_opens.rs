@@ -20,7 +20,7 @@ fn memory() -> u64 {
 impl Fetcher {
     /// How many bytes may be asked for now before anyone wants them.
     pub fn room_ahead(&self) -> u64 {
-        self.traffic.room_ahead(memory())
+        self.traffic.room_ahead(self.most_ahead(), memory())
     }
 
     /// Sends for what opening these files would, in this order and as far as there is room.

@@ -85,13 +85,14 @@ impl OpenContent {
         // A small content comes whole, and is checked before anything of it is kept: a part of it would not be.
         let cached = self.cached.as_ref().filter(|_| !self.is_small())?;
         let traffic = &self.fetcher.traffic;
-        let most = traffic.room().max(LEAST_WINDOW);
+        let kept = self.fetcher.most_ahead();
+        let most = traffic.room().max(LEAST_WINDOW).min(kept);
         let is_here = |range: ByteRange| {
             self.shared.flights.are_coming(BlockRange::covering(range), |blocks| cached.missing(blocks))
         };
         let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
         // Requests bring their bytes side by side, and the reader gets no further than in the first of them.
-        while let Some(range) = foresight.streams.next(self.key.size, SIDE_BY_SIDE * most) {
+        while let Some(range) = foresight.streams.next(self.key.size, (SIDE_BY_SIDE * most).min(kept)) {
             if !is_here(range) {
                 return Some(range);
             }

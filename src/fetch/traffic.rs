@@ -188,12 +188,12 @@ impl Traffic {
         Expected(self.expected.clone())
     }
 
-    /// How many bytes may be asked for ahead of readers now, if each request takes so much `memory`.
-    pub(super) fn room_ahead(&self, memory: u64) -> u64 {
+    /// How many bytes may be asked for ahead of readers now, `most` in all, if each request takes so much `memory`.
+    pub(super) fn room_ahead(&self, most: u64, memory: u64) -> u64 {
         if !self.has_connection_ahead() || !self.memory.answers.has_ahead(memory) {
             return 0;
         }
-        self.link().room().saturating_sub(self.under_way.load(Ordering::Relaxed))
+        self.link().room().min(most).saturating_sub(self.under_way.load(Ordering::Relaxed))
     }
 
     /// How many bytes may be under way in all.
