@@ -92,6 +92,10 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     }
 }
 
+/// Threads for work that waits for the disk. A few of them wait for long: for the mount's end, for contents that are
+/// checked, for a flip. Each takes memory that no budget counts.
+const BLOCKING_THREADS: usize = 24;
+
 fn serve(
     remote: Remote,
     options: &MountOptions,
@@ -101,6 +105,7 @@ fn serve(
     few_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))?;
     if style != Style::Quiet {
