@@ -60,13 +60,18 @@ impl Fetcher {
         counters: Arc<MountCounters>,
     ) -> Arc<Self> {
         let memory = Arc::new(Memory::new(options.memory, &counters));
+        let traffic = Traffic::new(memory.clone());
+        // A first answer took one round trip for its connection and one for itself.
+        if let Some(quickest) = remote.quickest() {
+            traffic.answered(quickest / 2);
+        }
         Arc::new(Self {
             remote,
             cache,
             scope,
             options,
             counters,
-            traffic: Traffic::new(memory.clone()),
+            traffic,
             memory,
             contents: Mutex::new(SharedContents::new()),
             hungry: Mutex::default(),

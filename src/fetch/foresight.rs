@@ -64,7 +64,7 @@ impl OpenContent {
         if hungry {
             self.fetcher.get_ready(SCAN_REQUESTS);
             self.is_hungry();
-            if source == Source::Remote {
+            if source != Source::Cache {
                 self.fetcher.send_ahead();
             }
         }

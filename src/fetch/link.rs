@@ -148,7 +148,7 @@ impl Link {
     }
 
     /// Of nearby servers, a few round trips more do not matter; and any busy moment looks like them.
-    fn is_far(&self) -> bool {
+    pub(super) fn is_far(&self) -> bool {
         self.latency() >= Duration::from_millis(5)
     }
 

@@ -111,7 +111,7 @@ impl OpenContent {
         // Without room for the reply it waits its turn, where waiting holds nobody up.
         let share = self.fetcher.memory.replies.share_now(of_reply(range))?;
         let bytes = share.of(self.look(range)?);
-        let source = if self.came_for(range) > 0 { Source::Remote } else { Source::Cache };
+        let source = if self.came_for(range) > 0 { self.fetched() } else { Source::Cache };
         self.cost.count(|counters| &counters.reads, 1);
         self.cost.count(|counters| &counters.bytes_read, range.len());
         self.cost.count(|counters| &counters.bytes_from_cache, range.len());
@@ -140,6 +140,10 @@ impl OpenContent {
             self.cost.count(|counters| &counters.bytes_ahead_read, blocks * BLOCK);
         }
         blocks
+    }
+
+    fn fetched(&self) -> Source {
+        if self.fetcher.traffic.is_far() { Source::Remote } else { Source::Nearby }
     }
 
     pub(super) fn look(&self, range: ByteRange) -> Option<Bytes> {
@@ -174,7 +178,7 @@ impl OpenContent {
         if let Some(error) = self.failed_just_before(range) {
             return Err(error);
         }
-        let along = self.note_read(thread, range, Source::Remote);
+        let along = self.note_read(thread, range, self.fetched());
         self.came_for(range);
         let began = Instant::now();
         let deadline = self.fetcher.options.deadline;

@@ -16,6 +16,8 @@ use crate::rows::{ChunkId, ChunkMap};
 const EVIDENCE: usize = 2;
 /// Row groups asked for at once, a few columns of each, that are taken for a scan's beginning.
 const BURST: usize = 4;
+/// Engines ask for no more row groups at once.
+const MOST_AT_ONCE: usize = 8;
 /// The row groups whose columns are taken for the scan's.
 const RECENT: usize = 8;
 /// How far engines ask out of order: a chunk so many row groups behind will not be asked for any more.
@@ -51,7 +53,10 @@ pub(super) struct ColumnScan {
 pub(super) enum Source {
     /// They were read before: a scan of such bytes needs nobody ahead of it.
     Cache,
-    /// They are fetched for this read, or were fetched ahead of it.
+    /// They are fetched for this read, or were fetched ahead of it; from a remote so close that answers come between
+    /// the reads a busy engine sends at once.
+    Nearby,
+    /// The same, from farther away.
     Remote,
 }
 
@@ -94,8 +99,9 @@ impl ColumnScan {
     fn enter(&mut self, row_group: usize, source: Source) {
         match source {
             Source::Cache => {}
-            Source::Remote if self.was_answered => self.evidence += 1,
-            Source::Remote => self.at_once += 1,
+            Source::Nearby if self.groups.len() < MOST_AT_ONCE => self.at_once += 1,
+            Source::Nearby | Source::Remote if self.was_answered => self.evidence += 1,
+            Source::Nearby | Source::Remote => self.at_once += 1,
         }
         if let Some(last) = self.recent.back() {
             self.trend = (self.trend + if row_group > *last { 1 } else { -1 }).clamp(-8, 8);
@@ -398,6 +404,19 @@ mod tests {
         for group in 0..8 {
             scan.answered(&map, whole(group));
             assert_eq!(scan.next(&map, 16 << 20, 0, |_| false), None);
+        }
+    }
+
+    #[test]
+    fn nearby_answers_between_the_first_reads_predict_nothing() {
+        let map = ChunkMap::regular(100, 5, 100_000);
+        let mut scan = ColumnScan::default();
+        let whole = |group| ByteRange::new(map.row_group(group)[0].start, map.row_group(group)[4].end);
+        for group in 0..20 {
+            scan.demanded(&map, whole(group), Source::Nearby);
+            scan.answered(&map, whole(group));
+            let ahead = scan.next(&map, 16 << 20, 0, |_| false);
+            assert_eq!(ahead.is_some(), group >= MOST_AT_ONCE + EVIDENCE - 1, "row group {group}");
         }
     }
 

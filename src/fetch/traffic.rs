@@ -196,6 +196,11 @@ impl Traffic {
         self.link().room().min(most).saturating_sub(self.under_way.load(Ordering::Relaxed))
     }
 
+    /// Whether an answer takes much longer than a reader takes to send its next request.
+    pub(super) fn is_far(&self) -> bool {
+        self.link().is_far()
+    }
+
     /// How many bytes may be under way in all.
     pub(super) fn room(&self) -> u64 {
         self.link().room()

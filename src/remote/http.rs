@@ -1,7 +1,9 @@
 //! Sending a request and sorting its answer. Credentials go to the remote's own origin only: a redirect elsewhere
 //! is refused, not followed.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
@@ -51,6 +53,8 @@ pub struct Remote {
     base: Url,
     authorization: Option<HeaderValue>,
     retries: usize,
+    /// Microseconds.
+    quickest: Arc<AtomicU64>,
 }
 
 impl Remote {
@@ -84,7 +88,9 @@ impl Remote {
                 Some(value)
             }
         };
-        Ok(Self { client, patient, dialer, base: base.clone(), authorization, retries: options.retries })
+        let quickest = Arc::new(AtomicU64::new(u64::MAX));
+        let retries = options.retries;
+        Ok(Self { client, patient, dialer, base: base.clone(), authorization, retries, quickest })
     }
 
     /// The remote's URL, without a closing slash.
@@ -95,6 +101,12 @@ impl Remote {
     /// The remote's origin: scheme, host and port.
     pub fn origin(&self) -> String {
         self.base.origin().ascii_serialization()
+    }
+
+    /// The shortest time from a request to its answer so far, which a new connection may be part of.
+    pub fn quickest(&self) -> Option<Duration> {
+        let micros = self.quickest.load(Ordering::Relaxed);
+        (micros < u64::MAX).then(|| Duration::from_micros(micros))
     }
 
     /// Makes a connection for a request to come, without sending any. Failing is no matter: the request will find out
@@ -134,7 +146,10 @@ impl Remote {
 
     /// Sends once; any answer but success is an error.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, RemoteError> {
+        let sent = Instant::now();
         let response = request.send().await.map_err(|error| self.broken(&error))?;
+        let micros = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.quickest.fetch_min(micros, Ordering::Relaxed);
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);

@@ -141,6 +141,21 @@ impl Generated {
         (mount, cost, seconds)
     }
 
+    /// A file's schema through a mount with an empty cache, in `most` requests: on a machine so busy that the server
+    /// seems far away its end is asked for in pieces, so there are three tries.
+    #[track_caller]
+    fn few_requests(&self, url: &str, engine: &str, file: &str, most: u64) -> (Mount, Cost) {
+        let mut tries = 3;
+        loop {
+            let (mount, cost, _) = self.cold(url, engine, "schema", file);
+            tries -= 1;
+            if cost.requests <= most || tries == 0 {
+                return (mount, cost);
+            }
+            mount.unmount();
+        }
+    }
+
     #[track_caller]
     fn ask(&self, mount: &Mount, engine: &str, query: &str, file: &str) -> (Cost, f64) {
         let what = format!("{engine} {query}");
@@ -185,19 +200,17 @@ fn f03_engines_that_want_little_fetch_little() {
     let generated = Generated::new();
     let url = generated.server.url();
     for engine in ENGINES {
-        let (mount, cost, _) = generated.cold(&url, engine, "schema", "scan");
-        // The first end of all comes block by block: how connections begin is not known yet.
-        assert!(cost.requests <= 10 && cost.fetched <= END + BLOCK, "{engine}: {cost:?}");
+        let (mount, cost) = generated.few_requests(&url, engine, "scan", 2);
+        assert!(cost.requests <= 2 && cost.fetched <= END + BLOCK, "{engine}: {cost:?}");
         mount.unmount();
         let (_, footer) = generated.bytes("long", None);
         assert!(footer > END, "it does not come with the end: {footer}");
-        let (mount, cost, _) = generated.cold(&url, engine, "schema", "long");
         // Polars maps the file: its first faults beyond the end may be faster than who has just learnt of the length.
-        let most = if engine == "polars" { 15 } else { 12 };
+        let most = if engine == "polars" { 6 } else { 3 };
+        let (mount, cost) = generated.few_requests(&url, engine, "long", most);
         assert!(cost.requests <= most && cost.fetched <= footer + END, "{engine}: {cost:?}");
         mount.unmount();
         let (mount, cost, _) = generated.cold(&url, engine, "limit", "scan");
-        // One chunk, where a busy machine has an engine's first reads follow upon an answer.
         assert!(cost.ahead * 20 <= cost.read, "{engine}: ten rows are no scan: {cost:?}");
         mount.unmount();
         let (mount, cost, _) = generated.cold(&url, engine, "range", "scan");
