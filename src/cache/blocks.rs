@@ -3,7 +3,7 @@
 pub use crate::model::{BLOCK, BlockRange};
 
 /// Blocks in a piece: four mebibytes.
-pub(super) const PIECE: u64 = 128;
+pub(super) const PIECE: u64 = 512;
 
 impl BlockRange {
     /// The blocks of one piece of a content of `size` bytes.

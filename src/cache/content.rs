@@ -25,7 +25,7 @@ const MARK_PATIENCE: Duration = Duration::from_millis(1);
 /// Who removes a content holds its bytes' lock for a moment.
 const IN_USE_PATIENCE: Duration = Duration::from_millis(50);
 /// Blocks looked at together when searching for a missing one.
-const SEARCH: u64 = 4096;
+const SEARCH: u64 = 16_384;
 
 /// A content's blocks on disk. While a value of it lives, eviction spares what was just fetched or read.
 #[derive(Debug)]

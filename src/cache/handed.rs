@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::content::{CachedContent, now};
 use super::layout::BYTES;
 use super::part::Part;
-use super::slots::Word;
+use super::slots::{Slots, Word};
 
 /// What was checked is trusted for so long, and then checked again.
 pub const CHECKED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -45,11 +45,26 @@ impl Drop for HandedOut {
     }
 }
 
-/// When a file was last written to, in milliseconds since 1970. Unlike the time of modification, this one cannot be
-/// set.
+/// When a file was last written to, in nanoseconds since 1970. Unlike the time of modification, this one cannot be set.
+/// To be compared with an earlier answer only: file systems' clocks go in steps, so that what is written just after a
+/// moment may bear a time before it. But once a time was asked for, what is written later gets another one (Linux 6.13;
+/// before, unless it is written within the same few milliseconds).
 pub(super) fn changed_at(file: &Metadata) -> u64 {
-    let milliseconds = file.ctime().saturating_mul(1000).saturating_add(file.ctime_nsec() / 1_000_000);
-    u64::try_from(milliseconds).unwrap_or(0)
+    let nanoseconds = file.ctime().saturating_mul(1_000_000_000).saturating_add(file.ctime_nsec());
+    u64::try_from(nanoseconds).unwrap_or(0)
+}
+
+impl Part {
+    /// Says that all of it was checked now, while its bytes had last been written to at `changed`.
+    pub(super) fn was_found_right(&self, changed: u64) -> io::Result<()> {
+        self.slots.set(Word::CheckedAsOf, changed)?;
+        self.slots.set(Word::Checked, now())
+    }
+}
+
+/// Whether the bytes are as they were when they were checked, whenever that was.
+fn is_unchanged(slots: &Slots, bytes: &Metadata) -> io::Result<bool> {
+    Ok(slots.header()?.number(Word::CheckedAsOf) == changed_at(bytes))
 }
 
 /// Whether a check of `checked` still counts, all in milliseconds since 1970. One from before the machine started says
@@ -72,7 +87,7 @@ impl CachedContent {
     pub fn was_checked(&self) -> bool {
         let counts = |part: &Arc<Part>| -> io::Result<bool> {
             let checked = part.slots.header()?.number(Word::Checked);
-            let unchanged = changed_at(&part.bytes.metadata()?) <= checked;
+            let unchanged = is_unchanged(&part.slots, &part.bytes.metadata()?)?;
             Ok(unchanged && counts(checked, machine_started(), now()))
         };
         self.parts().shared.as_ref().is_some_and(|part| counts(part).unwrap_or(false))
@@ -104,7 +119,7 @@ impl CachedContent {
             return Ok(None);
         }
         // Somebody has written to it since it was checked: its blocks' checksums tell us, and nobody tells the kernel.
-        if changed_at(&opened) > part.slots.header()?.number(Word::Checked) {
+        if !is_unchanged(&part.slots, &opened)? {
             return Ok(None);
         }
         seek(&file, SeekFrom::Start(0))?;

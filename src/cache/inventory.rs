@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::blocks::{BLOCK, BlockRange};
 use super::content::now;
 use super::evict::{remove_unused, taken};
+use super::handed::changed_at;
 use super::layout::{Area, Found};
 use super::part::{Part, Suspect};
 use super::slots::Word;
@@ -274,10 +275,11 @@ impl Cache {
         };
         let Some(part) = Part::open(&found.dir, found.key.size)? else { return Ok(Recheck::Nothing) };
         let size = found.key.size;
+        let changed = changed_at(&part.bytes.metadata()?);
         match check_whole(&part, size, found.key.hash.sha256(), stop)? {
             Checked::Stopped => Ok(Recheck::Stopped),
             Checked::Sound => {
-                part.slots.set(Word::Checked, now())?;
+                part.was_found_right(changed)?;
                 Ok(Recheck::Sound(size))
             }
             Checked::Rotten if self.still_whole(&found, &part)? => {

@@ -70,7 +70,7 @@ pub(super) struct Layout {
 impl Layout {
     /// Makes the directories that are missing.
     pub(super) fn open(cache: &Path) -> io::Result<Self> {
-        let layout = Self { root: cache.join("blocks-2") };
+        let layout = Self { root: cache.join("blocks-3") };
         for dir in ["private", "shared", "moving", "users", "pins"] {
             make_dir(&layout.root.join(dir))?;
         }
@@ -156,12 +156,13 @@ impl Layout {
         self.root.join("moving").join(random_hex::<16>())
     }
 
-    /// Removes what processes that are no more left half made or half removed, and the cache of format 1.
+    /// Removes what processes that are no more left half made or half removed, and caches of earlier formats.
     pub(super) fn sweep(&self) {
-        let old = self.root.with_file_name("blocks-1");
-        let away = self.moving();
-        if fs::rename(&old, &away).is_ok() {
-            let _ = fs::remove_dir_all(&away);
+        for old in ["blocks-1", "blocks-2"] {
+            let away = self.moving();
+            if fs::rename(self.root.with_file_name(old), &away).is_ok() {
+                let _ = fs::remove_dir_all(&away);
+            }
         }
         for entry in fs::read_dir(self.root.join("moving")).into_iter().flatten().flatten() {
             let made = entry.metadata().and_then(|metadata| metadata.modified());
@@ -245,10 +246,11 @@ mod tests {
     #[test]
     fn directories_come_and_go_whole_and_the_first_of_two_stays() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("blocks-1/x")).unwrap();
+        let olds = ["blocks-1", "blocks-2"].map(|old| dir.path().join(old));
+        olds.iter().for_each(|old| fs::create_dir_all(old.join("x")).unwrap());
         let layout = Layout::open(dir.path()).unwrap();
         layout.sweep();
-        assert!(!dir.path().join("blocks-1").exists());
+        assert!(olds.iter().all(|old| !old.exists()));
         let (scope, key) = (Scope::new("https://a", "db"), Key { hash: ContentHash::Md5([1; 16]), size: 5 });
         for text in ["first", "second"] {
             layout.create_private(&scope, &key, |dir| fs::write(dir.join("bytes"), text)).unwrap();

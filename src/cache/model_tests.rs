@@ -206,7 +206,7 @@ impl World {
 
     /// Changes a bit of a file that the kernel does not have: what it shows has no checksum.
     fn rot(&mut self, file: usize, at: u64) {
-        let files: Vec<_> = walkdir::WalkDir::new(self.dir.path().join("blocks-2"))
+        let files: Vec<_> = walkdir::WalkDir::new(self.dir.path().join("blocks-3"))
             .sort_by_file_name()
             .into_iter()
             .filter_map(Result::ok)
@@ -237,7 +237,7 @@ impl World {
             handed.file().read_exact_at(&mut bytes, 0).unwrap();
             assert!(bytes == self.truth[*content], "the kernel shows wrong bytes");
         }
-        let dirs = walkdir::WalkDir::new(self.dir.path().join("blocks-2")).into_iter().filter_map(Result::ok);
+        let dirs = walkdir::WalkDir::new(self.dir.path().join("blocks-3")).into_iter().filter_map(Result::ok);
         let blocks = |entry: walkdir::DirEntry| {
             std::os::unix::fs::MetadataExt::blocks(&entry.metadata().unwrap()) * 512
         };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::blocks::{BLOCK, BlockRange, PIECE};
 use crate::model::ByteRange;
 
-const MAGIC: &[u8; 8] = b"PQBLOCK2";
+const MAGIC: &[u8; 8] = b"PQBLOCK3";
 const HEADER: u64 = 1024;
 /// A piece's time and its slots.
 const RECORD: u64 = 8 + PIECE * 8;
@@ -35,7 +35,7 @@ pub(super) enum Word {
     Verified = 32,
     /// [`YES`]: the kernel has been given the file, whose blocks may be mapped for as long as it exists.
     HandedOut = 40,
-    /// When it was verified last.
+    /// When it was verified last, in milliseconds since 1970.
     Checked = 48,
     /// How often blocks were removed.
     Removals = 56,
@@ -46,6 +46,8 @@ pub(super) enum Word {
     Opened = 80,
     /// [`YES`]: not evicted while anybody has it open, for it may not be had again.
     KeptWhileOpen = 88,
+    /// When its bytes had been written to last as they were verified, in nanoseconds since 1970.
+    CheckedAsOf = 96,
 }
 
 /// What the header says.

@@ -10,6 +10,9 @@ use std::time::Duration;
 use super::*;
 use crate::model::{ByteRange, ContentHash, Sha256};
 
+/// A 128th of a piece.
+const SHARE: u64 = blocks::PIECE * BLOCK / 128;
+
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn cache(dir: &Path, limit: u64) -> Cache {
@@ -129,7 +132,7 @@ fn rule_26_what_is_not_its_hash_is_dropped_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(dir.path(), 1 << 30);
     let (bytes, mut forged) = (sample(3, 3 * BLOCK), sample(3, 3 * BLOCK));
-    forged[40_000] ^= 1;
+    forged[BLOCK as usize + 9] ^= 1;
     let content = open(&cache, &here(), &bytes);
     assert_eq!(fill(&cache, &content, &forged, 0, 3), Written::Complete);
     assert_eq!(content.verify(&GO_ON).unwrap(), Verification::Wrong);
@@ -291,7 +294,7 @@ fn a_check_counts_for_other_processes_until_somebody_writes_to_the_file() {
 #[test]
 fn the_oldest_goes_first_footers_last_and_pins_never() {
     let dir = tempfile::tempdir().unwrap();
-    let limit = 1000 * BLOCK;
+    let limit = 1000 * SHARE;
     let cache = cache(dir.path(), limit);
     let piece = blocks::PIECE;
     let large = sample(10, 3 * piece * BLOCK);
@@ -312,7 +315,7 @@ fn the_oldest_goes_first_footers_last_and_pins_never() {
     assert_hit(&stored[1], ByteRange::new(piece * BLOCK, 2 * piece * BLOCK), &large);
     drop(stored);
     // More than the first piece, less than two of them.
-    assert!(cache.reserve(limit - 5 * piece * BLOCK + 60 * BLOCK));
+    assert!(cache.reserve(limit - 5 * piece * BLOCK + 60 * SHARE));
     let content = open(&cache, &here(), &large);
     assert!(content.has(1) && content.has(2), "the footer stays");
     assert!(!content.has(0) && !content.has(3), "its piece was the oldest");
@@ -329,7 +332,7 @@ fn the_oldest_goes_first_footers_last_and_pins_never() {
 #[test]
 fn what_waits_for_its_reader_stays_and_what_was_read_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = cache(dir.path(), 400 * BLOCK);
+    let cache = cache(dir.path(), 400 * SHARE);
     let piece = blocks::PIECE;
     let bytes = sample(12, 4 * piece * BLOCK);
     let content = open(&cache, &here(), &bytes);
@@ -346,7 +349,7 @@ fn what_waits_for_its_reader_stays_and_what_was_read_goes() {
 #[test]
 fn what_was_just_read_goes_when_nothing_else_is_left_the_oldest_first() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = cache(dir.path(), 400 * BLOCK);
+    let cache = cache(dir.path(), 400 * SHARE);
     let piece = blocks::PIECE;
     let bytes = sample(17, 20 * piece * BLOCK);
     let content = open(&cache, &here(), &bytes);
@@ -366,7 +369,7 @@ fn what_was_just_read_goes_when_nothing_else_is_left_the_oldest_first() {
 #[test]
 fn what_cannot_be_had_again_stays_while_it_is_open() {
     let dir = tempfile::tempdir().unwrap();
-    let limit = 400 * BLOCK;
+    let limit = 400 * SHARE;
     let (cache, other) = (cache(dir.path(), limit), cache(dir.path(), limit));
     let piece = blocks::PIECE;
     let bytes = sample(18, 3 * piece * BLOCK);
@@ -409,7 +412,7 @@ fn damaged_files_are_dropped_and_removed_ones_made_again() {
         |dir| file(dir, "slots").write_all_at(b"garbage", 0).unwrap(),
         |dir| file(dir, "slots").write_all_at(&[255; 2048], 24).unwrap(),
         |dir| file(dir, "bytes").set_len(5).unwrap(),
-        |dir| std::fs::remove_dir_all(dir.join("blocks-2/private")).unwrap(),
+        |dir| std::fs::remove_dir_all(dir.join("blocks-3/private")).unwrap(),
     ];
     for damage in damages {
         let cache = cache(dir.path(), 1 << 30);

@@ -17,7 +17,7 @@ use super::slots::Word;
 use crate::model::{ContentHash, Sha256};
 
 /// Blocks read at a time.
-const STEP: u64 = 32;
+const STEP: u64 = 128;
 /// How long it waits for others who store or remove blocks of this content.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -61,7 +61,7 @@ impl CachedContent {
         {
             return Ok(Verification::Verified);
         }
-        let before = Before { removals: removals(&parts)?, at: now() };
+        let before = Before { removals: removals(&parts)?, changed: changes(&parts)? };
         let mut hash = Context::new(&SHA256);
         let all = self.blocks();
         for start in (all.start..all.end).step_by(STEP as usize) {
@@ -98,7 +98,8 @@ impl CachedContent {
     /// Reads all of it and compares every block with its checksum; what has rotted is forgotten. Not for a thread that
     /// answers requests. Ends early when `stop` is set.
     pub fn look_for_rot(&self, stop: &AtomicBool) -> io::Result<Soundness> {
-        let (began, parts) = (now(), self.parts());
+        let parts = self.parts();
+        let changed = changes(&parts)?;
         let (mut rotten, mut missing) = (0, false);
         for step in steps(self.blocks()) {
             if stop.load(Ordering::Relaxed) {
@@ -115,7 +116,7 @@ impl CachedContent {
             0 => {
                 if let (Some(shared), None) = (&parts.shared, &parts.private) {
                     // So the next start need not do it again. What was written to meanwhile is found by its later time.
-                    shared.slots.set(Word::Checked, began)?;
+                    shared.was_found_right(changed[0])?;
                 }
                 Soundness::Sound
             }
@@ -220,20 +221,25 @@ impl CachedContent {
 #[derive(Debug, Clone, Copy)]
 struct Before {
     removals: Removals,
-    /// When, in milliseconds since 1970.
-    at: u64,
+    changed: Changes,
 }
 
 impl Before {
     /// Whether what is here may not be what was hashed: blocks were removed, or somebody has written to the files.
     fn has_changed(self, parts: &Parts) -> io::Result<bool> {
-        for part in parts.shared.iter().chain(&parts.private) {
-            if changed_at(&part.bytes.metadata()?) > self.at {
-                return Ok(true);
-            }
-        }
-        Ok(removals(parts)? != self.removals)
+        Ok(changes(parts)? != self.changed || removals(parts)? != self.removals)
     }
+}
+
+/// When the bytes of either part were written to last.
+type Changes = [u64; 2];
+
+fn changes(parts: &Parts) -> io::Result<Changes> {
+    let at = |part: &Option<Arc<Part>>| match part {
+        Some(part) => part.bytes.metadata().map(|metadata| changed_at(&metadata)),
+        None => Ok(0),
+    };
+    Ok([at(&parts.shared)?, at(&parts.private)?])
 }
 
 /// How often blocks were removed from either part.
@@ -250,8 +256,9 @@ fn removals(parts: &Parts) -> io::Result<Removals> {
 /// Says that a part was verified, once it is on the disk: the kernel reads it without checksums, also after a power
 /// cut.
 fn seal(part: &Part) -> io::Result<()> {
+    let changed = changed_at(&part.bytes.metadata()?);
     part.bytes.sync_data()?;
-    part.slots.set(Word::Checked, now())?;
+    part.was_found_right(changed)?;
     part.slots.sync()?;
     part.slots.set_yes(Word::Verified)?;
     part.slots.sync()

@@ -8,7 +8,7 @@ use super::link::ONE_REQUEST;
 use super::memory::of_answer;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
-use crate::cache::BlockRange;
+
 use crate::model::{ByteRange, WHOLE_AT_ONCE};
 
 /// What is fetched ahead of readers may take this part of the cache: a small one would evict it unread.
@@ -61,7 +61,7 @@ impl OpenContent {
         if self.shared.is_wrong() {
             return;
         }
-        let wanted = BlockRange::covering(range);
+        let wanted = self.asked_for(range);
         let traffic = &self.fetcher.traffic;
         let most = if self.is_small() { WHOLE_AT_ONCE } else { traffic.one_request(traffic.room()) };
         let packing = self.packing(0, most);

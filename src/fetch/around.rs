@@ -9,8 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::fly::WRONG_ANSWERS;
 use super::memory::of_answer;
 use super::{FetchError, Fetcher, OpenContent};
-use crate::cache::BlockRange;
-use crate::model::{ByteRange, Sha256};
+use crate::model::{ByteRange, LeafRange, Sha256};
 use crate::remote::RemoteError;
 
 impl OpenContent {
@@ -54,7 +53,7 @@ impl OpenContent {
     fn asked_around_the_cache(&self, range: ByteRange) -> ByteRange {
         match (self.expected(), &self.key.blocks) {
             (Some(_), _) => ByteRange::new(0, self.key.size),
-            (None, Some(_)) => BlockRange::covering(range).bytes(self.key.size),
+            (None, Some(_)) => LeafRange::covering(range).bytes(self.key.size),
             (None, None) => range,
         }
     }

@@ -24,7 +24,7 @@ struct Progress {
     /// Blocks before this one are stored, but for the holes.
     until: u64,
     /// Blocks that could not be had although the ones around them could.
-    holes: Vec<(u64, FetchError)>,
+    holes: Vec<(BlockRange, FetchError)>,
     /// It is over. Blocks it did not store were not kept.
     landed: Option<Result<(), FetchError>>,
 }
@@ -45,16 +45,16 @@ impl Flight {
         self.progress.send_modify(|progress| progress.until = block);
     }
 
-    /// Gives up one block and goes on behind it.
-    pub(super) fn leaves_out(&self, block: u64, error: FetchError) {
+    /// Gives up some blocks and goes on behind them.
+    pub(super) fn leaves_out(&self, blocks: BlockRange, error: FetchError) {
         self.progress.send_modify(|progress| {
-            progress.until = block + 1;
-            progress.holes.push((block, error));
+            progress.until = blocks.end;
+            progress.holes.push((blocks, error));
         });
     }
 
     /// Waits until those of `wanted` it brings are stored, or it is over. Of what it leaves out, the first `known`
-    /// blocks are somebody else's to bring.
+    /// holes are somebody else's to fill.
     async fn brings(&self, wanted: BlockRange, known: usize) -> Result<(), FetchError> {
         let until = wanted.end.min(self.blocks.end);
         let mut progress = self.progress.subscribe();
@@ -62,7 +62,7 @@ impl Flight {
             {
                 let progress = progress.borrow_and_update();
                 let mut holes = progress.holes[known..].iter();
-                if let Some((_, error)) = holes.find(|(block, _)| wanted.contains(*block)) {
+                if let Some((_, error)) = holes.find(|(hole, _)| wanted.overlaps(*hole)) {
                     return Err(error.clone());
                 }
                 match &progress.landed {
@@ -104,7 +104,7 @@ impl Boarded {
 
     fn has_coming(&self, block: u64) -> bool {
         let left_out =
-            || self.flight.progress.borrow().holes[..self.known].iter().any(|(hole, _)| *hole == block);
+            || self.flight.progress.borrow().holes[..self.known].iter().any(|(hole, _)| hole.contains(block));
         self.flight.blocks.contains(block) && !left_out()
     }
 
@@ -273,14 +273,14 @@ mod tests {
         let early = landing.board();
         let altered = || FetchError::Wrong("altered".into());
         landing.flight.stored(3);
-        landing.flight.leaves_out(3, altered());
+        landing.flight.leaves_out(block(3), altered());
         assert!(early.brings(block(2)).await.is_ok() && early.brings(block(3)).await.is_err());
         assert!(early.brings(all).await.is_err());
 
         let (late, again) = flights.join(all, GAP_0, |blocks| all_but(blocks, |block| block < 3));
         assert_eq!(starts(&again), vec![(3, 4)], "and nothing else is asked for twice");
         landing.flight.stored(8);
-        landing.flight.leaves_out(8, altered());
+        landing.flight.leaves_out(block(8), altered());
         landing.flight.stored(10);
         landing.land(Err(altered()));
         assert!(late[0].brings(BlockRange { start: 3, end: 8 }).await.is_ok());

@@ -13,15 +13,15 @@ use super::shared::{Cost, SharedContent};
 use super::traffic::{Expected, Turn};
 use super::{FetchError, Fetcher};
 use crate::cache::{BLOCK, BlockRange, CachedContent, Written};
-use crate::model::{ByteRange, MOST_PROVEN_SINGLY, Sha256, WHOLE_AT_ONCE};
+use crate::model::{ByteRange, LEAF, LeafRange, MOST_PROVEN_SINGLY, Sha256, WHOLE_AT_ONCE};
 use crate::remote::{ContentKey, RemoteError};
 
 /// How often a wrong answer is asked for again: it may be a proxy's passing fault.
 pub(super) const WRONG_ANSWERS: usize = 3;
-/// So many blocks of a flight may turn out altered, each time it is asked for, before the flight is given up.
+/// So many places of a flight may turn out altered, each time it is asked for, before the flight is given up.
 const HOLES: usize = 4;
 /// So many bytes are gathered and then written to the cache at once.
-pub(super) const GATHERED: u64 = 8 * BLOCK;
+pub(super) const GATHERED: u64 = 256 << 10;
 /// What is left of a request that nobody needs any more is not waited for if it is more than this: it costs the
 /// connection, which is dearer than a few bytes.
 const NOT_WORTH_STOPPING: u64 = 256 << 10;
@@ -99,11 +99,12 @@ impl Flying {
                     self.cost.count(|counters| &counters.responses_refused, 1);
                     wrong = if *next > before { 1 } else { wrong + 1 };
                     // Asked for so few, it shows which one it is.
-                    most = MOST_PROVEN_SINGLY;
+                    most = MOST_PROVEN_SINGLY * LeafRange::BLOCKS;
                     if wrong >= WRONG_ANSWERS {
                         let altered = FetchError::from(altered.clone());
-                        let hole = BlockRange { start: *next, end: *next + 1 };
-                        flight.leaves_out(hole.start, altered.clone());
+                        let hole = BlockRange { start: *next, end: *next + 1 }.in_whole_leaves(self.key.size);
+                        let hole = BlockRange { start: *next, end: hole.end.min(flight.blocks.end) };
+                        flight.leaves_out(hole, altered.clone());
                         *next = hole.end;
                         fetcher.cache.release(hole.bytes(self.key.size).len());
                         holes.push(altered.clone());
@@ -196,7 +197,9 @@ impl Flying {
                     // What came before is as good as any: it need not come again. The last block stays to be
                     // asked for, or there would be nothing left to ask.
                     let keep = if left == 0 { pending.len().saturating_sub(1) } else { pending.len() };
-                    let keep = keep - keep % BLOCK as usize;
+                    // What comes next is to be provable again.
+                    let unit = if self.key.blocks.is_some() { LEAF } else { BLOCK };
+                    let keep = keep - keep % unit as usize;
                     if whole_content.is_some() {
                         if error.is_transient() {
                             pending.truncate(keep);

@@ -273,7 +273,7 @@ mod tests {
         };
         let steady: Vec<_> = (0..10).map(|round| (round, 50_000)).collect();
         assert_eq!(link.one_request(500_000, 8, 8), 96 << 10, "as long as nothing is known");
-        assert_eq!(link.one_request(500_000, 16, 16), BLOCK, "each over a connection of its own");
+        assert_eq!(link.one_request(500_000, 16, 16), 5 * BLOCK, "each over a connection of its own");
         for _ in 0..SUSPECTED {
             assert!(link.has_slow_start());
             assert!(!see(&mut link, &steady));

@@ -17,7 +17,7 @@ use super::shared::{Cost, SharedContent};
 use super::traffic::{Need, Turn};
 use super::{FetchError, Fetcher, ReaderThread};
 use crate::cache::{BLOCK, BlockRange, CachedContent, ContentState, HandedOut, Look};
-use crate::model::{ByteRange, MOST_PROVEN, WHOLE_AT_ONCE};
+use crate::model::{ByteRange, LeafRange, MOST_PROVEN, WHOLE_AT_ONCE};
 use crate::remote::ContentKey;
 
 /// What could not be had just before is not waited for once more: for what it reads through its own pages, the kernel
@@ -270,7 +270,7 @@ impl OpenContent {
         }
         let whole = ByteRange::new(0, self.key.size);
         let along = if self.is_small() { whole } else { along };
-        let (wanted, along) = (BlockRange::covering(range), BlockRange::covering(along));
+        let (wanted, along) = (self.asked_for(range), self.asked_for(along));
         // Flights by another path with the same content, which was replaced, or of a moment when something on the way
         // altered bytes: the second time there are our own.
         let mut others = 0;
@@ -331,15 +331,36 @@ impl OpenContent {
     /// How to ask for this content: stretches of up to `gap` bytes along with the rest, `most` bytes a request.
     pub(super) fn packing(&self, gap: u64, most: u64) -> Packing {
         let most = most / BLOCK;
+        if self.key.blocks.is_none() {
+            return Packing { gap: gap / BLOCK, most };
+        }
         // What can be proven is asked for in pieces for which there is a proof.
-        let most = if self.key.blocks.is_some() { most.min(MOST_PROVEN) } else { most };
-        Packing { gap: gap / BLOCK, most }
+        let leaves = (most / LeafRange::BLOCKS).clamp(1, MOST_PROVEN);
+        Packing { gap: gap / BLOCK, most: leaves * LeafRange::BLOCKS }
     }
 
-    /// What is to be fetched so that `blocks` are here. A small content is checked as a whole, so all of it is.
+    /// The blocks to ask for so that the bytes of `range` come: where they can be proven, those proven with them.
+    pub(super) fn asked_for(&self, range: ByteRange) -> BlockRange {
+        let blocks = BlockRange::covering(range);
+        if self.key.blocks.is_some() { blocks.in_whole_leaves(self.key.size) } else { blocks }
+    }
+
+    /// What is to be fetched so that `blocks` are here. What is checked as a whole is fetched as a whole: a small content,
+    /// and the blocks under a leaf.
     pub(super) fn missing(&self, cached: &CachedContent, blocks: BlockRange) -> Vec<BlockRange> {
-        let missing = cached.missing(blocks);
-        if self.is_small() && !missing.is_empty() { vec![BlockRange::all(self.key.size)] } else { missing }
+        let mut missing = cached.missing(blocks);
+        if self.is_small() && !missing.is_empty() {
+            return vec![BlockRange::all(self.key.size)];
+        }
+        if self.key.blocks.is_some() {
+            let mut done = 0;
+            for run in &mut missing {
+                *run = run.in_whole_leaves(self.key.size);
+                run.start = run.start.max(done);
+                done = run.end;
+            }
+        }
+        missing
     }
 
     pub(super) fn flying(&self, cached: &Arc<CachedContent>) -> Flying {

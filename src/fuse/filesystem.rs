@@ -134,7 +134,7 @@ impl Filesystem for MountedFs {
                 // Who reads past the kernel's pages would meet the disk's alignment in a file handed over.
                 let unbuffered = flags.0 & libc::O_DIRECT != 0;
                 let content =
-                    || if unbuffered || self.kept.has_all(ino) { None } else { self.vfs.hand_out(handle) };
+                    || if unbuffered || self.kept.is_stored(ino) { None } else { self.vfs.hand_out(handle) };
                 match self.modes.open(ino, &reply, content) {
                     Some(through) => {
                         reply.opened_passthrough(number, FopenFlags::empty(), &through.backing);

@@ -107,9 +107,10 @@ impl Kept {
         self.with(|inodes| inodes.get(&ino).map(|inode| inode.pages))
     }
 
-    /// Whether the kernel has all pages of an inode.
-    pub(super) fn has_all(&self, ino: Ino) -> bool {
-        matches!(self.pages(ino), Some(Pages::All { .. }))
+    /// Whether the kernel has all pages of an inode, or is being given them: an open by passthrough would have it drop
+    /// what it has.
+    pub(super) fn is_stored(&self, ino: Ino) -> bool {
+        matches!(self.pages(ino), Some(Pages::All { .. } | Pages::Coming))
     }
 
     /// Notes an open of a complete file.
@@ -251,7 +252,7 @@ mod tests {
     fn stored(kept: &Kept, bytes: u64) {
         kept.with(|inodes| inodes.get_mut(&FILE).unwrap().pages = Pages::Coming);
         kept.came(FILE, Came::All(bytes));
-        assert!(kept.has_all(FILE));
+        assert!(kept.is_stored(FILE));
     }
 
     #[test]
@@ -262,9 +263,9 @@ mod tests {
         for bytes in [60, 40] {
             kept.asked(FILE, bytes, || None);
         }
-        assert!(kept.has_all(FILE), "a sixteenth");
+        assert!(kept.is_stored(FILE), "a sixteenth");
         kept.asked(FILE, 1, || None);
-        assert!(!kept.has_all(FILE));
+        assert!(!kept.is_stored(FILE));
         assert_eq!(opens_until_wanted(&kept), 4);
         assert_eq!(opens_until_wanted(&kept), 8);
         kept.opened(FILE, By::Kept);
@@ -308,7 +309,7 @@ mod tests {
         assert!(is_coming(&kept));
         kept.forget(FILE);
         kept.came(FILE, Came::All(1600));
-        assert!(!kept.has_all(FILE) && !is_coming(&kept));
+        assert!(!kept.is_stored(FILE) && !is_coming(&kept));
         assert_eq!(opens_until_wanted(&kept), 2, "it starts anew");
     }
 

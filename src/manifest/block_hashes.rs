@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 
-use crate::model::{BLOCK, BlockHash, BlockRoot};
+use crate::model::{BlockHash, BlockRoot, LEAF};
 
 pub(super) const FIELD: &str = "blockHashes";
 /// A tree of the first halves of SHA-256, as `model/block_tree.rs` computes it.
 const ALGORITHM: &str = "sha256-128-tree";
 
 pub(super) fn to_json(root: &BlockRoot) -> Value {
-    json!({"algorithm": ALGORITHM, "blockSize": BLOCK, "root": root.0.to_string()})
+    json!({"algorithm": ALGORITHM, "blockSize": LEAF, "root": root.0.to_string()})
 }
 
 /// The root, if this is just what we would write.

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use ring::digest::{Context, SHA256};
 
-use super::{BLOCK, BlockRange, ByteRange};
+use super::{ByteRange, LEAF, LeafRange};
 
 /// Contents up to this size have no tree: who reads them fetches them whole and checks them by their own hash.
 pub const WHOLE_AT_ONCE: u64 = 1 << 20;
@@ -25,9 +25,9 @@ pub const MOST_PROVEN: u64 = 128;
 /// header, and proxies want all of these within four kibibytes.
 pub const MOST_PROVEN_SINGLY: u64 = 64;
 
-const LEAF: u8 = 0;
-const NODE: u8 = 1;
-const ROOT: u8 = 2;
+const OF_LEAF: u8 = 0;
+const OF_NODE: u8 = 1;
+const OF_ROOT: u8 = 2;
 
 /// The hash of a block, or of two hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +88,7 @@ impl fmt::Debug for BlockRoot {
 impl BlockRoot {
     /// The root above the topmost node.
     pub fn above(top: &BlockHash, size: u64) -> Self {
-        Self(BlockHash::of(ROOT, [&size.to_le_bytes(), &top.0]))
+        Self(BlockHash::of(OF_ROOT, [&size.to_le_bytes(), &top.0]))
     }
 }
 
@@ -99,16 +99,16 @@ fn begin(kind: u8) -> Context {
 }
 
 fn leaf(block: &[u8]) -> BlockHash {
-    BlockHash::of(LEAF, [block, &[]])
+    BlockHash::of(OF_LEAF, [block, &[]])
 }
 
 fn above(left: &BlockHash, right: &BlockHash) -> BlockHash {
-    BlockHash::of(NODE, [&left.0, &right.0])
+    BlockHash::of(OF_NODE, [&left.0, &right.0])
 }
 
 /// The levels of a tree, leaves first, as positions in the sequence of all its nodes.
 fn levels(size: u64) -> impl Iterator<Item = Range<u64>> {
-    let leaves = 0..size.div_ceil(BLOCK);
+    let leaves = 0..size.div_ceil(LEAF);
     std::iter::successors(Some(leaves), |below| {
         let width = below.end - below.start;
         (width > 1).then(|| below.end..below.end + width.div_ceil(2))
@@ -121,8 +121,8 @@ pub fn has_tree(size: u64) -> bool {
 }
 
 /// The blocks of a range that can be proven: whole ones, and not too many.
-pub fn provable(range: ByteRange, size: u64) -> Option<BlockRange> {
-    let blocks = BlockRange::covering(range);
+pub fn provable(range: ByteRange, size: u64) -> Option<LeafRange> {
+    let blocks = LeafRange::covering(range);
     let whole = !range.is_empty() && blocks.bytes(size) == range;
     (whole && blocks.len() <= MOST_PROVEN).then_some(blocks)
 }
@@ -133,13 +133,13 @@ pub fn node_count(size: u64) -> u64 {
 }
 
 /// The level of the hashes that blocks are compared with: leaves, or what is above pairs of them.
-fn grain(blocks: BlockRange) -> usize {
+fn grain(blocks: LeafRange) -> usize {
     usize::from(blocks.len() > MOST_PROVEN_SINGLY)
 }
 
 /// What proves `blocks`, as positions in the sequence of all nodes: level by level the nodes beside them that the next
 /// level needs, left before right; and before those of the level blocks are compared with, the blocks' own there.
-pub fn proof_positions(blocks: BlockRange, size: u64) -> Vec<Range<u64>> {
+pub fn proof_positions(blocks: LeafRange, size: u64) -> Vec<Range<u64>> {
     let mut positions = Vec::new();
     let mut run = blocks;
     for (depth, level) in levels(size).enumerate() {
@@ -153,7 +153,7 @@ pub fn proof_positions(blocks: BlockRange, size: u64) -> Vec<Range<u64>> {
         if run.end % 2 == 1 && run.end < width {
             positions.push(level.start + run.end..level.start + run.end + 1);
         }
-        run = BlockRange { start: run.start / 2, end: run.end.div_ceil(2) };
+        run = LeafRange { start: run.start / 2, end: run.end.div_ceil(2) };
     }
     positions
 }
@@ -168,7 +168,7 @@ pub struct BlockTreeBuilder {
 
 impl Default for BlockTreeBuilder {
     fn default() -> Self {
-        Self { leaves: Vec::new(), block: begin(LEAF), in_block: 0, size: 0 }
+        Self { leaves: Vec::new(), block: begin(OF_LEAF), in_block: 0, size: 0 }
     }
 }
 
@@ -177,19 +177,19 @@ impl BlockTreeBuilder {
     pub fn update(&mut self, mut bytes: &[u8]) {
         self.size += bytes.len() as u64;
         while !bytes.is_empty() {
-            let room = usize::try_from(BLOCK - self.in_block).unwrap_or(usize::MAX);
+            let room = usize::try_from(LEAF - self.in_block).unwrap_or(usize::MAX);
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.block.update(now);
             self.in_block += now.len() as u64;
             bytes = later;
-            if self.in_block == BLOCK {
+            if self.in_block == LEAF {
                 self.end_block();
             }
         }
     }
 
     fn end_block(&mut self) {
-        let block = std::mem::replace(&mut self.block, begin(LEAF));
+        let block = std::mem::replace(&mut self.block, begin(OF_LEAF));
         self.leaves.push(BlockHash::end(block));
         self.in_block = 0;
     }
@@ -227,7 +227,7 @@ pub struct BlockTree {
 /// The hashes of some blocks, which were shown to lie below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenBlocks {
-    blocks: BlockRange,
+    blocks: LeafRange,
     hashes: Vec<BlockHash>,
     /// The leaves beside the first and the last block, where pairs are compared. Not shown to lie below the root: if
     /// one does not, the block beside it is taken for a wrong one.
@@ -254,8 +254,8 @@ pub enum Then {
 
 impl ProvenBlocks {
     /// What `proof`, the nodes at [`proof_positions`], says of `blocks`, if it leads to `root`.
-    pub fn new(root: &BlockRoot, size: u64, blocks: BlockRange, proof: &[BlockHash]) -> Option<Self> {
-        if blocks.is_empty() || blocks.end > size.div_ceil(BLOCK) || blocks.len() > MOST_PROVEN {
+    pub fn new(root: &BlockRoot, size: u64, blocks: LeafRange, proof: &[BlockHash]) -> Option<Self> {
+        if blocks.is_empty() || blocks.end > size.div_ceil(LEAF) || blocks.len() > MOST_PROVEN {
             return None;
         }
         let (mut proof, mut run) = (proof.iter().copied(), blocks);
@@ -279,7 +279,7 @@ impl ProvenBlocks {
                 row =
                     row.chunks(2).map(|pair| if let [l, r] = pair { above(l, r) } else { pair[0] }).collect();
             }
-            run = BlockRange { start: run.start / 2, end: run.end.div_ceil(2) };
+            run = LeafRange { start: run.start / 2, end: run.end.div_ceil(2) };
         }
         let right = proof.next().is_none() && BlockRoot::above(row.first()?, size) == *root;
         right.then_some(Self { blocks, hashes, edges })
@@ -295,7 +295,7 @@ impl ProvenBlocks {
                 None => Then::More,
                 Some(count) => {
                     right += count;
-                    rest = &rest[rest.len().min(count as usize * BLOCK as usize)..];
+                    rest = &rest[rest.len().min(count as usize * LEAF as usize)..];
                     continue;
                 }
             };
@@ -306,8 +306,8 @@ impl ProvenBlocks {
     /// How many blocks the next hash stands for, or none if they are wrong; nothing if they are not all here.
     fn look_at_one(&self, at: u64, bytes: &[u8]) -> Option<u64> {
         let grain = grain(self.blocks);
-        let mut blocks = bytes.chunks(BLOCK as usize).map(leaf);
-        let has_one = bytes.len() as u64 <= BLOCK;
+        let mut blocks = bytes.chunks(LEAF as usize).map(leaf);
+        let has_one = bytes.len() as u64 <= LEAF;
         let at_edge = at + 1 == self.blocks.end || (at == self.blocks.start && self.edges[0].is_some());
         if grain == 1 && has_one && !at_edge {
             return None;
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn content(size: u64) -> Vec<u8> {
-        (0..size).map(|at| (at * 31 + at / BLOCK * 7) as u8).collect()
+        (0..size).map(|at| (at * 31 + at / LEAF * 7) as u8).collect()
     }
 
     fn tree(bytes: &[u8]) -> BlockTree {
@@ -341,15 +341,15 @@ mod tests {
         builder.finish().unwrap()
     }
 
-    fn proof(tree: &BlockTree, blocks: BlockRange, size: u64) -> Vec<BlockHash> {
+    fn proof(tree: &BlockTree, blocks: LeafRange, size: u64) -> Vec<BlockHash> {
         let positions = proof_positions(blocks, size).into_iter().flatten();
         positions.map(|at| tree.nodes[at as usize]).collect()
     }
 
     #[test]
     fn the_smallest_trees_by_hand() {
-        let bytes = content(2 * BLOCK + 5);
-        let block = |n: usize| &bytes[n * BLOCK as usize..bytes.len().min((n + 1) * BLOCK as usize)];
+        let bytes = content(2 * LEAF + 5);
+        let block = |n: usize| &bytes[n * LEAF as usize..bytes.len().min((n + 1) * LEAF as usize)];
         let hash = |parts: &[&[u8]]| {
             let digest = ring::digest::digest(&SHA256, &parts.concat());
             BlockHash(digest.as_ref()[..16].try_into().unwrap())
@@ -357,7 +357,7 @@ mod tests {
         let leaves = [hash(&[&[0], block(0)]), hash(&[&[0], block(1)]), hash(&[&[0], block(2)])];
         let pair = hash(&[&[1], &leaves[0].0, &leaves[1].0]);
         let top = hash(&[&[1], &pair.0, &leaves[2].0]);
-        let root = hash(&[&[2], &(2 * BLOCK + 5).to_le_bytes(), &top.0]);
+        let root = hash(&[&[2], &(2 * LEAF + 5).to_le_bytes(), &top.0]);
         let tree = tree(&bytes);
         assert_eq!(tree.nodes, [leaves[0], leaves[1], leaves[2], pair, leaves[2], top]);
         assert_eq!(tree.root, BlockRoot(root));
@@ -366,13 +366,13 @@ mod tests {
 
     #[test]
     fn a_proof_fits_into_a_header_however_large_the_content() {
-        for size in [LARGEST, LARGEST - 5 * BLOCK, 3 * LARGEST / 4 + 1] {
-            let blocks = size.div_ceil(BLOCK);
+        for size in [LARGEST, LARGEST - 5 * LEAF, 3 * LARGEST / 4 + 1] {
+            let blocks = size.div_ceil(LEAF);
             for start in [0, 1, blocks / 2 - 33, blocks / 2 - 31, blocks - 64] {
-                let run = BlockRange { start, end: start + MOST_PROVEN_SINGLY };
+                let run = LeafRange { start, end: start + MOST_PROVEN_SINGLY };
                 let nodes: u64 = proof_positions(run, size).iter().map(|run| run.end - run.start).sum();
                 assert!(nodes <= 112, "{nodes} for {run:?}");
-                let run = BlockRange {
+                let run = LeafRange {
                     start: start.min(blocks - MOST_PROVEN),
                     end: start.min(blocks - MOST_PROVEN) + MOST_PROVEN,
                 };
@@ -384,29 +384,29 @@ mod tests {
 
     #[test]
     fn whole_blocks_can_be_proven_and_nothing_else() {
-        let size = 134 * BLOCK + 9;
+        let size = 134 * LEAF + 9;
         let blocks = |start, end| provable(ByteRange::new(start, end), size).map(|run| (run.start, run.end));
-        assert_eq!(blocks(0, BLOCK), Some((0, 1)));
-        assert_eq!(blocks(7 * BLOCK, size), Some((7, 135)));
-        assert_eq!(blocks(134 * BLOCK, size), Some((134, 135)));
-        for (start, end) in [(0, 1), (1, BLOCK), (0, BLOCK + 1), (6 * BLOCK, size), (BLOCK, BLOCK)] {
+        assert_eq!(blocks(0, LEAF), Some((0, 1)));
+        assert_eq!(blocks(7 * LEAF, size), Some((7, 135)));
+        assert_eq!(blocks(134 * LEAF, size), Some((134, 135)));
+        for (start, end) in [(0, 1), (1, LEAF), (0, LEAF + 1), (6 * LEAF, size), (LEAF, LEAF)] {
             assert_eq!(blocks(start, end), None, "{start}..{end}");
         }
     }
 
     #[test]
     fn a_tree_of_another_size_or_a_node_for_a_leaf_proves_nothing() {
-        let size = 4 * BLOCK;
+        let size = 4 * LEAF;
         let tree = tree(&content(size));
-        let all = BlockRange::all(size);
+        let all = LeafRange::all(size);
         let nodes = proof(&tree, all, size);
         assert!(ProvenBlocks::new(&tree.root, size, all, &nodes).is_some());
         assert!(ProvenBlocks::new(&tree.root, size - 1, all, &nodes).is_none());
         // The two nodes of the second level, given out as a content of two blocks.
-        let two = BlockRange::all(2 * BLOCK);
-        assert!(ProvenBlocks::new(&tree.root, 2 * BLOCK, two, &tree.nodes[4..6]).is_none());
-        assert!(ProvenBlocks::new(&tree.root, size, BlockRange { start: 4, end: 4 }, &[]).is_none());
-        let beyond = BlockRange { start: 3, end: 5 };
+        let two = LeafRange::all(2 * LEAF);
+        assert!(ProvenBlocks::new(&tree.root, 2 * LEAF, two, &tree.nodes[4..6]).is_none());
+        assert!(ProvenBlocks::new(&tree.root, size, LeafRange { start: 4, end: 4 }, &[]).is_none());
+        let beyond = LeafRange { start: 3, end: 5 };
         assert!(ProvenBlocks::new(&tree.root, size, beyond, &nodes).is_none());
     }
 
@@ -416,12 +416,12 @@ mod tests {
         fn right_blocks_are_proven_and_altered_ones_never(
             (blocks, start, length) in (1_u64..150).prop_flat_map(|n| (Just(n), 0..n)).prop_flat_map(
                 |(n, start)| (Just(n), Just(start), 1..=MOST_PROVEN.min(n - start))),
-            last in 1..=BLOCK,
+            last in 1..=LEAF,
             pieces in proptest::collection::vec(1_usize..100_000, 1..6),
             (altered, bit, moved) in (any::<proptest::sample::Index>(), 0_u32..8, 0_u64..150),
             step in 1_usize..9,
         ) {
-            let size = (blocks - 1) * BLOCK + last;
+            let size = (blocks - 1) * LEAF + last;
             let bytes = content(size);
             let mut builder = BlockTreeBuilder::default();
             let (mut rest, mut pieces) = (&bytes[..], pieces.iter().cycle());
@@ -434,7 +434,7 @@ mod tests {
             prop_assert_eq!(built.nodes.len() as u64, node_count(size));
             prop_assert_eq!(built.root, tree(&bytes).root);
 
-            let run = BlockRange { start, end: start + length };
+            let run = LeafRange { start, end: start + length };
             let nodes = proof(&built, run, size);
             let proven = ProvenBlocks::new(&built.root, size, run, &nodes).unwrap();
             let range = run.bytes(size);
@@ -446,11 +446,11 @@ mod tests {
             let (mut rest, mut at) = (&part[..], start);
             let mut here = 0;
             while at < run.end {
-                here = (here + step).min(rest.len().div_ceil(BLOCK as usize));
-                let found = proven.look(at, &rest[..rest.len().min(here * BLOCK as usize)]);
+                here = (here + step).min(rest.len().div_ceil(LEAF as usize));
+                let found = proven.look(at, &rest[..rest.len().min(here * LEAF as usize)]);
                 prop_assert_eq!(found.then, Then::More);
                 prop_assert!(found.right + 1 >= here, "at most half of a pair waits");
-                rest = &rest[rest.len().min(found.right * BLOCK as usize)..];
+                rest = &rest[rest.len().min(found.right * LEAF as usize)..];
                 at += found.right as u64;
                 here -= found.right;
             }
@@ -458,7 +458,7 @@ mod tests {
             // Any bit of the bytes.
             let at = altered.index(part.len());
             part[at] ^= 1 << bit;
-            let (found, at) = (proven.look(start, &part), at / BLOCK as usize);
+            let (found, at) = (proven.look(start, &part), at / LEAF as usize);
             prop_assert_eq!(found.then, Then::Wrong);
             let least = if length <= MOST_PROVEN_SINGLY { at } else { at.saturating_sub(1) };
             prop_assert!((least..=at).contains(&found.right), "{} of {}", found.right, at);
@@ -471,7 +471,7 @@ mod tests {
             prop_assert!(vouched.is_none_or(|proven| proven.look(start, honest).then == Then::Wrong));
             prop_assert!(ProvenBlocks::new(&built.root, size, run, &nodes[1..]).is_none());
             prop_assert!(ProvenBlocks::new(&built.root, size, run, &[&nodes[..], &nodes[..1]].concat()).is_none());
-            let elsewhere = BlockRange { start: moved, end: moved + length };
+            let elsewhere = LeafRange { start: moved, end: moved + length };
             if elsewhere != run {
                 prop_assert!(ProvenBlocks::new(&built.root, size, elsewhere, &nodes).is_none());
             }

@@ -16,7 +16,7 @@ pub use block_tree::{
     BlockHash, BlockRoot, BlockTree, BlockTreeBuilder, MOST_PROVEN, MOST_PROVEN_SINGLY, ProvenBlocks, Then,
     WHOLE_AT_ONCE, has_tree, node_count, proof_positions, provable,
 };
-pub use blocks::{BLOCK, BlockRange};
+pub use blocks::{BLOCK, BlockRange, LEAF, LeafRange};
 pub use exit::ExitCode;
 pub use hash::{ContentHash, HashParseError, Sha256};
 pub(crate) use path::encode_segment;

@@ -12,8 +12,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::{Remote, RemoteError};
 use crate::model::{
-    BLOCK, BlockRange, BlockRoot, ByteRange, ContentHash, DbPath, DbRef, ProvenBlocks, Revision, Then,
-    provable,
+    BlockRoot, ByteRange, ContentHash, DbPath, DbRef, LEAF, LeafRange, ProvenBlocks, Revision, Then, provable,
 };
 use crate::wire::{BLOCK_HASHES_HEADER, BlockProof, ContentRange, WANT_PROOF_HEADER};
 
@@ -81,7 +80,7 @@ struct Proof {
 impl Proof {
     /// The right blocks of what has come, up to one that is not.
     fn take_right(&mut self, complete: bool) -> Result<Option<Bytes>, ()> {
-        let block = BLOCK as usize;
+        let block = LEAF as usize;
         let whole = if complete { self.pending.len() } else { self.pending.len() / block * block };
         if whole == 0 {
             return Ok(None);
@@ -220,7 +219,7 @@ impl Remote {
         &self,
         content: &ContentKey,
         root: &BlockRoot,
-        blocks: BlockRange,
+        blocks: LeafRange,
         response: &Response,
     ) -> Result<Option<Proof>, RemoteError> {
         let Some(value) = response.headers().get(BLOCK_HASHES_HEADER) else { return Ok(None) };

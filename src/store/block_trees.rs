@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::{Database, StoreError, keys};
 use crate::model::{
-    BlockHash, BlockRange, BlockRoot, BlockTree, ProvenBlocks, Sha256, has_tree, node_count, proof_positions,
+    BlockHash, BlockRoot, BlockTree, LeafRange, ProvenBlocks, Sha256, has_tree, node_count, proof_positions,
 };
 use crate::wire::BlockProof;
 
@@ -61,7 +61,7 @@ impl Database {
         hash: &Sha256,
         size: u64,
         root: &BlockRoot,
-        blocks: BlockRange,
+        blocks: LeafRange,
     ) -> Result<Option<BlockProof>, StoreError> {
         let positions = proof_positions(blocks, size).into_iter();
         let ranges: Vec<_> =
@@ -101,7 +101,7 @@ mod tests {
     use super::super::publish::tests::{change, database};
     use super::*;
     use crate::manifest::Entry;
-    use crate::model::{BLOCK, ContentHash, DbPath};
+    use crate::model::{ContentHash, DbPath, LEAF};
     use crate::wire::PutEntry;
 
     async fn upload(database: &Database, bytes: &[u8], announced: bool) -> Sha256 {
@@ -147,9 +147,9 @@ mod tests {
             let published = publish(&database, name, entry(hash, size)).await;
             let root = published.blocks.unwrap();
             assert_ne!(root, BlockRoot(BlockHash([9; 16])), "it is not taken from the client");
-            let last = size.div_ceil(BLOCK);
+            let last = size.div_ceil(LEAF);
             for (start, end) in [(0, 1), (5, 20), (last - 3, last)] {
-                let blocks = BlockRange { start, end };
+                let blocks = LeafRange { start, end };
                 let proof = database.prove(&hash, size, &root, blocks).await.unwrap().unwrap();
                 let proven = ProvenBlocks::new(&root, size, blocks, &proof.nodes).unwrap();
                 let range = blocks.bytes(size);
@@ -176,7 +176,7 @@ mod tests {
         let root = publish(&database, "right-one", entry(hash, size)).await.blocks.unwrap();
         let key = keys::block_tree(database.id(), &hash);
         let whole = store.objects.get(&key).await.unwrap().bytes().await.unwrap();
-        let blocks = BlockRange { start: 3, end: 4 };
+        let blocks = LeafRange { start: 3, end: 4 };
         for (what, at) in [("the leaf", HEADER as usize + 3 * 16), ("the magic", 0), ("the root", 16)] {
             let mut damaged = whole.to_vec();
             damaged[at] ^= 1;

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::content_range::digits;
-use crate::model::{BlockHash, BlockRange};
+use crate::model::{BlockHash, LeafRange};
 
 /// Asks for the proof of a range that consists of whole blocks. Its value is `1`.
 pub const WANT_PROOF_HEADER: &str = "x-parquedb-want-proof";
@@ -16,7 +16,7 @@ pub const BLOCK_HASHES_HEADER: &str = "x-parquedb-block-hashes";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockProof {
     /// The blocks.
-    pub blocks: BlockRange,
+    pub blocks: LeafRange,
     /// Their hashes, then the nodes beside them.
     pub nodes: Vec<BlockHash>,
 }
@@ -28,7 +28,7 @@ impl BlockProof {
         let (first, last) = blocks.split_once('-')?;
         let (start, end) = (digits(first)?, digits(last)?.checked_add(1)?);
         let nodes = BlockHash::read_all(&STANDARD.decode(nodes).ok()?)?;
-        (start < end).then_some(Self { blocks: BlockRange { start, end }, nodes })
+        (start < end).then_some(Self { blocks: LeafRange { start, end }, nodes })
     }
 
     /// The header's value.
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn a_proof_round_trips_and_anything_unusual_is_none() {
         let nodes = vec![BlockHash([1; 16]), BlockHash([2; 16])];
-        let proof = BlockProof { blocks: BlockRange { start: 3, end: 5 }, nodes };
+        let proof = BlockProof { blocks: LeafRange { start: 3, end: 5 }, nodes };
         let text = proof.to_header();
         assert!(text.starts_with("3-4 AQEB") && text.is_ascii(), "{text}");
         assert_eq!(BlockProof::parse(&text), Some(proof));
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn the_longest_proof_leaves_room_for_the_other_headers() {
         let proof = BlockProof {
-            blocks: BlockRange { start: 1 << 21, end: (1 << 21) + 64 },
+            blocks: LeafRange { start: 1 << 21, end: (1 << 21) + 64 },
             nodes: vec![BlockHash([255; 16]); 112],
         };
         assert!(proof.to_header().len() < 2500);

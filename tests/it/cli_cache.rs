@@ -16,8 +16,8 @@ fn filled() -> (TempDir, [Vec<u8>; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path(), CacheOptions::default()).unwrap();
     let scope = Scope::new("https://origin.example", "db_7");
-    let contents = [noise(1, 100_000), noise(2, 2 * BLOCK as usize)];
-    for (bytes, blocks) in contents.iter().zip([4, 1]) {
+    let contents = [noise(1, 100_000), noise(2, 8 * BLOCK as usize)];
+    for (bytes, blocks) in contents.iter().zip([13, 4]) {
         let hash = ContentHash::Sha256(Sha256::of(bytes));
         let content = cache.content(&scope, &hash, bytes.len() as u64).unwrap();
         content.called("folder/name.parquet");
@@ -30,7 +30,7 @@ fn filled() -> (TempDir, [Vec<u8>; 2]) {
 }
 
 fn flip(dir: &Path) {
-    let files = walkdir::WalkDir::new(dir.join("blocks-2/shared")).into_iter().map(Result::unwrap);
+    let files = walkdir::WalkDir::new(dir.join("blocks-3/shared")).into_iter().map(Result::unwrap);
     let bytes = files.into_iter().find(|entry| entry.file_name() == "bytes").unwrap();
     let file = File::options().read(true).write(true).open(bytes.path()).unwrap();
     let mut byte = [0];
@@ -50,7 +50,7 @@ fn ls_tells_what_is_here_and_whose_it_is() {
         (&whole["verified"], &whole["cached"], &whole["scope"]),
         (&json!(true), &json!(100_000), &json!(null))
     );
-    assert_eq!((&half["complete"], &half["cached"]), (&json!(false), &json!(BLOCK)));
+    assert_eq!((&half["complete"], &half["cached"]), (&json!(false), &json!(4 * BLOCK)));
     assert_eq!(half["scope"], json!({"origin": "https://origin.example", "databaseId": "db_7"}));
     assert_eq!((&half["name"], &told["limit"]), (&json!("folder/name.parquet"), &json!(10_000_000_000_u64)));
     let text = Cli::new().run(&[&["cache", "ls"][..], &in_it].concat()).expect(0).stdout;
@@ -67,7 +67,7 @@ fn verify_exits_8_when_something_had_rotted_and_0_after() {
     let found = verify();
     assert!(found.code == 8 && found.stderr.contains("1 blocks had rotted"), "{found:?}");
     let again = verify();
-    assert!(again.code == 0 && again.stdout.contains(" 4 blocks"), "the others stay: {again:?}");
+    assert!(again.code == 0 && again.stdout.contains(" 16 blocks"), "the others stay: {again:?}");
 }
 
 #[test]

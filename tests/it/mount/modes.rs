@@ -23,7 +23,7 @@ const MIB: usize = 1 << 20;
 pub(super) fn until_verified(mounting: &Mounting, name: &str, bytes: &[u8]) {
     let path = mounting.path().join(name);
     let name = format!("{}-{}", sha256(bytes), bytes.len());
-    let slots = mounting.cache().join("blocks-2/shared").join(&name[..2]).join(&name).join("slots");
+    let slots = mounting.cache().join("blocks-3/shared").join(&name[..2]).join(&name).join("slots");
     until(|| {
         assert!(fs::read(&path).unwrap() == bytes);
         let mut mark = [0; 8];

@@ -15,7 +15,7 @@ const FILES: &[(&str, usize)] =
 
 /// The cache's files of one kind.
 fn cached(mounting: &Mounting, kind: &str) -> Vec<PathBuf> {
-    let all = walkdir::WalkDir::new(mounting.cache().join("blocks-2")).into_iter();
+    let all = walkdir::WalkDir::new(mounting.cache().join("blocks-3")).into_iter();
     // What is removed meanwhile is none of them.
     let found: Vec<PathBuf> = all
         .filter_map(|entry| Some(entry.ok()?.into_path()))
@@ -94,7 +94,7 @@ fn f05_bytes_that_rot_are_noticed_and_fetched_again() {
     assert_right(&mount.path(), &files);
     // In a running mount, past the kernel's pages, once everything is where it stays.
     until(|| {
-        fs::read_dir(mounting.cache().join("blocks-2/private"))
+        fs::read_dir(mounting.cache().join("blocks-3/private"))
             .unwrap()
             .all(|scope| is_empty(&scope.unwrap().path()))
     });

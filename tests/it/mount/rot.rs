@@ -20,7 +20,7 @@ pub enum Rot {
 
 /// The cache's files of that name, with their contents' sizes.
 fn stored(cache: &Path, area: &str, name: &str) -> Vec<(PathBuf, u64)> {
-    let files = walkdir::WalkDir::new(cache.join("blocks-2").join(area)).into_iter().filter_map(Result::ok);
+    let files = walkdir::WalkDir::new(cache.join("blocks-3").join(area)).into_iter().filter_map(Result::ok);
     let files = files.filter(|entry| entry.file_name() == name).map(walkdir::DirEntry::into_path);
     let size = |path: &Path| path.parent()?.file_name()?.to_str()?.split_once('-')?.1.parse().ok();
     files.filter_map(|path| Some((path.clone(), size(&path)?))).collect()

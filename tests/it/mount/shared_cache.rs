@@ -117,7 +117,7 @@ fn f26_two_daemons_keep_to_one_limit() {
             let mut most = 0;
             while !ended.load(Ordering::Relaxed) {
                 // What moves while it is looked at may be met twice, but not as often again.
-                let look = || taken(&cache.join("blocks-2"));
+                let look = || taken(&cache.join("blocks-3"));
                 most = most.max(look().min(look()).min(look()));
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -199,12 +199,12 @@ fn f26_a_running_mount_obeys_a_new_limit() {
     assert!(taken(mounting.cache()) > 8_000_000);
     let cache = text(mounting.cache());
     Cli::new().run(&["cache", "limit", "5MB", "--cache-dir", cache]).expect(0);
-    until(|| taken(&mounting.cache().join("blocks-2")) <= 5_000_000);
+    until(|| taken(&mounting.cache().join("blocks-3")) <= 5_000_000);
     // The daemon reads the limit at most once a second.
     std::thread::sleep(Duration::from_millis(1100));
     for (name, bytes) in &files {
         assert!(read_directly(&mount.at(name), 0, bytes.len()).unwrap() == *bytes);
-        let taken = taken(&mounting.cache().join("blocks-2"));
+        let taken = taken(&mounting.cache().join("blocks-3"));
         assert!(taken <= 5_000_000, "{taken}");
     }
     mount.unmount();

@@ -107,7 +107,7 @@ fn until_complete(mount: &Mount, way: Way, name: &str, bytes: &[u8]) {
 
 /// The inodes of the cached contents that somebody has open: the daemon, or the kernel for it.
 fn cached_and_open(mounting: &Mounting) -> usize {
-    let files = walkdir::WalkDir::new(mounting.cache().join("blocks-2")).into_iter().filter_map(Result::ok);
+    let files = walkdir::WalkDir::new(mounting.cache().join("blocks-3")).into_iter().filter_map(Result::ok);
     let files = files.filter(|entry| entry.file_name() == "bytes");
     let inodes: Vec<String> = files.map(|entry| format!(":{} ", entry.metadata().unwrap().ino())).collect();
     let locks = fs::read_to_string("/proc/locks").unwrap();
@@ -196,7 +196,7 @@ fn versions_are_kept(way: Way) {
     drop(held);
     until(|| cached_and_open(&mounting) == 0);
     evict_all(&mounting).expect(0);
-    let left = walkdir::WalkDir::new(mounting.cache().join("blocks-2")).into_iter().filter_map(Result::ok);
+    let left = walkdir::WalkDir::new(mounting.cache().join("blocks-3")).into_iter().filter_map(Result::ok);
     assert_eq!(left.filter(|entry| entry.file_name() == "bytes").count(), 0, "nothing is left");
     // And so is its place among the inodes, a moment after the last scan that may have seen it.
     let place = |name: &str| fs::metadata(mount.at(name)).unwrap().ino() & u64::from(u32::MAX);
