@@ -40,10 +40,11 @@ impl OpenContent {
     /// Sends for a Parquet file's end, or for all of a small file, and reads what the footer says once it is here.
     pub(super) fn look_at_the_end(self: &Arc<Self>) {
         let Some(first) = self.unread_first() else { return };
-        self.fetcher.get_ready(FIRST_REQUESTS);
         // A file that is closed at once is still worth its end: it is about to be opened again.
         let content = self.clone();
         self.fetcher.runtime.spawn(async move { content.take_in_first(first).await });
+        // While it is on its way.
+        self.fetcher.get_ready(FIRST_REQUESTS);
     }
 
     /// What its readers read first, unless it was taken in already.

@@ -43,6 +43,9 @@ pub struct Fetcher {
     pub(super) hungry: Mutex<Vec<Weak<OpenContent>>>,
     /// Checks of whole contents under way.
     pub(super) verifications: Semaphore,
+    /// The last answer that could have come with a proof came without: there is no use in asking for all that one would
+    /// be for.
+    pub(super) unproven: AtomicBool,
     /// Set at the end: checks stop, and are done again after the next start.
     pub(super) stopped: Arc<AtomicBool>,
     /// Where fetching happens; readers come from threads of their own.
@@ -76,6 +79,7 @@ impl Fetcher {
             contents: Mutex::new(SharedContents::new()),
             hungry: Mutex::default(),
             verifications: Semaphore::new(VERIFICATIONS),
+            unproven: AtomicBool::new(false),
             stopped: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         })
@@ -113,10 +117,18 @@ impl Fetcher {
     pub(super) fn get_ready(&self, wanted: usize) {
         let missing = self.traffic.missing(wanted);
         tracing::trace!(wanted, missing, "connections");
-        for _ in 0..missing {
-            let remote = self.remote.clone();
-            self.runtime.spawn(async move { remote.dial().await });
+        if missing == 0 {
+            return;
         }
+        let remote = self.remote.clone();
+        self.runtime.spawn(async move {
+            for _ in 0..missing {
+                let remote = remote.clone();
+                tokio::spawn(async move { remote.dial().await });
+                // Dozens of them take a while, and what is asked for now does not wait for them.
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     /// Memory for what a footer says. Contents that nobody has open are forgotten for it, the ones opened the longest

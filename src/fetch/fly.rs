@@ -1,6 +1,7 @@
 //! One run of blocks from the remote into the cache.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -173,6 +174,9 @@ impl Flying {
         traffic.answered(sent.elapsed());
         tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
         let proven = body.is_proven();
+        if self.key.could_prove(range) {
+            self.fetcher.unproven.store(!proven, Ordering::Relaxed);
+        }
         let whole_content = self.checked_whole(flight);
         let gathered = self.gathered(flight);
         let at_most = usize::try_from(range.len().min(gathered + PIECE)).unwrap_or(0);

@@ -331,7 +331,7 @@ impl OpenContent {
     /// How to ask for this content: stretches of up to `gap` bytes along with the rest, `most` bytes a request.
     pub(super) fn packing(&self, gap: u64, most: u64) -> Packing {
         let most = most / BLOCK;
-        if self.key.blocks.is_none() {
+        if !self.comes_proven() {
             return Packing { gap: gap / BLOCK, most };
         }
         // What can be proven is asked for in pieces for which there is a proof.
@@ -339,10 +339,15 @@ impl OpenContent {
         Packing { gap: gap / BLOCK, most: leaves * LeafRange::BLOCKS }
     }
 
+    /// Whether its blocks can be proven, and the remote does that.
+    fn comes_proven(&self) -> bool {
+        self.key.blocks.is_some() && !self.fetcher.unproven.load(Ordering::Relaxed)
+    }
+
     /// The blocks to ask for so that the bytes of `range` come: where they can be proven, those proven with them.
     pub(super) fn asked_for(&self, range: ByteRange) -> BlockRange {
         let blocks = BlockRange::covering(range);
-        if self.key.blocks.is_some() { blocks.in_whole_leaves(self.key.size) } else { blocks }
+        if self.comes_proven() { blocks.in_whole_leaves(self.key.size) } else { blocks }
     }
 
     /// What is to be fetched so that `blocks` are here. What is checked as a whole is fetched as a whole: a small content,
@@ -352,7 +357,7 @@ impl OpenContent {
         if self.is_small() && !missing.is_empty() {
             return vec![BlockRange::all(self.key.size)];
         }
-        if self.key.blocks.is_some() {
+        if self.comes_proven() {
             let mut done = 0;
             for run in &mut missing {
                 *run = run.in_whole_leaves(self.key.size);

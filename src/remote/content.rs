@@ -52,6 +52,15 @@ impl ContentKey {
         Self { blocks, ..self }
     }
 
+    /// Whether an answer of this range may come with a proof.
+    pub fn could_prove(&self, range: ByteRange) -> bool {
+        self.provable(range).is_some()
+    }
+
+    fn provable(&self, range: ByteRange) -> Option<(BlockRoot, LeafRange)> {
+        self.blocks.zip(provable(range, self.size))
+    }
+
     fn etag(&self) -> Option<String> {
         self.hash.sha256().map(|hash| format!("\"{hash}\""))
     }
@@ -194,7 +203,7 @@ impl Remote {
         if let Some(etag) = content.etag() {
             request = request.header(IF_MATCH, etag);
         }
-        let wanted = content.blocks.zip(provable(range, content.size));
+        let wanted = content.provable(range);
         if wanted.is_some() {
             request = request.header(WANT_PROOF_HEADER, "1");
         }
