@@ -48,7 +48,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens or makes the cache in `root`, for the owner alone. What a cache of format 1 left there is removed.
+    /// Opens or makes the cache in `root`, for the owner alone. What caches of earlier formats left there is removed.
     pub fn open(root: &Path, options: CacheOptions) -> Result<Self, CacheError> {
         let failed = |source| CacheError { path: root.display().to_string(), source };
         let layout = Arc::new(Layout::open(root).map_err(failed)?);
@@ -111,7 +111,11 @@ impl Cache {
             let lacking = match self.room.reserve(bytes, limit, on_disk) {
                 Reserved::Yes => return true,
                 Reserved::No => return false,
-                Reserved::Unknown => 0,
+                Reserved::Unknown => {
+                    // Of several who learn this at once, one measures; the others find it done, and nothing evicted.
+                    self.eviction.make_room(&self.layout, &self.room, 0);
+                    continue;
+                }
                 Reserved::Lacking(lacking) => lacking,
             };
             if bytes > limit || is_full {

@@ -128,6 +128,19 @@ fn rule_26_blocks_are_private_until_the_whole_is_verified_then_shared() {
 }
 
 #[test]
+fn the_first_who_ask_for_room_at_once_all_get_it() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path(), 1 << 30);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert!(cache.reserve(100)));
+            }
+        });
+    }
+}
+
+#[test]
 fn rule_26_what_is_not_its_hash_is_dropped_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(dir.path(), 1 << 30);

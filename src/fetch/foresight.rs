@@ -21,11 +21,16 @@ const SIDE_BY_SIDE: u64 = 3;
 /// Requests under way at once when a scan is followed.
 const SCAN_REQUESTS: usize = 24;
 
+/// Early reads that are remembered: more than an engine sends at once.
+const EARLY: usize = 32;
+
 /// What is known of a handle's readers.
 #[derive(Debug, Default)]
 pub(super) struct Foresight {
     streams: Streams,
     scan: ColumnScan,
+    /// Reads from before the footer was known: engines are as quick to take it in as we are.
+    early: Vec<(ByteRange, Source)>,
 }
 
 impl OpenContent {
@@ -48,10 +53,19 @@ impl OpenContent {
             _ => Begins::Anywhere,
         };
         let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
-        let Foresight { streams, scan } = &mut *foresight;
+        let Foresight { streams, scan, early } = &mut *foresight;
         let (taken, run) = streams.after(thread, read, begins);
         let along = match (taken, map) {
+            // Who takes in the footer is not reading the last row group.
+            _ if read.end == self.key.size => read,
+            (Taken::Single, None) if self.shared.chunks.get().is_none() && early.len() < EARLY => {
+                early.push((read, source));
+                read
+            }
             (Taken::Single, Some(map)) => {
+                for (read, source) in early.drain(..) {
+                    scan.demanded(map, read, source);
+                }
                 scan.demanded(map, read, source);
                 let scanned =
                     scan.is_scanning(map).then(|| scan.columns(map)).filter(|columns| !columns.is_empty());
@@ -75,7 +89,15 @@ impl OpenContent {
     pub(super) fn note_answer(self: &Arc<Self>, read: ByteRange) {
         if let Some(map) = self.shared.chunk_map() {
             let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
-            foresight.scan.answered(map, read);
+            let Foresight { scan, early, .. } = &mut *foresight;
+            for (read, source) in early.drain(..) {
+                scan.demanded(map, read, source);
+            }
+            scan.answered(map, read);
+            if scan.is_scanning(map) {
+                drop(foresight);
+                self.is_hungry();
+            }
         }
         self.fetcher.send_ahead();
     }
