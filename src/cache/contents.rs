@@ -136,14 +136,21 @@ impl Cache {
     }
 
     /// Keeps eviction from a content, also while it is not here, until it is unpinned. Refused if everything pinned
-    /// would not fit.
-    pub fn pin(&self, hash: &ContentHash, size: u64) -> Result<(), PinError> {
+    /// would not fit. `false`: it was pinned already.
+    pub fn pin(&self, hash: &ContentHash, size: u64) -> Result<bool, PinError> {
         pins::pin(&self.layout, &Key { hash: *hash, size }, self.limits.bytes())
     }
 
     /// Lets a content be evicted again.
     pub fn unpin(&self, hash: &ContentHash, size: u64) -> io::Result<()> {
         pins::unpin(&self.layout, &Key { hash: *hash, size })
+    }
+
+    /// Unpins everything, and says how many contents that were.
+    pub fn unpin_all(&self) -> io::Result<usize> {
+        let pinned = pins::pinned(&self.layout)?;
+        pinned.iter().try_for_each(|key| pins::unpin(&self.layout, key))?;
+        Ok(pinned.len())
     }
 
     /// The most bytes the cache may take.

@@ -24,13 +24,13 @@ pub enum PinError {
     Disk(#[from] io::Error),
 }
 
-/// Pins a content, unless with it more would be pinned than `limit`.
-pub(super) fn pin(layout: &Layout, key: &Key, limit: u64) -> Result<(), PinError> {
+/// Pins a content, unless with it more would be pinned than `limit`. `false`: it was pinned already.
+pub(super) fn pin(layout: &Layout, key: &Key, limit: u64) -> Result<bool, PinError> {
     let all = File::open(layout.pins())?;
     // Two who pin at once would both find room. It is given back when `all` is closed.
     all.lock()?;
     if layout.pin(key).exists() {
-        return Ok(());
+        return Ok(false);
     }
     let pinned = pinned(layout)?.iter().map(|key| key.size).fold(0, u64::saturating_add);
     if pinned.saturating_add(key.size) > limit {
@@ -38,7 +38,7 @@ pub(super) fn pin(layout: &Layout, key: &Key, limit: u64) -> Result<(), PinError
     }
     create_file(&layout.pin(key))?;
     all.sync_all()?;
-    Ok(())
+    Ok(true)
 }
 
 /// Lets go of a content.

@@ -1,10 +1,11 @@
-//! Wiring: the only place that knows every part of a mount, and the life of the process around it.
+//! Wiring: the only place that knows every part of a mount and of its cache, and the life of the process around it.
 
 mod allocator;
 mod background;
 mod follow;
 mod mount;
 mod mountpoint;
+mod pinning;
 mod recheck;
 mod start;
 
@@ -12,3 +13,4 @@ pub use allocator::few_arenas;
 pub use background::{BackgroundError, Readiness, in_background};
 pub use mount::{MountError, MountOptions, run};
 pub use mountpoint::{MountpointError, prepare_mountpoint};
+pub use pinning::{PinOptions, PinProgress, Pinned, PinningError, pin, unpin};

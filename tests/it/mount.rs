@@ -17,6 +17,7 @@ mod many;
 mod memory;
 mod modes;
 mod outages;
+mod pins;
 mod plain_user;
 mod proxy;
 mod random_reads;

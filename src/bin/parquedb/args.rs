@@ -41,6 +41,10 @@ pub enum Command {
     Login(LoginArgs),
     /// Show who the remote says you are
     Whoami,
+    /// Make files of a database fully available offline: fetch them whole, and keep them
+    Pin(PinArgs),
+    /// Let go of what was pinned
+    Unpin(UnpinArgs),
     /// Look after the cache that mounts on this machine share
     Cache(CacheArgs),
 }
@@ -128,6 +132,47 @@ pub struct LoginArgs {
     /// The token; '-' reads it from standard input
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     pub token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PinnedFiles {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// Files, or directories with all below them [default: the whole database]
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is pinned is read from the cache by every mount, with the remote or without it, and is never \
+    evicted. It stays what it was when it was pinned: pin again after something was published. More than the cache's \
+    limit is refused.\n\nExample:\n  parquedb pin alice/my-dataset data/events"
+)]
+pub struct PinArgs {
+    #[command(flatten)]
+    pub files: PinnedFiles,
+    /// Where the cache is [default: parquedb in your cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "What was pinned stays in the cache until its room is needed.")]
+pub struct UnpinArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG", required_unless_present = "all")]
+    pub database: Option<String>,
+    /// Files, or directories with all below them [default: the whole database]
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<String>,
+    /// Everything that was ever pinned in this cache, without asking a remote
+    #[arg(long, conflicts_with = "database")]
+    pub all: bool,
+    /// Where the cache is [default: parquedb in your cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod list;
 pub mod login;
+pub mod pin;
 pub mod pull;
 pub mod push;
 pub mod serve;
