@@ -80,7 +80,7 @@ def links(args: argparse.Namespace) -> list[Link]:
 
 
 def default_plan(reps: Reps) -> list[Batch]:
-    """What decides, in about half an hour."""
+    """What decides, in about 20 minutes."""
     plan = everything(DECIDING, reps)
     for link in (Link(20, 1000), Link(100, 1000), Link(50, 1000, True)):
         plan.append(cold(link, SCANS + POINTS, reps.rest, 0, 0))

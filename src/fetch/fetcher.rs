@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -17,6 +17,8 @@ use crate::remote::{ContentKey, Remote};
 
 /// Connections wanted before anything was opened: a file's end comes over as many.
 const FIRST_OPEN: usize = 2;
+/// A remote that gave no proof is taken to give none for so long.
+const UNPROVEN_FOR: Duration = Duration::from_secs(30);
 /// Whole contents checked against their hash at once.
 const VERIFICATIONS: usize = 2;
 
@@ -43,9 +45,8 @@ pub struct Fetcher {
     pub(super) hungry: Mutex<Vec<Weak<OpenContent>>>,
     /// Checks of whole contents under way.
     pub(super) verifications: Semaphore,
-    /// The last answer that could have come with a proof came without: there is no use in asking for all that one would
-    /// be for.
-    pub(super) unproven: AtomicBool,
+    /// When an answer that could have come with a proof came without, if that was the last such answer.
+    unproven: Mutex<Option<Instant>>,
     /// Set at the end: checks stop, and are done again after the next start.
     pub(super) stopped: Arc<AtomicBool>,
     /// Where fetching happens; readers come from threads of their own.
@@ -79,7 +80,7 @@ impl Fetcher {
             contents: Mutex::new(SharedContents::new()),
             hungry: Mutex::default(),
             verifications: Semaphore::new(VERIFICATIONS),
-            unproven: AtomicBool::new(false),
+            unproven: Mutex::default(),
             stopped: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
         })
@@ -101,6 +102,18 @@ impl Fetcher {
         }
         content.look_at_the_end();
         content
+    }
+
+    /// Notes whether an answer that could have come with a proof did.
+    pub(super) fn was_answered(&self, proven: bool) {
+        *self.unproven.lock().unwrap_or_else(|e| e.into_inner()) = (!proven).then(Instant::now);
+    }
+
+    /// Whether the remote proves what it can. Where it does not there is no use in asking for all that a proof would be
+    /// for; but now and then it is tried again.
+    pub(super) fn proves(&self) -> bool {
+        let since = *self.unproven.lock().unwrap_or_else(|e| e.into_inner());
+        since.is_none_or(|since| since.elapsed() > UNPROVEN_FOR)
     }
 
     /// Where a content is cached, if the cache has a place for it, and what its readers share.

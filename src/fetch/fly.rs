@@ -1,7 +1,6 @@
 //! One run of blocks from the remote into the cache.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -175,7 +174,7 @@ impl Flying {
         tracing::trace!(path = %self.key.path, ?range, waited = ?sent.elapsed(), "answered");
         let proven = body.is_proven();
         if self.key.could_prove(range) {
-            self.fetcher.unproven.store(!proven, Ordering::Relaxed);
+            self.fetcher.was_answered(proven);
         }
         let whole_content = self.checked_whole(flight);
         let gathered = self.gathered(flight);

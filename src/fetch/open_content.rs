@@ -341,7 +341,7 @@ impl OpenContent {
 
     /// Whether its blocks can be proven, and the remote does that.
     fn comes_proven(&self) -> bool {
-        self.key.blocks.is_some() && !self.fetcher.unproven.load(Ordering::Relaxed)
+        self.key.blocks.is_some() && self.fetcher.proves()
     }
 
     /// The blocks to ask for so that the bytes of `range` come: where they can be proven, those proven with them.
