@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::content::{CachedContent, now};
 use super::layout::BYTES;
 use super::part::Part;
-use super::slots::{Slots, Word};
+use super::slots::{Header, Word};
 
 /// What was checked is trusted for so long, and then checked again.
 pub const CHECKED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -63,8 +63,8 @@ impl Part {
 }
 
 /// Whether the bytes are as they were when they were checked, whenever that was.
-fn is_unchanged(slots: &Slots, bytes: &Metadata) -> io::Result<bool> {
-    Ok(slots.header()?.number(Word::CheckedAsOf) == changed_at(bytes))
+fn is_unchanged(header: &Header, bytes: &Metadata) -> bool {
+    header.number(Word::CheckedAsOf) == changed_at(bytes)
 }
 
 /// Whether a check of `checked` still counts, all in milliseconds since 1970. One from before the machine started says
@@ -86,9 +86,9 @@ impl CachedContent {
     /// before the kernel gets it.
     pub fn was_checked(&self) -> bool {
         let counts = |part: &Arc<Part>| -> io::Result<bool> {
-            let checked = part.slots.header()?.number(Word::Checked);
-            let unchanged = is_unchanged(&part.slots, &part.bytes.metadata()?)?;
-            Ok(unchanged && counts(checked, machine_started(), now()))
+            let header = part.slots.header()?;
+            let unchanged = is_unchanged(&header, &part.bytes.metadata()?);
+            Ok(unchanged && counts(header.number(Word::Checked), machine_started(), now()))
         };
         self.parts().shared.as_ref().is_some_and(|part| counts(part).unwrap_or(false))
     }
@@ -119,7 +119,7 @@ impl CachedContent {
             return Ok(None);
         }
         // Somebody has written to it since it was checked: its blocks' checksums tell us, and nobody tells the kernel.
-        if !is_unchanged(&part.slots, &opened)? {
+        if !is_unchanged(&part.slots.header()?, &opened) {
             return Ok(None);
         }
         seek(&file, SeekFrom::Start(0))?;

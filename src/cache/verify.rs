@@ -220,8 +220,8 @@ impl CachedContent {
 /// What was true before a content was read to be hashed.
 #[derive(Debug, Clone, Copy)]
 struct Before {
-    removals: Removals,
-    changed: Changes,
+    removals: OfBoth,
+    changed: OfBoth,
 }
 
 impl Before {
@@ -231,26 +231,22 @@ impl Before {
     }
 }
 
-/// When the bytes of either part were written to last.
-type Changes = [u64; 2];
+/// A number of the shared part and one of the private part; 0 where there is none.
+type OfBoth = [u64; 2];
 
-fn changes(parts: &Parts) -> io::Result<Changes> {
-    let at = |part: &Option<Arc<Part>>| match part {
-        Some(part) => part.bytes.metadata().map(|metadata| changed_at(&metadata)),
-        None => Ok(0),
-    };
-    Ok([at(&parts.shared)?, at(&parts.private)?])
+fn of_both(parts: &Parts, number: impl Fn(&Part) -> io::Result<u64>) -> io::Result<OfBoth> {
+    let of = |part: &Option<Arc<Part>>| part.as_deref().map_or(Ok(0), &number);
+    Ok([of(&parts.shared)?, of(&parts.private)?])
 }
 
-/// How often blocks were removed from either part.
-type Removals = [u64; 2];
+/// When their bytes were written to last.
+fn changes(parts: &Parts) -> io::Result<OfBoth> {
+    of_both(parts, |part| Ok(changed_at(&part.bytes.metadata()?)))
+}
 
-fn removals(parts: &Parts) -> io::Result<Removals> {
-    let count = |part: &Option<Arc<Part>>| match part {
-        Some(part) => part.slots.header().map(|header| header.number(Word::Removals)),
-        None => Ok(0),
-    };
-    Ok([count(&parts.shared)?, count(&parts.private)?])
+/// How often blocks were removed from them.
+fn removals(parts: &Parts) -> io::Result<OfBoth> {
+    of_both(parts, |part| Ok(part.slots.header()?.number(Word::Removals)))
 }
 
 /// Says that a part was verified, once it is on the disk: the kernel reads it without checksums, also after a power

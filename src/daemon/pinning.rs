@@ -1,6 +1,7 @@
 //! Making files of a database fully available offline (F26): their contents are pinned first, so that what comes
 //! stays, and then fetched whole and checked. A pin is a content's: what is published later under the same path is another.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -47,6 +48,15 @@ pub struct Pinned {
     pub bytes: u64,
 }
 
+impl Pinned {
+    fn of(chosen: &Chosen<'_>) -> Self {
+        Self {
+            paths: chosen.iter().map(|(path, _)| (*path).clone()).collect(),
+            bytes: chosen.iter().map(|(_, entry)| entry.size).sum(),
+        }
+    }
+}
+
 /// Why files were not pinned, or could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PinningError {
@@ -65,6 +75,9 @@ pub enum PinningError {
         /// What is in the way.
         source: PinError,
     },
+    /// A pin cannot be removed.
+    #[error("the pins cannot be removed")]
+    Unpin(#[source] io::Error),
     /// A file's bytes could not be had; all are pinned, and what is here of them stays.
     #[error("'{path}' could not be fetched: {source}; it is pinned: run the same command again for the rest")]
     Fetch {
@@ -85,7 +98,7 @@ impl PinningError {
             Self::Fetch { source: FetchError::Unreachable(_), .. } => ExitCode::Unreachable,
             Self::Fetch { source: FetchError::Wrong(_), .. } => ExitCode::Integrity,
             Self::Fetch { source: FetchError::Denied(_), .. } => ExitCode::NotAllowed,
-            Self::Fetch { .. } => ExitCode::Failure,
+            Self::Unpin(_) | Self::Fetch { .. } => ExitCode::Failure,
         }
     }
 }
@@ -96,26 +109,21 @@ pub async fn pin(
     options: &PinOptions,
     progress: impl Fn(PinProgress) + Sync,
 ) -> Result<Pinned, PinningError> {
-    let document = remote.manifest_document(&options.database).await?;
-    let manifest = Manifest::from_json(&document.body).map_err(RemoteError::from)?;
+    let ManifestDocument { body, etag, revision } = remote.manifest_document(&options.database).await?;
+    let manifest = Manifest::from_json(&body).map_err(RemoteError::from)?;
     let chosen = choose(&manifest, &options.paths)?;
     let cache = Arc::new(Cache::open(&options.cache_dir, CacheOptions::default())?);
     pin_all(&cache, &chosen)?;
-    let bytes = chosen.iter().map(|(_, entry)| entry.size).sum();
-    progress(PinProgress::Begins { bytes });
+    let pinned = Pinned::of(&chosen);
+    progress(PinProgress::Begins { bytes: pinned.bytes });
     let scope = Scope::new(remote.origin().as_str(), &manifest.database_id);
     let remembered = Remembered::below(&options.cache_dir, &remote.origin(), &options.database);
     let fetch = FetchOptions { deadline: DEADLINE, memory: MemoryBudget::default() };
     let fetcher = Fetcher::new(remote, cache.clone(), scope.clone(), fetch, Arc::<MountCounters>::default());
     let mut fetching = stream::iter(&chosen)
         .map(|(path, entry)| {
-            let key = ContentKey::new(
-                options.database.clone(),
-                (*path).clone(),
-                entry.size,
-                entry.hash,
-                document.revision,
-            );
+            let key =
+                ContentKey::new(options.database.clone(), (*path).clone(), entry.size, entry.hash, revision);
             let key = key.with_blocks(entry.blocks);
             let (fetcher, cache, scope, progress) = (&fetcher, &cache, &scope, &progress);
             async move {
@@ -128,12 +136,11 @@ pub async fn pin(
         one?;
     }
     // Without the remote, a mount begins with what was seen last.
-    let ManifestDocument { body, etag, revision } = document.clone();
     let kept = tokio::task::spawn_blocking(move || remembered.save(body, &etag, revision)).await;
     if !matches!(kept, Ok(Ok(()))) {
         tracing::warn!(?kept, "the manifest was not kept for a mount without the remote");
     }
-    Ok(Pinned { paths: chosen.iter().map(|(path, _)| (*path).clone()).collect(), bytes })
+    Ok(pinned)
 }
 
 /// Lets go of files' contents, as the remote names them now. What is here stays until its room is needed.
@@ -142,11 +149,9 @@ pub async fn unpin(remote: &Remote, options: &PinOptions) -> Result<Pinned, Pinn
     let chosen = choose(&fetched.manifest, &options.paths)?;
     let cache = Cache::open(&options.cache_dir, CacheOptions::default())?;
     for (_, entry) in &chosen {
-        let unpinned = cache.unpin(&entry.hash, entry.size);
-        unpinned.map_err(|error| PinningError::Pin { source: error.into() })?;
+        cache.unpin(&entry.hash, entry.size).map_err(PinningError::Unpin)?;
     }
-    let bytes = chosen.iter().map(|(_, entry)| entry.size).sum();
-    Ok(Pinned { paths: chosen.iter().map(|(path, _)| (*path).clone()).collect(), bytes })
+    Ok(Pinned::of(&chosen))
 }
 
 /// How far pinning has come.
@@ -206,7 +211,7 @@ async fn bring(
     key: &ContentKey,
     progress: &impl Fn(PinProgress),
 ) -> Result<(), FetchError> {
-    let failed = |error: std::io::Error| FetchError::Cache(error.to_string());
+    let failed = |error: io::Error| FetchError::Cache(error.to_string());
     if key.size == 0 {
         return Ok(());
     }

@@ -8,7 +8,6 @@ use super::link::ONE_REQUEST;
 use super::memory::of_answer;
 use super::traffic::{Need, Turn};
 use super::{Fetcher, OpenContent};
-
 use crate::model::{ByteRange, WHOLE_AT_ONCE};
 
 /// What is fetched ahead of readers may take this part of the cache: a small one would evict it unread.

@@ -63,9 +63,7 @@ impl OpenContent {
                 read
             }
             (Taken::Single, Some(map)) => {
-                for (read, source) in early.drain(..) {
-                    scan.demanded(map, read, source);
-                }
+                take_in(early, scan, map);
                 scan.demanded(map, read, source);
                 let scanned =
                     scan.is_scanning(map).then(|| scan.columns(map)).filter(|columns| !columns.is_empty());
@@ -90,9 +88,7 @@ impl OpenContent {
         if let Some(map) = self.shared.chunk_map() {
             let mut foresight = self.foresight.lock().unwrap_or_else(|e| e.into_inner());
             let Foresight { scan, early, .. } = &mut *foresight;
-            for (read, source) in early.drain(..) {
-                scan.demanded(map, read, source);
-            }
+            take_in(early, scan, map);
             scan.answered(map, read);
             if scan.is_scanning(map) {
                 drop(foresight);
@@ -121,6 +117,13 @@ impl OpenContent {
         }
         let map = self.shared.chunk_map()?;
         foresight.scan.next(map, most, traffic.worth_joining(), is_here)
+    }
+}
+
+/// The footer is known: early reads are reads of chunks.
+fn take_in(early: &mut Vec<(ByteRange, Source)>, scan: &mut ColumnScan, map: &ChunkMap) {
+    for (read, source) in early.drain(..) {
+        scan.demanded(map, read, source);
     }
 }
 

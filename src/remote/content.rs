@@ -89,8 +89,8 @@ struct Proof {
 impl Proof {
     /// The right blocks of what has come, up to one that is not.
     fn take_right(&mut self, complete: bool) -> Result<Option<Bytes>, ()> {
-        let block = LEAF as usize;
-        let whole = if complete { self.pending.len() } else { self.pending.len() / block * block };
+        let leaf = LEAF as usize;
+        let whole = if complete { self.pending.len() } else { self.pending.len() / leaf * leaf };
         if whole == 0 {
             return Ok(None);
         }
@@ -99,7 +99,7 @@ impl Proof {
             return if found.then == Then::Wrong { Err(()) } else { Ok(None) };
         }
         self.next += found.right as u64;
-        Ok(Some(self.pending.split_to(whole.min(found.right * block)).freeze()))
+        Ok(Some(self.pending.split_to(whole.min(found.right * leaf)).freeze()))
     }
 }
 

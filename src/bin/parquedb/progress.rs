@@ -9,6 +9,21 @@ use parquedb_mount::sync::{Event, Reporter};
 
 use crate::common::output::Style;
 
+/// A bar for `bytes` of work, hidden where there is nobody to see it.
+pub fn bar(style: Style, what: &'static str, bytes: u64) -> ProgressBar {
+    if style != Style::Text || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// Prints a push's or pull's steps.
 pub struct Narrator {
     style: Style,
@@ -31,17 +46,7 @@ impl Narrator {
     }
 
     fn start_bar(&self, what: &'static str, bytes: u64) {
-        if self.style != Style::Text || !std::io::stderr().is_terminal() {
-            return;
-        }
-        let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_message(what);
-        bar.enable_steady_tick(Duration::from_millis(200));
-        *self.bar.lock().unwrap_or_else(|e| e.into_inner()) = Some(bar);
+        *self.bar.lock().unwrap_or_else(|e| e.into_inner()) = Some(bar(self.style, what, bytes));
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use parquedb_mount::cache::{Cache, CacheOptions, ContentState, StoredContent, Which};
-use parquedb_mount::config::Dirs;
 use parquedb_mount::model::{ContentHash, ExitCode};
 use serde_json::json;
 
+use super::cache_dir;
 use crate::args::{CacheAction, CacheArgs, EvictArgs};
 use crate::common::failure::Failure;
 use crate::common::output::Style;
@@ -19,10 +19,7 @@ use crate::common::size::Size;
 const DIGITS: (usize, usize) = (16, 6);
 
 pub fn run(args: &CacheArgs, style: Style) -> Result<ExitCode, Failure> {
-    let dir = match &args.cache_dir {
-        Some(dir) => dir.clone(),
-        None => Dirs::of_user()?.cache,
-    };
+    let dir = cache_dir(args.cache_dir.as_ref())?;
     let sets = matches!(args.action, CacheAction::Limit { size: Some(_) });
     if !dir.exists() && !sets {
         return Err(Failure::usage(format!(

@@ -10,10 +10,21 @@ pub mod serve;
 pub mod whoami;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use parquedb_mount::config::Dirs;
 use parquedb_mount::model::DbPath;
 
+use crate::common::failure::Failure;
 use crate::common::output::Style;
+
+/// The cache that was chosen, or the user's.
+fn cache_dir(chosen: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    match chosen {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(Dirs::of_user()?.cache),
+    }
+}
 
 /// "1 file", "2 files".
 fn files(count: usize) -> String {

@@ -1,27 +1,25 @@
 //! `parquedb pin` and `parquedb unpin`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parquedb_mount::cache::{Cache, CacheOptions};
-use parquedb_mount::config::Dirs;
 use parquedb_mount::daemon::{PinOptions, PinProgress, Pinned, PinningError, pin, unpin};
 use parquedb_mount::model::{DbPath, ExitCode};
 use parquedb_mount::remote::RemoteOptions;
 use serde_json::json;
 
-use super::{files, texts};
+use super::{cache_dir, files, texts};
 use crate::args::{PinArgs, PinnedFiles, UnpinArgs};
 use crate::common::failure::{Failure, chain};
 use crate::common::flags::EverywhereFlags;
 use crate::common::output::Style;
 use crate::common::size::Size;
+use crate::progress::bar;
 
 pub async fn run(args: &PinArgs, flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
     let options = options(&args.files, args.cache_dir.as_ref())?;
     let remote = flags.context(None)?.remote(&RemoteOptions::default())?;
-    let bar = bar(style);
+    let bar = bar(style, "Fetching", 0);
     let pinned = pin(remote, &options, |progress| match progress {
         PinProgress::Begins { bytes } => bar.set_length(bytes),
         PinProgress::Came { bytes } => bar.inc(bytes),
@@ -41,9 +39,7 @@ pub async fn run(args: &PinArgs, flags: &EverywhereFlags, style: Style) -> Resul
 pub async fn run_unpin(args: &UnpinArgs, flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
     let Some(database) = &args.database else {
         let cache = Cache::open(&cache_dir(args.cache_dir.as_ref())?, CacheOptions::default())?;
-        let count = cache.unpin_all().map_err(|error| {
-            Failure::new(ExitCode::Failure, format!("the pins cannot be removed: {error}"))
-        })?;
+        let count = cache.unpin_all().map_err(|error| failure(PinningError::Unpin(error)))?;
         style.line(format!("Unpinned {count} contents."));
         style.json(&json!({"contents": count}));
         return Ok(ExitCode::Done);
@@ -75,25 +71,5 @@ fn options(files: &PinnedFiles, cache_dir: Option<&PathBuf>) -> Result<PinOption
             .map_err(|error| Failure::usage(format!("'{text}': {error}")))
     };
     let paths = files.paths.iter().map(path).collect::<Result<_, _>>()?;
-    Ok(PinOptions { database, paths, cache_dir: self::cache_dir(cache_dir)? })
-}
-
-fn cache_dir(chosen: Option<&PathBuf>) -> Result<PathBuf, Failure> {
-    match chosen {
-        Some(dir) => Ok(dir.clone()),
-        None => Ok(Dirs::of_user()?.cache),
-    }
-}
-
-fn bar(style: Style) -> ProgressBar {
-    if style != Style::Text || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    if let Ok(style) =
-        ProgressStyle::with_template("Fetching {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-    {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar
+    Ok(PinOptions { database, paths, cache_dir: super::cache_dir(cache_dir)? })
 }
