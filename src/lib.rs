@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod model;
 pub mod namespace;
+pub mod plain;
 pub mod remote;
 pub mod rows;
 pub mod server;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folder and floor. Two folders on one floor do not know each other.
-const FLOORS: [(&str, u32); 21] = [
+const FLOORS: [(&str, u32); 22] = [
     ("disk", 0),
     ("metrics", 0),
     ("model", 10),
@@ -26,6 +26,7 @@ const FLOORS: [(&str, u32); 21] = [
     ("tree", 60),
     ("vfs", 70),
     ("sync", 70),
+    ("plain", 70),
     ("fuse", 80),
     ("server", 80),
     ("daemon", 90),

@@ -9,12 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::background::Readiness;
 use super::follow::{Follower, remember};
 use super::recheck::recheck;
-use super::start::{Started, start};
+use super::start::{Started, start, start_at};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
-use crate::model::{DbRef, ExitCode};
+use crate::model::{DbRef, ExitCode, Revision};
 use crate::remote::{Remote, RemoteError};
 use crate::vfs::Vfs;
 
@@ -34,6 +34,8 @@ pub struct MountOptions {
     pub cache_limit: Option<u64>,
     /// What stays free on its disk.
     pub cache_min_free: Option<u64>,
+    /// The revision to show, and to stay at; the current one and those that follow, where none is given.
+    pub at: Option<Revision>,
     /// How often the remote is asked for news, if at all.
     pub poll: Option<Duration>,
     /// A read that cannot be served fails after so long.
@@ -88,8 +90,10 @@ pub async fn run(
     options: &MountOptions,
     readiness: &mut Readiness,
 ) -> Result<(), MountError> {
-    let Started { shown, known, remembered, fresh } =
-        start(&remote, &options.database, &options.cache_dir).await?;
+    let Started { shown, known, remembered, fresh } = match options.at {
+        Some(revision) => start_at(&remote, &options.database, revision, &options.cache_dir).await?,
+        None => start(&remote, &options.database, &options.cache_dir).await?,
+    };
 
     let cache = Arc::new(Cache::open(
         &options.cache_dir,
@@ -119,7 +123,8 @@ pub async fn run(
     }
     readiness.ready();
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
-    let following = options.poll.map(|every| {
+    let poll = options.poll.filter(|_| options.at.is_none());
+    let following = poll.map(|every| {
         let (invalidator, remembered) = (invalidator.clone(), remembered.clone());
         tokio::spawn(Follower { remote, vfs, invalidator, counters, remembered, known, every }.run())
     });

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::allocator::give_back_memory;
 use crate::manifest::Manifest;
-use crate::model::DbRef;
+use crate::model::{DbRef, Revision};
 use crate::namespace::{Kept, Remembered, RememberedManifest};
 use crate::remote::{Known, ManifestDocument, NewChanges, News, Remote, RemoteError};
 use crate::vfs::Shown;
@@ -17,6 +17,34 @@ pub(super) struct Started {
     pub(super) remembered: Remembered,
     /// What is not on disk yet.
     pub(super) fresh: Option<ManifestDocument>,
+}
+
+/// Begins with one revision, and stays there. The remote need not be reached where its manifest is on disk: a revision
+/// does not change.
+pub(super) async fn start_at(
+    remote: &Remote,
+    database: &DbRef,
+    revision: Revision,
+    cache_dir: &Path,
+) -> Result<Started, RemoteError> {
+    let remembered = Remembered::at(cache_dir, &remote.origin(), database, revision);
+    let place = remembered.clone();
+    let last = tokio::task::spawn_blocking(move || place.load()).await.ok().flatten();
+    let mut started = match last.filter(|last| last.revision == Some(revision)) {
+        Some(last) => {
+            let id = last.manifest.database_id.clone();
+            let known =
+                Known { database: database.clone(), id, etag: last.etag.clone(), revision: last.revision };
+            let shown = elsewhere(remote, move || Ok(Shown::new(&last.manifest, last.revision))).await?;
+            Started { shown, known, remembered, fresh: None }
+        }
+        None => {
+            let document = remote.manifest_document_at(database, revision).await?;
+            read(remote, document, database, remembered).await?
+        }
+    };
+    started.shown.stays = true;
+    Ok(started)
 }
 
 /// Finds the revision to begin with.

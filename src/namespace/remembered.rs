@@ -69,7 +69,16 @@ struct Following {
 impl Remembered {
     /// The place below the cache's directory.
     pub fn below(cache_dir: &Path, origin: &str, database: &DbRef) -> Self {
-        let digits = Sha256::of(format!("{origin}\n{database}").as_bytes()).to_string();
+        Self::named(cache_dir, &format!("{origin}\n{database}"))
+    }
+
+    /// The place of one revision of it, which stays as it is.
+    pub fn at(cache_dir: &Path, origin: &str, database: &DbRef, revision: Revision) -> Self {
+        Self::named(cache_dir, &format!("{origin}\n{database}\n{revision}"))
+    }
+
+    fn named(cache_dir: &Path, name: &str) -> Self {
+        let digits = Sha256::of(name.as_bytes()).to_string();
         let dir = cache_dir.join("manifests-1");
         let file = |kind: &str| dir.join(format!("{}.{kind}", &digits[..32]));
         Self { document: file("manifest"), changes: file("changes") }

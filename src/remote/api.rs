@@ -7,8 +7,8 @@ use super::{Remote, RemoteError};
 use crate::manifest::{MANIFEST_PATH, Manifest};
 use crate::model::{DbRef, Revision};
 use crate::wire::{
-    ChangesResponse, CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, Me, REVISION_HEADER,
-    RegisterRequest, RegisterResponse, UploadUrlsRequest, UploadUrlsResponse,
+    ChangesResponse, CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, LogResponse, Me,
+    REVISION_HEADER, RegisterRequest, RegisterResponse, UploadUrlsRequest, UploadUrlsResponse,
 };
 
 /// The most bytes a manifest may have: several million entries.
@@ -120,6 +120,53 @@ impl Remote {
             return Err(self.wrong("the manifest is cut short".into()));
         }
         Ok(ManifestDocument { body, etag, revision })
+    }
+
+    /// The manifest of an earlier revision, or of the current one by its number.
+    pub async fn manifest_at(
+        &self,
+        database: &DbRef,
+        revision: Revision,
+    ) -> Result<FetchedManifest, RemoteError> {
+        let document = self.manifest_document_at(database, revision).await?;
+        let ManifestDocument { body, etag, revision } = document;
+        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+    }
+
+    /// The same, not read yet.
+    pub async fn manifest_document_at(
+        &self,
+        database: &DbRef,
+        revision: Revision,
+    ) -> Result<ManifestDocument, RemoteError> {
+        let path = format!("/db/{}/{}/{MANIFEST_PATH}", database.owner(), database.slug());
+        let document = self.with_retries(|| async {
+            let request = self.request(Method::GET, &path).query(&[("revision", revision.0)]);
+            self.read_document(self.send(request).await?).await
+        });
+        let document = document.await?;
+        if document.revision != Some(revision) {
+            return Err(self.wrong(format!("it does not tell revision {revision} from others")));
+        }
+        Ok(document)
+    }
+
+    /// One page of a database's revisions before `before`, latest first.
+    pub async fn log(
+        &self,
+        id: &str,
+        before: Option<Revision>,
+        limit: u64,
+    ) -> Result<LogResponse, RemoteError> {
+        let path = format!("/api/sync/log/{}", crate::model::encode_segment(id));
+        self.with_retries(|| async {
+            let mut request = self.request(Method::GET, &path).query(&[("limit", limit)]);
+            if let Some(before) = before {
+                request = request.query(&[("before", before.0)]);
+            }
+            self.json(self.send(request).await?).await
+        })
+        .await
     }
 
     /// Registers a database, or finds it.

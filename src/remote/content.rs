@@ -47,6 +47,12 @@ impl ContentKey {
         Self { database, path, size, hash, revision, blocks: None, moved: Arc::default() }
     }
 
+    /// The same, asked for by its revision from the start: the path is likely to have another content by now.
+    pub fn of_the_past(self) -> Self {
+        self.moved.store(true, Ordering::Relaxed);
+        self
+    }
+
     /// The same, of which blocks can be checked.
     pub fn with_blocks(self, blocks: Option<BlockRoot>) -> Self {
         Self { blocks, ..self }

@@ -227,7 +227,8 @@ impl Remote {
         match status {
             StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { text },
             StatusCode::FORBIDDEN => RemoteError::NotAllowed { text },
-            StatusCode::NOT_FOUND => RemoteError::NotFound { text },
+            // Gone: what was asked for is not kept any more.
+            StatusCode::NOT_FOUND | StatusCode::GONE => RemoteError::NotFound { text },
             StatusCode::PRECONDITION_FAILED => {
                 let moved = serde_json::from_slice::<MovedBody>(&body).ok();
                 RemoteError::Moved {

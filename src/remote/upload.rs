@@ -1,18 +1,19 @@
 //! Sending one file's content, streamed from its file.
 
+use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use reqwest::Method;
 use reqwest::header::CONTENT_LENGTH;
+use reqwest::{Method, RequestBuilder};
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use super::{Remote, RemoteError};
-use crate::wire::UploadTarget;
+use crate::wire::{UPLOAD_OFFSET_HEADER, UploadTarget};
 
 /// An upload of which no byte moves for so long is given up.
 const MOVE_PATIENCE: Duration = Duration::from_secs(60);
@@ -33,36 +34,58 @@ pub struct UploadSource {
 }
 
 impl Remote {
-    /// Sends a file once, to where the remote said. A permission holds for one attempt, so a failed one needs a
-    /// new target. However long it takes: it ends only when nothing moves any more.
-    pub async fn upload(&self, target: &UploadTarget, source: &UploadSource) -> Result<(), RemoteError> {
+    /// Sends a file from byte `from` on, to where the remote said; what comes before was received earlier.
+    /// However long it takes: it ends only when nothing moves any more.
+    pub async fn upload(
+        &self,
+        target: &UploadTarget,
+        source: &UploadSource,
+        from: u64,
+    ) -> Result<(), RemoteError> {
         let local = |error: std::io::Error| RemoteError::LocalFile {
             path: source.path.display().to_string(),
             reason: error.to_string(),
         };
-        let file = (source.open)().map_err(local)?;
+        let mut file = (source.open)().map_err(local)?;
+        file.seek(SeekFrom::Start(from)).map_err(local)?;
+        let left = source.size.saturating_sub(from);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
         let body =
             ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE).inspect_ok(move |piece| {
                 counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
             });
-        let mut request =
-            self.request_elsewhere(Method::PUT, &target.url)?.header(CONTENT_LENGTH, source.size);
+        let mut request = self.request_upload(Method::PUT, target)?.header(CONTENT_LENGTH, left);
+        if from > 0 {
+            request = request.header(UPLOAD_OFFSET_HEADER, from);
+        }
+        let sending = self.send(request.body(reqwest::Body::wrap_stream(body)));
+        tokio::select! {
+            answer = sending => answer.map(drop),
+            () = stalled(&sent, left) => Err(RemoteError::Unreachable {
+                remote: self.url().to_owned(),
+                reason: "the upload stands still".into(),
+            }),
+        }
+    }
+
+    /// How many bytes of an upload that broke off are there: it can go on from there.
+    pub async fn upload_offset(&self, target: &UploadTarget) -> Result<u64, RemoteError> {
+        let response = self.send(self.request_upload(Method::HEAD, target)?).await?;
+        let offset = response.headers().get(UPLOAD_OFFSET_HEADER);
+        let offset = offset.and_then(|value| value.to_str().ok()?.parse().ok());
+        offset.ok_or_else(|| self.wrong("it does not tell how much of an upload it has".into()))
+    }
+
+    fn request_upload(&self, method: Method, target: &UploadTarget) -> Result<RequestBuilder, RemoteError> {
+        let mut request = self.request_elsewhere(method, &target.url)?;
         for (name, value) in &target.headers {
             // The remote may describe the file and bring its permission, not speak for us in other ways.
             if name.eq_ignore_ascii_case("content-type") || name.to_ascii_lowercase().starts_with("x-") {
                 request = request.header(name, value);
             }
         }
-        let sending = self.send(request.body(reqwest::Body::wrap_stream(body)));
-        tokio::select! {
-            answer = sending => answer.map(drop),
-            () = stalled(&sent, source.size) => Err(RemoteError::Unreachable {
-                remote: self.url().to_owned(),
-                reason: "the upload stands still".into(),
-            }),
-        }
+        Ok(request)
     }
 }
 

@@ -4,7 +4,11 @@
 mod accept;
 mod cors;
 mod counts;
+mod downloads;
+mod history;
 mod identity;
+mod manifest;
+mod permissions;
 mod public;
 mod raw;
 mod refusal;
@@ -17,12 +21,14 @@ use std::sync::Arc;
 
 use url::Url;
 
-use crate::store::Store;
+use crate::store::{SigningKey, Store, StoreError};
 
 /// What every handler sees.
 struct App {
     store: Store,
+    signing_key: SigningKey,
     uploads: uploads::Uploads,
+    fetched: manifest::Fetched,
     counts: counts::Counts,
     public_url: Option<Url>,
 }
@@ -34,18 +40,24 @@ pub struct ServerOptions {
     pub public_url: Option<Url>,
 }
 
-/// Serves `store` on `listener` until `shutdown` is ready, then lets running requests end, but not for long.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    store: Store,
-    options: ServerOptions,
-    shutdown: impl Future<Output = ()>,
-) {
-    let app = Arc::new(App {
-        store,
-        uploads: uploads::Uploads::default(),
-        counts: counts::Counts::default(),
-        public_url: options.public_url,
-    });
-    accept::serve(listener, routes::router(app), shutdown).await;
+/// A server, ready to take connections.
+pub struct Server(Arc<App>);
+
+impl Server {
+    /// A server of that store.
+    pub async fn new(store: Store, options: ServerOptions) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(App {
+            signing_key: store.signing_key().await?,
+            store,
+            uploads: uploads::Uploads::default(),
+            fetched: manifest::Fetched::default(),
+            counts: counts::Counts::default(),
+            public_url: options.public_url,
+        })))
+    }
+
+    /// Serves on `listener` until `shutdown` is ready, then lets running requests end, but not for long.
+    pub async fn serve(self, listener: tokio::net::TcpListener, shutdown: impl Future<Output = ()>) {
+        accept::serve(listener, routes::router(self.0), shutdown).await;
+    }
 }

@@ -80,6 +80,7 @@ async fn describe_database(app: &App, database: &Database) -> Result<DatabaseDes
     let count = app.counts.of(database).await?;
     let settings = database.settings();
     let (revision, published) = database.revision();
+    let revision_hash = database.revision_hash();
     Ok(DatabaseDescription {
         prefix: format!("{}/{}", settings.owner, settings.slug),
         id: settings.id,
@@ -95,6 +96,7 @@ async fn describe_database(app: &App, database: &Database) -> Result<DatabaseDes
         updated_at: later(published, settings.updated_at),
         revision,
         manifest_etag: database.manifest_etag(),
+        revision_hash,
     })
 }
 

@@ -35,7 +35,7 @@ enum Source {
 }
 
 /// One file as it will be sent.
-struct Found {
+pub(super) struct Found {
     source: Source,
     size: u64,
     blocks: Option<BlockRoot>,
@@ -63,10 +63,15 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
     };
     let database = admit(&caller, found, Standing::Reads)?;
     let asked = asked_revision(uri)?;
+    let is_manifest = path.as_ref().is_some_and(|path| path.as_str() == MANIFEST_PATH);
     let absent = || {
         let unpublished = database.revision().0 == Revision::NONE;
-        let text = if unpublished { "Nothing is published here yet" } else { "No such file" };
-        Refusal::Api(StatusCode::NOT_FOUND, text.into())
+        let text = match asked {
+            _ if unpublished => "Nothing is published here yet".to_owned(),
+            Some(revision) if is_manifest => format!("There is no revision {revision}"),
+            _ => "No such file".to_owned(),
+        };
+        Refusal::Api(StatusCode::NOT_FOUND, text)
     };
     let found = match path {
         Some(path) if path.as_str() == MANIFEST_PATH => {
@@ -80,7 +85,16 @@ async fn serve_file(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
         None => None,
     };
     let found = found.ok_or_else(absent)?;
+    send(database, found, method, headers).await
+}
 
+/// Answers a request for what was found: all of it, parts, or by conditions nothing.
+pub(super) async fn send(
+    database: Arc<Database>,
+    found: Found,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let header = |name: HeaderName| joined(headers, name);
     let (if_match, if_none_match) = (header(IF_MATCH), header(IF_NONE_MATCH));
     let (if_modified_since, if_unmodified_since) = (header(IF_MODIFIED_SINCE), header(IF_UNMODIFIED_SINCE));
@@ -128,7 +142,7 @@ fn split_url(url_path: &str) -> (Option<DbRef>, Option<DbPath>) {
 }
 
 /// `?revision=N`, where it is asked for.
-fn asked_revision(uri: &Uri) -> Result<Option<Revision>, Refusal> {
+pub(super) fn asked_revision(uri: &Uri) -> Result<Option<Revision>, Refusal> {
     let query = uri.query().unwrap_or_default();
     let mut asked = url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "revision").map(
         |(_, text)| {
@@ -144,7 +158,7 @@ fn asked_revision(uri: &Uri) -> Result<Option<Revision>, Refusal> {
 }
 
 /// A path at the current revision, or at the one asked for.
-async fn find(
+pub(super) async fn find(
     database: &Arc<Database>,
     path: &DbPath,
     asked: Option<Revision>,
@@ -197,6 +211,19 @@ impl Found {
             content_type: "application/json".into(),
             modified: published.time.parse::<jiff::Timestamp>().ok().map(|time| time.as_second()),
             revision: published.revision,
+        }
+    }
+
+    /// A content by itself.
+    pub(super) fn content(hash: Sha256, size: u64, revision: Revision) -> Self {
+        Self {
+            source: Source::Content(hash),
+            size,
+            blocks: None,
+            etag: format!("\"{hash}\""),
+            content_type: "application/octet-stream".to_owned(),
+            modified: None,
+            revision,
         }
     }
 

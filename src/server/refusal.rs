@@ -48,6 +48,9 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     /// The cause is for the server's log; the client learns only that it was not its fault.
     fn from(error: StoreError) -> Self {
+        if let StoreError::Expired { .. } = error {
+            return Self::Api(StatusCode::GONE, error.to_string());
+        }
         tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
         Self::Api(StatusCode::INTERNAL_SERVER_ERROR, "The server's store failed; nothing was changed".into())
     }

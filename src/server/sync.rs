@@ -1,34 +1,31 @@
-//! The routes push and pull need: register, upload-urls, manifest, commit.
+//! The routes push needs: register, upload-urls, commit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, StatusCode};
+use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
 use super::identity::admit;
-use super::public::query_number;
-use super::raw::unsized_body;
+use super::permissions::{LIFETIME, Permission};
 use super::refusal::Refusal;
-use super::uploads::Grant;
 use crate::access::{Caller, Standing};
-use crate::model::{DbRef, Revision, is_slug, slugify};
+use crate::model::{DbRef, is_slug, slugify};
 use crate::store::{Change, Registration};
 use crate::wire::{
-    Answer, ChangesResponse, CommitRequest, CommitResponse, Conditions, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS,
-    PublishedChange, REVISION_HEADER, RegisterRequest, RegisterResponse, Representation, UPLOAD_TOKEN_HEADER,
-    UploadTarget, UploadUrlsRequest, UploadUrlsResponse, content_type_of, evaluate,
+    CommitRequest, CommitResponse, MAX_COMMIT_BYTES, MAX_UPLOAD_URLS, RegisterRequest, RegisterResponse,
+    UPLOAD_TOKEN_HEADER, UploadTarget, UploadUrlsRequest, UploadUrlsResponse, content_type_of,
 };
 
-/// How long an upload's permission holds.
-const UPLOAD_LIFETIME: Duration = Duration::from_secs(3600);
+/// Contents looked for at once.
+const CLAIMS_AT_ONCE: usize = 32;
 /// How long a JSON body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(600);
 const MAX_REGISTER_BYTES: usize = 64 << 10;
@@ -82,13 +79,20 @@ pub(super) async fn upload_urls(
         return Err(Refusal::bad_request(format!("at most {MAX_UPLOAD_URLS} files in one request")));
     }
     let base = app.base_url(&headers)?;
-    let expires = Timestamp::now() + SignedDuration::try_from(UPLOAD_LIFETIME).unwrap_or_default();
+    let expires = Timestamp::now() + SignedDuration::try_from(LIFETIME).unwrap_or_default();
+    let claims = request.files.iter().map(|file| {
+        let (database, hash, size) = (database.clone(), file.hash, file.size);
+        async move {
+            match hash {
+                Some(hash) => database.claim(&hash, size).await,
+                None => Ok(false),
+            }
+        }
+    });
+    let claims: Vec<_> = claims.collect();
+    let stored: Vec<bool> = futures::stream::iter(claims).buffered(CLAIMS_AT_ONCE).try_collect().await?;
     let mut urls = Vec::with_capacity(request.files.len());
-    for file in request.files {
-        let exists = match &file.hash {
-            Some(hash) => database.has_content(hash, file.size).await?,
-            None => false,
-        };
+    for (file, exists) in request.files.into_iter().zip(stored) {
         let mut target = UploadTarget {
             path: file.path.clone(),
             url: String::new(),
@@ -102,49 +106,19 @@ pub(super) async fn upload_urls(
             let segment =
                 percent_encoding::utf8_percent_encode(file.path.as_str(), percent_encoding::NON_ALPHANUMERIC);
             target.url = format!("{base}/api/sync/upload/{}/{segment}", database.id());
-            let grant = Grant {
+            let permission = Permission::Upload {
                 database: database.id().to_owned(),
                 path: file.path,
                 size: file.size,
                 hash: file.hash,
             };
-            let token = app.uploads.allow(grant, UPLOAD_LIFETIME)?;
+            let token = permission.grant(&app.signing_key);
             target.headers.insert("Content-Type".into(), content_type);
             target.headers.insert(UPLOAD_TOKEN_HEADER.into(), token);
         }
         urls.push(target);
     }
     Ok(Json(UploadUrlsResponse { urls }))
-}
-
-pub(super) async fn manifest(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let caller = app.caller(&headers).await?;
-    let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
-    let not_published = || Refusal::Api(StatusCode::NOT_FOUND, "Manifest not found".into());
-    let if_none_match = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let conditions = Conditions { if_none_match, ..Conditions::default() };
-    // Decided before the document is written: most callers have it already.
-    let (etag, revision) = (database.manifest_etag(), database.revision().0);
-    let answer = evaluate(conditions, Representation { etag: &etag, modified: None, size: 0 });
-    let (status, body, etag, revision) = match answer {
-        Answer::NotModified if revision != Revision::NONE => {
-            (StatusCode::NOT_MODIFIED, unsized_body(), etag, revision)
-        }
-        _ => {
-            let published = database.published().await.ok_or_else(not_published)?;
-            (StatusCode::OK, Body::from(published.json), published.etag, published.revision)
-        }
-    };
-    let headers = [
-        (ETAG.as_str(), etag),
-        (REVISION_HEADER, revision.to_string()),
-        (CONTENT_TYPE.as_str(), "application/json".to_owned()),
-    ];
-    Ok((status, headers, body).into_response())
 }
 
 pub(super) async fn commit(
@@ -158,41 +132,14 @@ pub(super) async fn commit(
     let Caller::Account { username, .. } = caller else { return Err(Refusal::hidden(&caller)) };
     let request: CommitRequest = read_json(body, MAX_COMMIT_BYTES).await?;
     let base = request.base;
-    let answer = database.publish(Change { author: username, request }).await?;
+    let answer = database.publish(Change { author: username, request, set_aside: Vec::new() }).await?;
     tracing::info!(database = %id, %base, revision = %answer.revision, "published");
     Ok(Json(answer))
 }
 
-pub(super) async fn changes(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result<Json<ChangesResponse>, Refusal> {
-    let caller = app.caller(&headers).await?;
-    let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
-    let since = query_number(&uri, "since", 0, 0..=usize::MAX)?;
-    let limit = query_number(&uri, "limit", 100, 1..=1000)?;
-    let (revision, etag) = database.current();
-    let since = Revision(since as u64);
-    let since_etag = database.manifest_etag_at(since).await?;
-    let mut records = database.changes(since, limit).await?;
-    // What was published since we looked comes with the next answer.
-    records.retain(|record| record.revision <= revision);
-    let has_more = records.last().is_some_and(|last| last.revision < revision);
-    let changes = records.into_iter().map(|record| PublishedChange {
-        revision: record.revision,
-        commit_id: record.commit_id,
-        time: record.time,
-        put: record.put,
-        delete: record.delete,
-    });
-    Ok(Json(ChangesResponse { revision, etag: Some(etag), since_etag, changes: changes.collect(), has_more }))
-}
-
 impl App {
     /// The URL this client reached us by.
-    fn base_url(&self, headers: &HeaderMap) -> Result<String, Refusal> {
+    pub(super) fn base_url(&self, headers: &HeaderMap) -> Result<String, Refusal> {
         if let Some(url) = &self.public_url {
             return Ok(url.as_str().trim_end_matches('/').to_owned());
         }
@@ -203,15 +150,22 @@ impl App {
 }
 
 /// Reads a JSON body of at most `limit` bytes.
-async fn read_json<T: serde::de::DeserializeOwned>(body: Body, limit: usize) -> Result<T, Refusal> {
+pub(super) async fn read_json<T: serde::de::DeserializeOwned>(
+    body: Body,
+    limit: usize,
+) -> Result<T, Refusal> {
+    serde_json::from_slice(&read_body(body, limit).await?)
+        .map_err(|error| Refusal::bad_request(format!("the body is not understood: {error}")))
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Refusal> {
     let read = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, limit)).await;
     let late = |_| Refusal::Api(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
-    let bytes = read.map_err(late)?.map_err(|_| {
+    read.map_err(late)?.map_err(|_| {
         Refusal::Api(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is cut short or larger than {limit} bytes"),
         )
-    })?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Refusal::bad_request(format!("the body is not understood: {error}")))
+    })
 }

@@ -1,24 +1,43 @@
 //! Opening a store, and making a new one.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, PutMode};
+use futures::TryStreamExt;
+use object_store::PutMode;
 use serde::{Deserialize, Serialize};
 
+use super::location::{Missing, StoreLocation};
 use super::log::{decode, encode, get_optional};
+use super::objects::Objects;
+use super::probe::check_creates_once;
+use super::single_writer::SingleWriter;
 use super::{Database, StoreError, keys};
 
 /// The layout this program reads and writes.
 const FORMAT: u64 = 1;
+/// A write that takes longer was cut off.
+const STAGED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A store that is attached: its format is known to be ours.
 pub struct Store {
-    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) objects: Objects,
     /// Databases this process has met, with what it knows of their present state.
     pub(super) known: std::sync::Mutex<HashMap<String, Arc<Database>>>,
+    /// Where it lies, if that is a directory of this machine.
+    directory: Option<PathBuf>,
+}
+
+/// Who writes to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writers {
+    /// Any number of processes: the store must create an object only where there is none, and is tried.
+    #[default]
+    Many,
+    /// This process alone, on a store that does not.
+    Single,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,29 +47,61 @@ struct StoreDocument {
 }
 
 impl Store {
-    /// Opens the store in a directory, making both if need be. Every write is made durable before it is
-    /// acknowledged, names of new directories included (rule 7).
-    pub async fn open_directory(dir: &Path) -> Result<Self, StoreError> {
-        let unusable = |source| StoreError::Directory { path: dir.display().to_string(), source };
-        let fresh = match std::fs::read_dir(dir) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-            Err(error) => return Err(unusable(error)),
-        };
-        if !fresh && !dir.join(keys::STORE).exists() {
-            return Err(StoreError::NotAStore { path: dir.display().to_string() });
+    /// Opens the store at a place to write to it.
+    pub async fn open_at(
+        location: &StoreLocation,
+        missing: Missing,
+        writers: Writers,
+    ) -> Result<Self, StoreError> {
+        let objects = location.objects(missing)?;
+        let place = location.to_string();
+        // Before anything is written: a place that is a mistake stays as it is.
+        if !is_store(&objects).await? {
+            if missing == Missing::Refuse {
+                return Err(StoreError::NoStore { place });
+            }
+            if !is_empty(&objects).await? {
+                return Err(StoreError::NotAStore { place });
+            }
         }
-        create_private_dirs(dir).map_err(unusable)?;
-        let objects = LocalFileSystem::new_with_prefix(dir)
-            .map_err(StoreError::unavailable("open its directory"))?
-            .with_fsync(true);
-        Self::attach(Arc::new(objects)).await
+        let objects = match writers {
+            Writers::Many => {
+                check_creates_once(&*objects, &place).await?;
+                objects
+            }
+            Writers::Single => {
+                let taken = SingleWriter::take(objects.durable()).await;
+                Objects::new(
+                    Arc::new(taken.map_err(StoreError::unavailable("be taken over"))?),
+                    objects.unsynced,
+                )
+            }
+        };
+        Ok(Self { directory: location.directory(), ..Self::attach(objects).await? })
+    }
+
+    /// Removes what writes that were cut off have left in a directory. No listing shows it.
+    pub async fn remove_staged(&self) -> Result<u64, StoreError> {
+        let Some(directory) = self.directory.clone() else { return Ok(0) };
+        let shown = directory.display().to_string();
+        let removed = tokio::task::spawn_blocking(move || remove_old_staged(&directory)).await;
+        let removed = removed.map_err(std::io::Error::other).and_then(|removed| removed);
+        removed.map_err(|source| StoreError::Directory { path: shown, source })
+    }
+
+    /// Opens the store at a place to read it: nothing is written there.
+    pub async fn open_read_only(location: &StoreLocation) -> Result<Self, StoreError> {
+        let objects = location.objects(Missing::Refuse)?;
+        if !is_store(&objects).await? {
+            return Err(StoreError::NoStore { place: location.to_string() });
+        }
+        Self::attach(objects).await
     }
 
     /// Attaches any object store, marking an empty one as a parquedb store.
-    pub(super) async fn attach(objects: Arc<dyn ObjectStore>) -> Result<Self, StoreError> {
+    pub(super) async fn attach(objects: Objects) -> Result<Self, StoreError> {
         let key = object_store::path::Path::from(keys::STORE);
-        if get_optional(&*objects, &key).await?.is_none() {
+        if !is_store(&objects).await? {
             let id = format!("st_{}", crate::disk::random_hex::<8>());
             let document = encode(&StoreDocument { format: FORMAT, id });
             match objects.put_opts(&key, document.into(), PutMode::Create.into()).await {
@@ -63,24 +114,47 @@ impl Store {
         if document.format != FORMAT {
             return Err(StoreError::Newer { format: document.format });
         }
-        Ok(Self { objects, known: std::sync::Mutex::default() })
+        Ok(Self { objects, known: std::sync::Mutex::default(), directory: None })
     }
 
     /// An empty store in memory, for tests of what lies above.
     #[cfg(test)]
     pub(crate) async fn in_memory() -> Self {
-        Self::attach(Arc::new(object_store::memory::InMemory::new())).await.unwrap()
+        Self::attach(Objects::in_memory()).await.unwrap()
     }
 }
 
-/// Creates `dir` and its missing parents for the owner alone, and makes their names durable.
-fn create_private_dirs(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let missing: Vec<_> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    for made in missing {
-        let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        crate::disk::sync_dir(parent)?;
+/// Files that are written under another name until they are whole: the name, `#`, and digits.
+fn remove_old_staged(directory: &Path) -> std::io::Result<u64> {
+    let is_staged = |name: &std::ffi::OsStr| {
+        let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut removed = 0;
+    for entry in walkdir::WalkDir::new(directory) {
+        let entry = entry.map_err(std::io::Error::other)?;
+        if entry.file_type().is_file() && is_staged(entry.file_name()) {
+            let age = entry.metadata().map_err(std::io::Error::other)?.modified()?.elapsed();
+            // A writer may be at work on it.
+            if age.is_ok_and(|age| age > STAGED_FOR) {
+                std::fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// Whether nothing lies there but what an attempt to make a store may have left.
+async fn is_empty(objects: &Objects) -> Result<bool, StoreError> {
+    let ours = |path: &object_store::path::Path| {
+        [keys::CLOCK, keys::WRITER].contains(&path.as_ref()) || path.as_ref().starts_with("probes/")
+    };
+    let mut others = objects.list(None).try_filter(|object| std::future::ready(!ours(&object.location)));
+    let first = others.try_next().await.map_err(StoreError::unavailable("be listed"))?;
+    Ok(first.is_none())
+}
+
+async fn is_store(objects: &Objects) -> Result<bool, StoreError> {
+    Ok(get_optional(&**objects, &object_store::path::Path::from(keys::STORE)).await?.is_some())
 }

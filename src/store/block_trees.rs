@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::condemned::StoredContent;
 use super::{Database, StoreError, keys};
 use crate::model::{
     BlockHash, BlockRoot, BlockTree, LeafRange, ProvenBlocks, Sha256, has_tree, node_count, proof_positions,
@@ -37,22 +38,35 @@ pub(super) async fn store_tree(
 
 impl Database {
     /// The root of a stored content's tree, if there is a sound one.
-    pub(super) async fn block_root(&self, hash: &Sha256, size: u64) -> Option<BlockRoot> {
+    pub(super) async fn block_root(&self, content: &StoredContent, size: u64) -> Option<BlockRoot> {
         if !has_tree(size) {
             return None;
         }
         let end = HEADER + node_count(size) * NODE;
-        let parts = self.read_tree(hash, &[0..HEADER, end - NODE..end]).await;
+        let parts = self.read_tree(content, &[0..HEADER, end - NODE..end]).await;
         let root = parts.as_ref().map(|parts| parts.as_ref().map(|parts| read_root(parts, size)));
         match root {
             Ok(None) => None,
             Ok(Some(Some(root))) => Some(root),
             // It may be cut short: publishing does not fail for it.
             failed => {
-                tracing::error!(database = %self.id, %hash, ?failed, "a block tree in the store cannot be read");
+                tracing::error!(database = %self.id, %content, ?failed, "a block tree in the store cannot be read");
                 None
             }
         }
+    }
+
+    /// Whether the tree stored with a content has just these nodes.
+    pub(super) async fn has_tree_nodes(
+        &self,
+        content: &StoredContent,
+        nodes: &[BlockHash],
+    ) -> Result<bool, StoreError> {
+        let end = HEADER + nodes.len() as u64 * NODE;
+        let all = HEADER..end;
+        let stored = self.read_tree(content, std::slice::from_ref(&all)).await?;
+        let stored = stored.and_then(|parts| BlockHash::read_all(&parts.concat()));
+        Ok(stored.is_some_and(|stored| stored == nodes))
     }
 
     /// What proves blocks of a content to whoever knows its root; nothing if the store has no tree that does.
@@ -66,7 +80,7 @@ impl Database {
         let positions = proof_positions(blocks, size).into_iter();
         let ranges: Vec<_> =
             positions.map(|run| HEADER + run.start * NODE..HEADER + run.end * NODE).collect();
-        let Some(parts) = self.read_tree(hash, &ranges).await? else { return Ok(None) };
+        let Some(parts) = self.read_tree(&self.live(hash), &ranges).await? else { return Ok(None) };
         let nodes = BlockHash::read_all(&parts.concat()).unwrap_or_default();
         // A tree that has rotted must not make right bytes look wrong.
         if ProvenBlocks::new(root, size, blocks, &nodes).is_none() {
@@ -78,10 +92,10 @@ impl Database {
 
     async fn read_tree(
         &self,
-        hash: &Sha256,
+        content: &StoredContent,
         ranges: &[Range<u64>],
     ) -> Result<Option<Vec<Bytes>>, StoreError> {
-        match self.objects.get_ranges(&keys::block_tree(&self.id, hash), ranges).await {
+        match self.objects.get_ranges(&keys::block_tree(&self.id, content), ranges).await {
             Ok(parts) => Ok(Some(parts)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(StoreError::unavailable("read block hashes")(error)),
@@ -98,13 +112,15 @@ fn read_root(parts: &[Bytes], size: u64) -> Option<BlockRoot> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::publish::tests::{change, database};
     use super::*;
     use crate::manifest::Entry;
     use crate::model::{ContentHash, DbPath, LEAF};
     use crate::wire::PutEntry;
 
-    async fn upload(database: &Database, bytes: &[u8], announced: bool) -> Sha256 {
+    async fn upload(database: &Arc<Database>, bytes: &[u8], announced: bool) -> Sha256 {
         let hash = Sha256::of(bytes);
         let mut upload = database.upload(bytes.len() as u64, announced.then_some(hash)).await.unwrap();
         for piece in bytes.chunks(100_001) {
@@ -126,7 +142,7 @@ mod tests {
         }
     }
 
-    async fn publish(database: &Database, name: &str, entry: Entry) -> Entry {
+    async fn publish(database: &Arc<Database>, name: &str, entry: Entry) -> Entry {
         let path = DbPath::parse(name).unwrap();
         let base = database.revision().0.0;
         let put = vec![PutEntry { path: path.clone(), entry }];
@@ -174,7 +190,7 @@ mod tests {
         let size = 2 << 20;
         let hash = upload(&database, &bytes(size), true).await;
         let root = publish(&database, "right-one", entry(hash, size)).await.blocks.unwrap();
-        let key = keys::block_tree(database.id(), &hash);
+        let key = keys::block_tree(database.id(), &database.live(&hash));
         let whole = store.objects.get(&key).await.unwrap().bytes().await.unwrap();
         let blocks = LeafRange { start: 3, end: 4 };
         for (what, at) in [("the leaf", HEADER as usize + 3 * 16), ("the magic", 0), ("the root", 16)] {
@@ -183,10 +199,11 @@ mod tests {
             store.objects.put(&key, damaged.into()).await.unwrap();
             let proof = database.prove(&hash, size, &root, blocks).await.unwrap();
             assert_eq!(proof.is_none(), what == "the leaf", "{what}");
-            let found = database.block_root(&hash, size).await;
+            let found = database.block_root(&database.live(&hash), size).await;
             assert_eq!(found.is_none(), what != "the leaf", "{what}");
         }
         store.objects.put(&key, whole.slice(..whole.len() - 1).into()).await.unwrap();
+        assert!(database.claim(&hash, size).await.unwrap());
         assert_eq!(publish(&database, "cut-short", entry(hash, size)).await.blocks, None);
         store.objects.delete(&key).await.unwrap();
         assert_eq!(database.prove(&hash, size, &root, blocks).await.unwrap(), None);

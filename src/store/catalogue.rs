@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use object_store::PutMode;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode};
 use serde::{Deserialize, Serialize};
 
 use super::log::{NumberedLog, decode, encode, get_optional};
@@ -39,9 +39,17 @@ impl Store {
     }
 
     async fn open_named(&self, key: &Path) -> Result<Option<Arc<Database>>, StoreError> {
-        let Some(bytes) = get_optional(&*self.objects, key).await? else { return Ok(None) };
-        let record: NameRecord = decode(key, &bytes)?;
-        self.open(&record.id).await
+        match self.id_of(key).await? {
+            Some(id) => self.open(&id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The id that a name leads to.
+    pub(super) async fn id_of(&self, name: &Path) -> Result<Option<String>, StoreError> {
+        let Some(bytes) = get_optional(&*self.objects, name).await? else { return Ok(None) };
+        let record: NameRecord = decode(name, &bytes)?;
+        Ok(Some(record.id))
     }
 
     /// The database of that id, brought up to date; nothing where there is none.
@@ -97,15 +105,7 @@ impl Store {
 
     /// All databases, in the order of their names.
     pub async fn all(&self) -> Result<Vec<Arc<Database>>, StoreError> {
-        let prefix = keys::names();
-        let listed: Vec<_> = self
-            .objects
-            .list(Some(&prefix))
-            .try_collect()
-            .await
-            .map_err(StoreError::unavailable("list its databases"))?;
-        let mut names: Vec<_> = listed.into_iter().map(|object| object.location).collect();
-        names.sort();
+        let names = self.names().await?;
         let mut databases = Vec::with_capacity(names.len());
         for key in names {
             match self.open_named(&key).await {
@@ -115,5 +115,14 @@ impl Store {
             }
         }
         Ok(databases)
+    }
+
+    /// Where the names of all databases lie, in order.
+    pub(super) async fn names(&self) -> Result<Vec<Path>, StoreError> {
+        let listed = self.objects.list(Some(&keys::names())).map_ok(|object| object.location);
+        let mut names: Vec<_> =
+            listed.try_collect().await.map_err(StoreError::unavailable("list its databases"))?;
+        names.sort();
+        Ok(names)
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use md5::Digest;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
-};
+use object_store::{GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStoreExt, PutPayload};
 
 use super::block_trees::store_tree;
+use super::condemned::StoredContent;
 use super::{Database, StoreError, keys};
 use crate::disk::random_hex;
 use crate::model::{BlockTreeBuilder, ByteRange, Sha256, has_tree};
@@ -49,9 +49,9 @@ pub enum UploadError {
 }
 
 impl Database {
-    /// Whether a content of that hash and size is stored.
-    pub async fn has_content(&self, hash: &Sha256, size: u64) -> Result<bool, StoreError> {
-        match self.objects.head(&keys::content(&self.id, hash)).await {
+    /// Whether a content of that size is stored.
+    pub(super) async fn is_stored(&self, content: &StoredContent, size: u64) -> Result<bool, StoreError> {
+        match self.objects.head(&keys::content(&self.id, content)).await {
             Ok(meta) => Ok(meta.size == size),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(StoreError::unavailable("look for a content")(error)),
@@ -65,9 +65,16 @@ impl Database {
         }
         let options =
             GetOptions { range: Some(GetRange::Bounded(range.start..range.end)), ..GetOptions::default() };
-        let key = keys::content(&self.id, hash);
-        let found =
-            self.objects.get_opts(&key, options).await.map_err(StoreError::unavailable("read a content"))?;
+        let mut content = self.live(hash);
+        let found = loop {
+            match self.objects.get_opts(&keys::content(&self.id, &content), options.clone()).await {
+                // Condemned when somebody was about to publish it, and therefore kept.
+                Err(object_store::Error::NotFound { .. }) if content.generation > 0 => {
+                    content.generation -= 1
+                }
+                found => break found.map_err(StoreError::unavailable("read a content"))?,
+            }
+        };
         // A local file is read in pieces of our size: the crate's own stream uses 8 KiB.
         match found.payload {
             GetResultPayload::File(file, _) => Ok(read_file(file, range).boxed()),
@@ -79,9 +86,14 @@ impl Database {
 
     /// Begins an upload of exactly `size` bytes, of that hash if it is known beforehand. Nothing can be read
     /// before [`ContentUpload::finish`] has agreed.
-    pub async fn upload(&self, size: u64, expected: Option<Sha256>) -> Result<ContentUpload, StoreError> {
-        let target = match &expected {
-            Some(hash) => keys::content(&self.id, hash),
+    pub async fn upload(
+        self: &Arc<Self>,
+        size: u64,
+        expected: Option<Sha256>,
+    ) -> Result<ContentUpload, StoreError> {
+        let content = expected.map(|hash| self.live(&hash));
+        let target = match &content {
+            Some(content) => keys::content(&self.id, content),
             None => keys::incoming(&self.id, &random_hex::<16>()),
         };
         let parts = if size > SMALL {
@@ -91,16 +103,17 @@ impl Database {
             None
         };
         Ok(ContentUpload {
-            objects: self.objects.clone(),
-            database: self.id.clone(),
+            database: self.clone(),
+            content,
             target,
             parts,
             buffer: BytesMut::new(),
             digest: ring::digest::Context::new(&ring::digest::SHA256),
+            // Who does not announce a SHA-256 may be about to publish an MD5 (rule 5).
+            md5: content.is_none().then(md5::Md5::new),
             tree: has_tree(size).then(BlockTreeBuilder::default),
             received: 0,
             size,
-            expected,
         })
     }
 }
@@ -135,19 +148,25 @@ fn read_file(
 
 /// An upload under way. Dropped before it is finished, it leaves nothing that can be read.
 pub struct ContentUpload {
-    objects: Arc<dyn ObjectStore>,
-    database: String,
+    database: Arc<Database>,
+    /// What it will be, where the hash is known beforehand.
+    content: Option<StoredContent>,
     target: Path,
     parts: Option<Box<dyn MultipartUpload>>,
     buffer: BytesMut,
     digest: ring::digest::Context,
+    md5: Option<md5::Md5>,
     tree: Option<BlockTreeBuilder>,
     received: u64,
     size: u64,
-    expected: Option<Sha256>,
 }
 
 impl ContentUpload {
+    /// Bytes taken so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Takes the next bytes; refuses more than announced at once.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         self.received += bytes.len() as u64;
@@ -155,6 +174,9 @@ impl ContentUpload {
             return Err(UploadError::WrongSize { expected: self.size, received: self.received });
         }
         self.digest.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
         if let Some(tree) = &mut self.tree {
             tree.update(bytes);
         }
@@ -171,24 +193,27 @@ impl ContentUpload {
         parts.put_part(PutPayload::from(part)).await.map_err(StoreError::unavailable("store an upload"))
     }
 
-    /// Checks size and hash; only if both hold does the content exist afterwards, durably.
+    /// Checks size and hash; only if both hold does the content exist afterwards, durably, and claimed.
     pub async fn finish(mut self) -> Result<Sha256, UploadError> {
         let found = Sha256::from_digest(&self.digest.clone().finish());
         let refusal = if self.received != self.size {
             Some(UploadError::WrongSize { expected: self.size, received: self.received })
         } else {
-            self.expected
-                .filter(|expected| *expected != found)
-                .map(|expected| UploadError::WrongHash { expected, found })
+            let expected = self.content.map(|content| content.hash).filter(|expected| *expected != found);
+            expected.map(|expected| UploadError::WrongHash { expected, found })
         };
         if let Some(refusal) = refusal {
             self.abort().await;
             return Err(refusal);
         }
+        let database = self.database.clone();
+        let content = self.content.unwrap_or_else(|| database.live(&found));
+        let tree = self.tree.take().and_then(BlockTreeBuilder::finish);
+        let root = tree.as_ref().map(|tree| tree.root);
         // Before the content: whoever finds that one finds its tree.
-        if let Some(tree) = self.tree.take().and_then(BlockTreeBuilder::finish) {
-            let key = keys::block_tree(&self.database, &found);
-            store_tree(&*self.objects, &key, tree, self.size).await?;
+        if let Some(tree) = tree {
+            store_tree(&*database.objects, &keys::block_tree(&database.id, &content), tree, self.size)
+                .await?;
         }
         let rest = self.buffer.split().freeze();
         if self.parts.is_some() {
@@ -199,14 +224,17 @@ impl ContentUpload {
                 parts.complete().await.map_err(StoreError::unavailable("finish an upload"))?;
             }
         } else {
-            let stored = self.objects.put(&self.target, rest.into()).await;
+            let stored = database.objects.put(&self.target, rest.into()).await;
             stored.map_err(StoreError::unavailable("store an upload"))?;
         }
-        if self.expected.is_none() {
-            let content = keys::content(&self.database, &found);
-            let moved = self.objects.rename(&self.target, &content).await;
+        if self.content.is_none() {
+            let moved = database.objects.rename(&self.target, &keys::content(&database.id, &content)).await;
             moved.map_err(StoreError::unavailable("name an upload"))?;
         }
+        if let Some(md5) = self.md5.take() {
+            database.remember_md5(md5.finalize().into(), self.size, found).await?;
+        }
+        database.write_claim(&content, self.size, root).await?;
         Ok(found)
     }
 

@@ -5,28 +5,38 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use object_store::ObjectStore;
 
+use super::checkpoints::SinceWhole;
+use super::commits::RecentCommits;
+use super::condemned::Condemned;
 use super::history::History;
 use super::log::{Append, NumberedLog, decode, encode};
+use super::merge_sent::Files;
+use super::objects::Objects;
+use super::upkeep::Named;
 use super::{DatabaseSettings, RevisionRecord, StoreError, keys};
 use crate::manifest::{Entry, ManifestView};
 use crate::model::{DbPath, Revision, Sha256, Visibility};
 use crate::wire::PutEntry;
 
+/// Records fetched at once.
+const RECORDS_AT_ONCE: usize = 16;
 /// A rendered manifest up to this size is kept for the next request.
 const KEEP_RENDERED: usize = 64 << 20;
 
 /// A database of a store. Cheap to share; every method sees the state at its last [`Database::refresh`].
 pub struct Database {
-    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) objects: Objects,
     pub(super) id: String,
     pub(super) state: RwLock<State>,
     /// Held while reading the logs, and while publishing, so that one process does either once at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     rendered: std::sync::Mutex<Option<Published>>,
     pub(super) history: History,
+    /// What kept revisions name, where somebody asked for a content by its hash.
+    pub(super) named: tokio::sync::Mutex<Option<Named>>,
 }
 
 pub(super) struct State {
@@ -36,7 +46,11 @@ pub(super) struct State {
     /// The hash of the current revision's record; zeros before the first.
     pub(super) record_hash: Option<Sha256>,
     pub(super) time: String,
-    pub(super) files: BTreeMap<DbPath, Entry>,
+    /// Shared with whoever writes them out, so that nobody waits for that.
+    pub(super) files: Arc<BTreeMap<DbPath, Entry>>,
+    pub(super) commits: RecentCommits,
+    pub(super) since_whole: SinceWhole,
+    pub(super) condemned: Condemned,
 }
 
 /// A manifest, ready to send.
@@ -53,7 +67,16 @@ pub struct Published {
 }
 
 impl Database {
-    pub(super) async fn load(objects: Arc<dyn ObjectStore>, id: &str) -> Result<Option<Self>, StoreError> {
+    /// The database of that id as it is now; nothing where it has no settings.
+    pub(super) async fn load(objects: Objects, id: &str) -> Result<Option<Self>, StoreError> {
+        let Some(database) = Self::new(objects, id).await? else { return Ok(None) };
+        database.load_newest_checkpoint().await?;
+        database.refresh().await?;
+        Ok(Some(database))
+    }
+
+    /// The database of that id before its first revision.
+    pub(super) async fn new(objects: Objects, id: &str) -> Result<Option<Self>, StoreError> {
         let log = NumberedLog { objects: &*objects, prefix: keys::settings(id) };
         let settings_number = log.last(0).await?;
         let Some(bytes) = log.get(settings_number).await? else { return Ok(None) };
@@ -64,30 +87,36 @@ impl Database {
             revision: Revision::NONE,
             record_hash: None,
             time: String::new(),
-            files: BTreeMap::new(),
+            files: Arc::default(),
+            commits: RecentCommits::default(),
+            since_whole: SinceWhole::default(),
+            condemned: Condemned::default(),
         };
-        let database = Self {
+        Ok(Some(Self {
             objects: objects.clone(),
             id: id.to_owned(),
             state: RwLock::new(state),
             turn: tokio::sync::Mutex::new(()),
             rendered: std::sync::Mutex::new(None),
             history: History::default(),
-        };
-        database.load_newest_whole_manifest().await?;
-        database.refresh().await?;
-        Ok(Some(database))
+            named: tokio::sync::Mutex::new(None),
+        }))
     }
 
     /// Takes in what other processes have changed since the last look.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        let (revision, settings) = {
+        let (revision, settings, condemned) = {
             let state = self.read();
-            (state.revision.0, state.settings_number)
+            (state.revision.0, state.settings_number, state.condemned.number)
         };
-        if self.revisions().last(revision).await? == revision
-            && self.settings_log().last(settings).await? == settings
-        {
+        let (revisions, settings_log, condemned_log) =
+            (self.revisions(), self.settings_log(), self.condemned_log());
+        let (revision_is_new, settings_are_new, condemned_is_new) = tokio::try_join!(
+            revisions.has(revision + 1),
+            settings_log.has(settings + 1),
+            condemned_log.has(condemned + 1),
+        )?;
+        if !(revision_is_new || settings_are_new || condemned_is_new) {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
@@ -106,10 +135,19 @@ impl Database {
             let mut state = self.write();
             (state.settings, state.settings_number) = (settings, last);
         }
+        self.catch_up_condemned().await?;
         loop {
             let next = self.read().revision.next();
             let Some((record, hash)) = self.record(next).await? else { return Ok(()) };
-            self.apply(record, hash)?;
+            match record.expired {
+                None => self.apply(record, hash)?,
+                Some(_) => {
+                    let kept_from = self.kept_from(next).await?;
+                    if !self.start_from_checkpoint(kept_from).await? {
+                        return Err(self.damaged(kept_from, "what it begins with is missing"));
+                    }
+                }
+            }
         }
     }
 
@@ -125,37 +163,79 @@ impl Database {
         if record.format != 1 {
             return Err(StoreError::Newer { format: record.format });
         }
-        Ok(Some((record, Sha256::of(&bytes))))
+        let hash = record.expired.as_ref().map_or_else(|| Sha256::of(&bytes), |expired| expired.record_hash);
+        Ok(Some((record, hash)))
     }
 
-    /// Up to `limit` revisions after `since`, oldest first.
+    /// Up to `limit` revisions after `since`, oldest first. What each changed is an error where that is not kept.
     pub async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<RevisionRecord>, StoreError> {
-        let current = self.revision().0;
-        let mut records = Vec::new();
-        for number in (since.0.saturating_add(1)..=current.0).take(limit) {
-            records.extend(self.record(Revision(number)).await?.map(|(record, _)| record));
+        let first = since.0.saturating_add(1);
+        let last = self.revision().0.0.min(since.0.saturating_add(limit as u64));
+        let records = self.log(Revision(first), Revision(last)).await?;
+        let records: Vec<_> = records.into_iter().map(|(record, _)| record).collect();
+        if let Some(expired) = records.iter().rfind(|record| record.expired.is_some()) {
+            let kept_from = self.kept_from(expired.revision).await?;
+            return Err(StoreError::Expired { revision: since, kept_from });
         }
         Ok(records)
+    }
+
+    /// The records from one revision through another, or what is left of them, with their hashes; oldest first.
+    pub async fn log(
+        &self,
+        from: Revision,
+        through: Revision,
+    ) -> Result<Vec<(RevisionRecord, Sha256)>, StoreError> {
+        let fetched =
+            futures::stream::iter(from.0..=through.0).map(|number| self.present_record(Revision(number)));
+        fetched.buffered(RECORDS_AT_ONCE).try_collect().await
+    }
+
+    /// The record of a revision that must be there.
+    pub(super) async fn present_record(
+        &self,
+        revision: Revision,
+    ) -> Result<(RevisionRecord, Sha256), StoreError> {
+        let found = self.record(revision).await?;
+        found.ok_or_else(|| self.damaged(revision, "it is missing from the log"))
+    }
+
+    /// The oldest revision that is kept, given one that is not.
+    pub(super) async fn kept_from(&self, expired: Revision) -> Result<Revision, StoreError> {
+        let mut revision = expired;
+        loop {
+            match self.present_record(revision).await?.0.expired {
+                Some(expired) if expired.kept_from > revision => revision = expired.kept_from,
+                Some(_) => return Err(self.damaged(revision, "it expired and names no later one")),
+                None => return Ok(revision),
+            }
+        }
+    }
+
+    pub(super) fn damaged(&self, revision: Revision, reason: &str) -> StoreError {
+        StoreError::Damaged { key: self.revisions().key(revision.0).to_string(), reason: reason.to_owned() }
     }
 
     /// Moves the state one revision forward, if the record continues it.
     pub(super) fn apply(&self, record: RevisionRecord, hash: Sha256) -> Result<(), StoreError> {
         let mut state = self.write();
         if record.revision != state.revision.next() || record.parent != state.record_hash {
-            return Err(StoreError::Damaged {
-                key: self.revisions().key(record.revision.0).to_string(),
-                reason: "it does not continue the revision before it".into(),
-            });
+            return Err(self.damaged(record.revision, "it does not continue the revision before it"));
         }
-        for path in &record.delete {
-            state.files.remove(path);
+        let state = &mut *state;
+        let files = Arc::make_mut(&mut state.files);
+        for path in record.delete {
+            files.remove(&path);
+            state.since_whole.paths.insert(path);
         }
         for PutEntry { path, entry } in record.put {
-            state.files.insert(path, entry);
+            state.since_whole.paths.insert(path.clone());
+            files.insert(path, entry);
         }
         state.revision = record.revision;
         state.record_hash = Some(hash);
         state.time = record.time;
+        state.commits.add(record.revision, &record.commit_id, hash);
         Ok(())
     }
 
@@ -194,6 +274,11 @@ impl Database {
         (state.revision, state.time.clone())
     }
 
+    /// The hash of the current revision's record; nothing before the first.
+    pub fn revision_hash(&self) -> Option<Sha256> {
+        self.read().record_hash
+    }
+
     /// The current revision and its manifest's entity tag.
     pub fn current(&self) -> (Revision, String) {
         let state = self.read();
@@ -217,6 +302,17 @@ impl Database {
     pub fn file(&self, path: &DbPath) -> Option<(Entry, Revision)> {
         let state = self.read();
         Some((state.files.get(path)?.clone(), state.revision))
+    }
+
+    /// The files of a revision: the current one's are at hand.
+    pub async fn files_of(&self, revision: Revision) -> Result<Arc<Files>, StoreError> {
+        {
+            let state = self.read();
+            if state.revision == revision {
+                return Ok(state.files.clone());
+            }
+        }
+        self.files_at(revision).await.map(Arc::new)
     }
 
     /// Calls `visit` for every file of the current revision.
@@ -258,7 +354,7 @@ impl Database {
         NumberedLog { objects: &*self.objects, prefix: keys::revisions(&self.id) }
     }
 
-    fn settings_log(&self) -> NumberedLog<'_> {
+    pub(super) fn settings_log(&self) -> NumberedLog<'_> {
         NumberedLog { objects: &*self.objects, prefix: keys::settings(&self.id) }
     }
 

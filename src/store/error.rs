@@ -1,5 +1,7 @@
 //! What can go wrong with a store.
 
+use crate::model::{ExitCode, Revision};
+
 /// A failure of the store itself, as opposed to a refusal of what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -35,15 +37,65 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    /// The directory holds something else.
-    #[error("'{path}' is not empty and is not a store: name an empty or new directory")]
+    /// The place holds something else.
+    #[error("'{place}' is not empty and is not a store: name an empty or new directory")]
     NotAStore {
         /// Which.
-        path: String,
+        place: String,
+    },
+    /// There is no store at that place.
+    #[error("there is no store at '{place}': 'parquedb serve --store' makes one")]
+    NoStore {
+        /// Which.
+        place: String,
+    },
+    /// The store lets objects be created twice, so that of two servers' revisions one would be lost.
+    #[error(
+        "the store at '{place}' overwrites objects that should only be created where there is none: two servers could \
+        lose each other's revisions. Use another store; or, where one process alone ever writes to it, --single-writer"
+    )]
+    Overwrites {
+        /// Which.
+        place: String,
+    },
+    /// A copy that went its own way.
+    #[error(
+        "{database} has another revision {revision} there: it is no copy of this one. Nothing was changed; name another \
+        place"
+    )]
+    OtherHistory {
+        /// The database's name.
+        database: String,
+        /// The last revision that both have.
+        revision: Revision,
+    },
+    /// A revision that is not kept any more.
+    #[error("revision {revision} is not kept any more: the oldest one that is, is {kept_from}")]
+    Expired {
+        /// The revision asked for.
+        revision: Revision,
+        /// The oldest one kept.
+        kept_from: Revision,
     },
 }
 
 impl StoreError {
+    /// The exit status this failure ends a program with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Unavailable { source: object_store::Error::Unauthenticated { .. }, .. }
+            | Self::Unavailable { source: object_store::Error::PermissionDenied { .. }, .. } => {
+                ExitCode::NotAllowed
+            }
+            Self::Unavailable { .. } => ExitCode::Failure,
+            Self::Damaged { .. } => ExitCode::Integrity,
+            Self::Newer { .. } => ExitCode::Newer,
+            Self::Directory { .. } | Self::NotAStore { .. } | Self::Overwrites { .. } => ExitCode::Usage,
+            Self::NoStore { .. } | Self::Expired { .. } => ExitCode::NotFound,
+            Self::OtherHistory { .. } => ExitCode::NeedsDecision,
+        }
+    }
+
     pub(super) fn unavailable(action: &'static str) -> impl Fn(object_store::Error) -> Self {
         move |source| Self::Unavailable { action, source }
     }

@@ -1,5 +1,5 @@
 //! A database as it was: one path, or the whole manifest, at a revision that is not the current one. The log is
-//! walked back from that revision to the nearest whole manifest, so what it costs does not grow with the history;
+//! walked back from that revision to the nearest whole checkpoint, so what it costs does not grow with the history;
 //! what was read on the way is kept for the next question, because a reader that asks once asks for more.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
 
+use super::checkpoints::{CHECKPOINT_EVERY, Checkpoint};
 use super::database::{Database, Published};
-use super::whole_manifest::WHOLE_MANIFEST_EVERY;
 use super::{RevisionRecord, StoreError};
 use crate::manifest::Entry;
 use crate::model::{DbPath, Revision, Sha256};
@@ -27,10 +27,11 @@ struct Kept {
     entries: usize,
 }
 
-/// What one revision says of the files: its change, or all of them where a whole manifest lies beside the log.
+/// What one revision says of the files: its change, or what the checkpoint beside it says.
 struct Step {
     files: HashMap<DbPath, Option<Entry>>,
-    whole: bool,
+    /// Where to ask next what this does not say; nowhere, if it says everything.
+    next: Option<Revision>,
     time: String,
     record_hash: Sha256,
 }
@@ -65,95 +66,119 @@ impl Database {
     /// One file as `revision` had it; nothing where it had none, or is not there.
     pub async fn file_at(&self, path: &DbPath, revision: Revision) -> Result<Option<Entry>, StoreError> {
         let mut at = self.known_revision(revision);
-        while at != Revision::NONE {
-            let step = self.step(at).await?;
+        while let Some(here) = at {
+            let step = self.step(here, revision).await?;
             if let Some(said) = step.files.get(path) {
                 return Ok(said.clone());
             }
-            if step.whole {
-                return Ok(None);
-            }
-            at = Revision(at.0 - 1);
+            at = step.next;
         }
         Ok(None)
     }
 
     /// The manifest as `revision` had it; nothing where there is no such revision.
     pub async fn published_at(self: &Arc<Self>, revision: Revision) -> Result<Option<Published>, StoreError> {
-        let newest = self.known_revision(revision);
-        if newest == Revision::NONE {
-            return Ok(None);
-        }
-        let mut steps = Vec::new();
-        let mut at = newest;
-        while at != Revision::NONE {
-            let step = self.step(at).await?;
-            let whole = step.whole;
-            steps.push(step);
-            if whole {
-                break;
-            }
-            at = Revision(at.0 - 1);
-        }
+        let steps = self.steps_to(revision).await?;
         let database = self.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let mut files = BTreeMap::new();
-            for step in steps.iter().rev() {
-                for (path, said) in &step.files {
-                    match said {
-                        Some(entry) => files.insert(path.clone(), entry.clone()),
-                        None => files.remove(path),
-                    };
-                }
-            }
             let newest = steps.first()?;
             let state = database.read();
             let etag = state.manifest_etag_at(Some(newest.record_hash));
-            let json = state.render_manifest_of(&files, &newest.time).into();
+            let json = state.render_manifest_of(&files_of(&steps), &newest.time).into();
             Some(Published { json, etag, revision, time: newest.time.clone() })
         });
         Ok(written.await.ok().flatten())
     }
 
-    /// The revision, if there is one of that number.
-    fn known_revision(&self, revision: Revision) -> Revision {
-        if revision <= self.revision().0 { revision } else { Revision::NONE }
+    /// The files as `revision` had them.
+    pub(super) async fn files_at(&self, revision: Revision) -> Result<BTreeMap<DbPath, Entry>, StoreError> {
+        Ok(files_of(&self.steps_to(revision).await?))
     }
 
-    async fn step(&self, revision: Revision) -> Result<Arc<Step>, StoreError> {
+    /// From that revision back to where all is said.
+    async fn steps_to(&self, revision: Revision) -> Result<Vec<Arc<Step>>, StoreError> {
+        let mut steps = Vec::new();
+        let mut at = self.known_revision(revision);
+        while let Some(here) = at {
+            let step = self.step(here, revision).await?;
+            at = step.next;
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    /// The revision, if there is one of that number.
+    fn known_revision(&self, revision: Revision) -> Option<Revision> {
+        (revision <= self.revision().0 && revision != Revision::NONE).then_some(revision)
+    }
+
+    /// What is said at `revision`, on the way back from `asked`.
+    async fn step(&self, revision: Revision, asked: Revision) -> Result<Arc<Step>, StoreError> {
         if let Some(step) = self.history.get(revision) {
             return Ok(step);
         }
-        let Some((record, record_hash)) = self.record(revision).await? else {
-            return Err(StoreError::Damaged {
-                key: self.revisions().key(revision.0).to_string(),
-                reason: "it is missing from the log".into(),
-            });
-        };
-        let whole = if revision.0.is_multiple_of(WHOLE_MANIFEST_EVERY) {
-            self.whole_manifest(revision, record_hash).await?
-        } else {
-            None
-        };
-        let step = Arc::new(match whole {
-            Some(whole) => Step {
-                files: whole.files.into_iter().map(|put| (put.path, Some(put.entry))).collect(),
-                whole: true,
-                time: whole.time,
-                record_hash,
-            },
+        let (record, record_hash) = self.present_record(revision).await?;
+        if record.expired.is_some() {
+            return self.first_kept_step(revision, asked).await;
+        }
+        let checkpoint =
+            if revision.0.is_multiple_of(CHECKPOINT_EVERY) { self.checkpoint(revision).await? } else { None };
+        let step = Arc::new(match checkpoint {
+            Some(checkpoint) => Step::of_checkpoint(checkpoint),
             None => {
                 let RevisionRecord { put, delete, time, .. } = record;
                 // Deletions first, as they are applied.
                 let deleted = delete.into_iter().map(|path| (path, None));
                 let files = deleted.chain(put.into_iter().map(|put| (put.path, Some(put.entry)))).collect();
-                Step { files, whole: false, time, record_hash }
+                let next = Some(Revision(revision.0 - 1)).filter(|next| *next != Revision::NONE);
+                Step { files, next, time, record_hash }
             }
         });
         let limit = KEEP_ENTRIES.max(2 * self.read().files.len());
         self.history.keep(revision, &step, limit);
         Ok(step)
     }
+
+    /// Forgets what was read of revisions, some of which have expired.
+    pub(super) fn forget_history(&self) {
+        let mut kept = self.history.0.lock().unwrap_or_else(|e| e.into_inner());
+        kept.steps.clear();
+        kept.entries = 0;
+    }
+
+    /// Where the way back from `asked` has come to a revision that has expired: the checkpoint that history now
+    /// begins with says the rest.
+    async fn first_kept_step(&self, expired: Revision, asked: Revision) -> Result<Arc<Step>, StoreError> {
+        let kept_from = self.kept_from(expired).await?;
+        if asked < kept_from {
+            return Err(StoreError::Expired { revision: asked, kept_from });
+        }
+        match self.checkpoint(kept_from).await? {
+            Some(checkpoint) if checkpoint.since.is_none() => Ok(Arc::new(Step::of_checkpoint(checkpoint))),
+            _ => Err(self.damaged(kept_from, "what it begins with is missing")),
+        }
+    }
+}
+
+impl Step {
+    fn of_checkpoint(checkpoint: Checkpoint) -> Self {
+        let Checkpoint { record_hash, time, since, files, .. } = checkpoint;
+        Self { files: files.into_iter().collect(), next: since, time, record_hash }
+    }
+}
+
+/// The files that steps lead to, newest first.
+fn files_of(steps: &[Arc<Step>]) -> BTreeMap<DbPath, Entry> {
+    let mut files = BTreeMap::new();
+    for step in steps.iter().rev() {
+        for (path, said) in &step.files {
+            match said {
+                Some(entry) => files.insert(path.clone(), entry.clone()),
+                None => files.remove(path),
+            };
+        }
+    }
+    files
 }
 
 #[cfg(test)]
@@ -179,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn every_revision_is_answered_as_it_was() {
         let (store, database) = database().await;
-        let then = history_of(&database, 2 * WHOLE_MANIFEST_EVERY + 9).await;
+        let then = history_of(&database, 2 * CHECKPOINT_EVERY + 9).await;
         let anew = super::super::Store::attach(store.objects.clone()).await.unwrap();
         let anew = anew.open(database.id()).await.unwrap().unwrap();
         for expected in &then {
@@ -204,14 +229,14 @@ mod tests {
     #[tokio::test]
     async fn a_long_history_is_read_back_to_the_nearest_whole_manifest_and_kept_within_its_limit() {
         let (store, database) = database().await;
-        history_of(&database, WHOLE_MANIFEST_EVERY + 4).await;
+        history_of(&database, CHECKPOINT_EVERY + 4).await;
         let anew = super::super::Store::attach(store.objects.clone()).await.unwrap();
         let anew = anew.open(database.id()).await.unwrap().unwrap();
         let absent = DbPath::parse("never/there").unwrap();
         let newest = anew.revision().0;
         assert!(anew.file_at(&absent, newest).await.unwrap().is_none());
         let kept = |database: &Database| database.history.0.lock().unwrap().steps.len();
-        assert_eq!(kept(&anew), 5, "four changes and one whole manifest were read");
+        assert_eq!(kept(&anew), 5, "four changes and one checkpoint were read");
         let step = anew.history.get(newest).unwrap();
         for revision in 1000..1010 {
             anew.history.keep(Revision(revision), &step, 3);

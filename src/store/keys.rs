@@ -2,9 +2,29 @@
 
 use object_store::path::Path;
 
-use crate::model::Sha256;
+use super::condemned::StoredContent;
+use crate::model::{Revision, Sha256};
 
 pub(super) const STORE: &str = "store.json";
+/// What servers sign permissions with.
+pub(super) const SECRET: &str = "secret.json";
+/// Written to learn what time it is there.
+pub(super) const CLOCK: &str = "clock.json";
+/// Who writes, where a store is for one writer.
+pub(super) const WRITER: &str = "writer";
+
+/// Objects that show whether a store keeps its word.
+pub(super) fn probe(name: &str) -> Path {
+    Path::from_iter(["probes", name])
+}
+
+pub(super) fn accounts() -> Path {
+    Path::from("accounts")
+}
+
+pub(super) fn tokens() -> Path {
+    Path::from("tokens")
+}
 
 pub(super) fn account(username: &str) -> Path {
     Path::from_iter(["accounts", &format!("{username}.json")])
@@ -23,6 +43,10 @@ pub(super) fn name(owner: &str, slug: &str) -> Path {
     Path::from_iter(["names", owner, &format!("{slug}.json")])
 }
 
+pub(super) fn databases() -> Path {
+    Path::from("databases")
+}
+
 pub(super) fn settings(database: &str) -> Path {
     Path::from_iter(["databases", database, "settings"])
 }
@@ -31,19 +55,53 @@ pub(super) fn revisions(database: &str) -> Path {
     Path::from_iter(["databases", database, "revisions"])
 }
 
-pub(super) fn whole_manifest(database: &str, revision: u64) -> Path {
-    Path::from_iter(["databases", database, "manifests", &format!("{revision:020}.json")])
+pub(super) fn condemned(database: &str) -> Path {
+    Path::from_iter(["databases", database, "condemned"])
 }
 
-pub(super) fn content(database: &str, hash: &Sha256) -> Path {
-    let digits = hash.to_string();
-    Path::from_iter(["databases", database, "contents", &digits[..2], &digits])
+pub(super) fn checkpoint(database: &str, revision: Revision) -> Path {
+    Path::from_iter(["databases", database, "checkpoints", &format!("{:020}", revision.0)])
+}
+
+pub(super) fn contents(database: &str) -> Path {
+    Path::from_iter(["databases", database, "contents"])
+}
+
+pub(super) fn claims(database: &str) -> Path {
+    Path::from_iter(["databases", database, "claims"])
+}
+
+pub(super) fn checkpoints(database: &str) -> Path {
+    Path::from_iter(["databases", database, "checkpoints"])
+}
+
+/// Which content has that MD5 and size.
+pub(super) fn md5(database: &str, hash: &[u8; 16], size: u64) -> Path {
+    Path::from_iter(["databases", database, "md5s", &format!("{}-{size}.json", hex::encode(hash))])
+}
+
+/// Uploads under way.
+pub(super) fn all_incoming(database: &str) -> Path {
+    Path::from_iter(["databases", database, "incoming"])
+}
+
+pub(super) fn content(database: &str, content: &StoredContent) -> Path {
+    below_hash(database, "contents", content)
 }
 
 /// The block tree of a content.
-pub(super) fn block_tree(database: &str, hash: &Sha256) -> Path {
-    let digits = hash.to_string();
-    Path::from_iter(["databases", database, "trees", &digits[..2], &digits])
+pub(super) fn block_tree(database: &str, content: &StoredContent) -> Path {
+    below_hash(database, "trees", content)
+}
+
+/// Somebody means to publish this content.
+pub(super) fn claim(database: &str, hash: &Sha256) -> Path {
+    below_hash(database, "claims", &StoredContent { hash: *hash, generation: 0 })
+}
+
+fn below_hash(database: &str, what: &str, content: &StoredContent) -> Path {
+    let name = content.to_string();
+    Path::from_iter(["databases", database, what, &name[..2], &name])
 }
 
 /// An upload whose hash is not known before its last byte; moved to [`content`] when it is.

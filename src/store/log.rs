@@ -41,7 +41,8 @@ impl NumberedLog<'_> {
         get_optional(self.objects, &self.key(number)).await
     }
 
-    async fn has(&self, number: u64) -> Result<bool, StoreError> {
+    /// Whether entry `number` is there.
+    pub(super) async fn has(&self, number: u64) -> Result<bool, StoreError> {
         match self.objects.head(&self.key(number)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),

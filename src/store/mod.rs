@@ -8,23 +8,44 @@ mod accounts;
 mod attach;
 mod block_trees;
 mod catalogue;
+mod checkpoints;
+mod claims;
+mod commits;
+mod condemned;
 mod contents;
+#[cfg(test)]
+mod crash_tests;
 mod database;
 mod error;
+#[cfg(test)]
+mod faults;
 mod history;
 mod keys;
+mod location;
 mod log;
+mod md5s;
+mod merge_sent;
+mod objects;
+mod probe;
 mod publish;
 mod revisions;
+mod secret;
 mod settings;
-mod whole_manifest;
+mod single_writer;
+mod upkeep;
 
 pub use accounts::{Account, random_token};
-pub use attach::Store;
+pub use attach::{Store, Writers};
 pub use catalogue::Registration;
 pub use contents::{ContentStream, ContentUpload, UploadError};
 pub use database::{Database, Published};
 pub use error::StoreError;
+pub use location::{BadLocation, Missing, StoreLocation};
+pub use merge_sent::{Files, Merged, merge_sent};
 pub use publish::{Change, PublishError};
-pub use revisions::RevisionRecord;
+pub use revisions::{Expired, RevisionRecord};
+pub use secret::SigningKey;
 pub use settings::DatabaseSettings;
+pub use upkeep::{
+    BackupReport, CollectOptions, CollectReport, Finding, FindingKind, FsckOptions, FsckReport, Keep, backup,
+};

@@ -2,19 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 
+use super::claims::{Claim, PUBLISHED_WITHIN};
 use super::database::State;
 use super::log::{Append, encode};
-use super::whole_manifest::WHOLE_MANIFEST_EVERY;
 use super::{Database, RevisionRecord, StoreError};
-use crate::model::{BlockRoot, DbPath, Revision, Sha256};
+use crate::model::{DbPath, Revision, Sha256};
 use crate::wire::{CommitRequest, CommitResponse, PutEntry};
 
-/// Contents looked for at once before publishing.
+/// Claims looked for at once before publishing.
 const LOOKS_AT_ONCE: usize = 32;
+/// Why entries are refused whose content nobody has uploaded, or asked for, lately.
+const NOT_STORED: &str = "the content of these entries is not stored: ask for upload URLs again";
 
 /// What is to be published, and by whom.
 #[derive(Debug, Clone)]
@@ -23,6 +26,8 @@ pub struct Change {
     pub author: String,
     /// The change.
     pub request: CommitRequest,
+    /// Versions that are kept without being published (rule 5).
+    pub set_aside: Vec<PutEntry>,
 }
 
 /// Why a change was not published.
@@ -54,7 +59,7 @@ fn rejected(reason: &str, paths: Vec<DbPath>) -> PublishError {
 impl Database {
     /// Publishes `change` as the revision after its base, or says why not. Publishing the same commit id again
     /// gives the same answer and no second revision (rule 3).
-    pub async fn publish(&self, change: Change) -> Result<CommitResponse, PublishError> {
+    pub async fn publish(self: &Arc<Self>, change: Change) -> Result<CommitResponse, PublishError> {
         let request = &change.request;
         if !matches!(request.commit_id.len(), 8..=128)
             || !request.commit_id.bytes().all(|b| b.is_ascii_graphic())
@@ -89,6 +94,8 @@ impl Database {
                     message: request.message.clone(),
                     put: put.clone(),
                     delete: request.delete.clone(),
+                    set_aside: change.set_aside.clone(),
+                    expired: None,
                 }
             };
             let body = encode(&record);
@@ -100,32 +107,34 @@ impl Database {
                 Append::Done => {}
             }
             self.apply(record, hash)?;
-            if revision.0 % WHOLE_MANIFEST_EVERY == 0 {
-                // It only saves later readers some work: the revision is published either way.
-                if let Err(error) = self.store_whole_manifest().await {
-                    tracing::warn!(%error, database = %self.id, "no whole manifest was stored");
-                }
-            }
-            return Ok(CommitResponse { revision, etag: self.manifest_etag() });
+            self.store_checkpoint_if_due().await;
+            return Ok(CommitResponse { revision, etag: self.manifest_etag(), hash: Some(hash) });
         }
     }
 
     /// The answer this commit already got, if it is among the revisions since its base.
     async fn settled(&self, request: &CommitRequest) -> Result<Option<CommitResponse>, StoreError> {
-        let current = self.read().revision;
-        for number in request.base.0.saturating_add(1)..=current.0 {
-            if let Some((record, hash)) = self.record(Revision(number)).await?
-                && record.commit_id == request.commit_id
-            {
-                let etag = self.read().manifest_etag_at(Some(hash));
-                return Ok(Some(CommitResponse { revision: record.revision, etag }));
+        let (recent, unread) = {
+            let state = self.read();
+            let first = state.commits.first().unwrap_or(state.revision.next());
+            (state.commits.get(&request.commit_id), request.base.0.saturating_add(1)..first.0)
+        };
+        let mut found = recent.filter(|(revision, _)| *revision > request.base);
+        for number in unread {
+            if found.is_some() {
+                break;
             }
+            let (record, hash) = self.present_record(Revision(number)).await?;
+            found = (record.commit_id == request.commit_id).then_some((record.revision, hash));
         }
-        Ok(None)
+        Ok(found.map(|(revision, hash)| {
+            let etag = self.read().manifest_etag_at(Some(hash));
+            CommitResponse { revision, etag, hash: Some(hash) }
+        }))
     }
 
-    /// Refuses entries whose content is not stored here, with that size. Gives the entries as they are to be
-    /// published: with the block hashes that were computed here.
+    /// Refuses entries whose content is not claimed here, with that size: not stored, or not known any more to be.
+    /// Gives the entries as they are to be published: with the block hashes that were computed here.
     async fn check_contents(&self, request: &CommitRequest) -> Result<Vec<PutEntry>, PublishError> {
         let mut wanted = HashMap::new();
         for put in &request.put {
@@ -134,23 +143,36 @@ impl Database {
             };
             wanted.entry((hash, put.entry.size)).or_insert_with(Vec::new).push(put.path.clone());
         }
+        let now = self.objects.now().await?;
         let looks = wanted.into_iter().map(|((hash, size), paths)| async move {
-            let stored = self.has_content(&hash, size).await?;
-            let root = if stored { self.block_root(&hash, size).await } else { None };
-            Ok::<_, StoreError>(((hash, root), if stored { Vec::new() } else { paths }))
+            let holds = |(claim, made): &(Claim, Timestamp)| {
+                claim.size == size && now.duration_since(*made) < PUBLISHED_WITHIN
+            };
+            let claim = self.claim_on(&hash).await?.filter(holds).map(|(claim, _)| claim);
+            Ok::<_, StoreError>((hash, claim, paths))
         });
         let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
-        let (mut missing, mut roots) = (Vec::new(), HashMap::<Sha256, BlockRoot>::new());
+        let (mut missing, mut claims) = (Vec::new(), HashMap::new());
         while let Some(look) = looks.next().await {
-            let ((hash, root), paths) = look?;
-            missing.extend(paths);
-            roots.extend(root.map(|root| (hash, root)));
+            match look? {
+                (hash, Some(claim), _) => drop(claims.insert(hash, claim)),
+                (_, None, paths) => missing.extend(paths),
+            }
         }
+        drop(looks);
+        // Only now, for what is condemned before a claim is seen by whoever condemns, and after it by us (rule 6).
+        self.refresh().await?;
+        let live =
+            |hash: &Sha256| claims.get(hash).filter(|claim| claim.generation == self.live(hash).generation);
+        missing.extend(request.put.iter().filter_map(|put| {
+            let hash = put.entry.hash.sha256()?;
+            (claims.contains_key(&hash) && live(&hash).is_none()).then(|| put.path.clone())
+        }));
         missing.sort();
         if !missing.is_empty() {
-            return Err(rejected("the content of these entries is not stored", missing));
+            return Err(rejected(NOT_STORED, missing));
         }
-        let root_of = |put: &PutEntry| roots.get(&put.entry.hash.sha256()?).copied();
+        let root_of = |put: &PutEntry| live(&put.entry.hash.sha256()?)?.blocks();
         let with_root = |put: &PutEntry| PutEntry {
             path: put.path.clone(),
             entry: put.entry.clone().with_blocks(root_of(put)),
@@ -198,8 +220,7 @@ fn check_against(state: &State, request: &CommitRequest) -> Result<(), PublishEr
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
+    use super::super::checkpoints::CHECKPOINT_EVERY;
     use super::super::{Registration, Store};
     use super::*;
     use crate::manifest::{Entry, Manifest};
@@ -214,7 +235,7 @@ pub(super) mod tests {
         (store, database)
     }
 
-    pub(in super::super) async fn put(database: &Database, path: &str, text: &str) -> PutEntry {
+    pub(in super::super) async fn put(database: &Arc<Database>, path: &str, text: &str) -> PutEntry {
         let hash = Sha256::of(text.as_bytes());
         let mut upload = database.upload(text.len() as u64, Some(hash)).await.unwrap();
         upload.write(text.as_bytes()).await.unwrap();
@@ -240,7 +261,7 @@ pub(super) mod tests {
             delete,
             message: None,
         };
-        Change { author: "alice".into(), request }
+        Change { author: "alice".into(), request, set_aside: Vec::new() }
     }
 
     #[tokio::test]
@@ -312,7 +333,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_process_starting_anew_reads_the_same_manifest() {
         let (store, database) = database().await;
-        for n in 0..(2 * WHOLE_MANIFEST_EVERY + 5) {
+        for n in 0..(2 * CHECKPOINT_EVERY + 5) {
             let entry = put(&database, &format!("f{}", n % 7), &n.to_string()).await;
             database.publish(change(n, &format!("commit{n}"), vec![entry], &[])).await.unwrap();
         }
@@ -335,12 +356,12 @@ pub(super) mod tests {
                 let mut upload = database.upload(announced, Some(hash)).await.unwrap();
                 let written = upload.write(&bytes).await;
                 assert!(written.is_err() || upload.finish().await.is_err(), "{what}");
-                assert!(!database.has_content(&hash, announced).await.unwrap(), "{what}");
+                assert!(!database.claim(&hash, announced).await.unwrap(), "{what}");
             }
             let mut upload = database.upload(size, None).await.unwrap();
             upload.write(&bytes).await.unwrap();
             assert_eq!(upload.finish().await.unwrap(), right);
-            assert!(database.has_content(&right, size).await.unwrap());
+            assert!(database.claim(&right, size).await.unwrap());
         }
     }
 }

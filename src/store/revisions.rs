@@ -26,7 +26,27 @@ pub struct RevisionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Entries added or replaced.
+    #[serde(default)]
     pub put: Vec<PutEntry>,
     /// Paths removed.
+    #[serde(default)]
     pub delete: Vec<DbPath>,
+    /// Versions that were sent without a base and not published, because others had changed the same paths (rule 5).
+    /// Naming them here keeps their contents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<PutEntry>,
+    /// Set where the change itself is not kept any more: what stays is a marker, so that the number is never given
+    /// again and the chain can still be followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Expired>,
+}
+
+/// What a marker says besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expired {
+    /// The hash of the record that was here.
+    pub record_hash: Sha256,
+    /// The oldest revision kept then. Its files are in the checkpoint beside it.
+    pub kept_from: Revision,
 }

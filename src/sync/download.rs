@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::plan::Files;
 use super::{Event, Reporter, SyncError};
 use crate::manifest::Entry;
-use crate::model::{ByteRange, DbPath, DbRef};
+use crate::model::{ByteRange, DbPath, DbRef, Revision};
 use crate::remote::{ContentBody, ContentKey, Remote, RemoteError};
 use crate::tree::{Durability, Hasher, Root, Staged};
 
@@ -21,6 +21,8 @@ const MAX_ATTEMPTS: usize = 4;
 pub(super) struct Downloads<'a> {
     pub(super) remote: &'a Remote,
     pub(super) database: &'a DbRef,
+    /// The revision they are of; the current one, where none is given.
+    pub(super) at: Option<Revision>,
     pub(super) root: &'a Arc<Root>,
     pub(super) durability: Durability,
     pub(super) reporter: &'a dyn Reporter,
@@ -79,8 +81,9 @@ impl Downloads<'_> {
     }
 
     async fn open(&self, path: &DbPath, entry: &Entry) -> Result<ContentBody, RemoteError> {
-        // A pull brings the current revision or nothing.
-        let key = ContentKey::new(self.database.clone(), path.clone(), entry.size, entry.hash, None);
+        // A pull brings one revision or nothing.
+        let key = ContentKey::new(self.database.clone(), path.clone(), entry.size, entry.hash, self.at);
+        let key = if self.at.is_some() { key.of_the_past() } else { key };
         self.remote.open_range(&key, ByteRange::new(0, entry.size)).await.map_err(|error| match error {
             // The path is pinned to a content: gone or replaced, the manifest is an old one.
             RemoteError::NotFound { .. } => RemoteError::Moved { revision: None },

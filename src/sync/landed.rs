@@ -1,7 +1,14 @@
-//! After a lost answer: did the commit land (rule 3)?
+//! What a remote's log says of what this directory remembers: did the commit whose answer was lost land (rule 3), and
+//! is this still the history we know (rule 4)?
 
+use super::SyncError;
 use super::workdir::{PendingCommit, Workdir};
+use crate::model::{Revision, Sha256};
 use crate::remote::{Remote, RemoteError};
+use crate::wire::DatabaseDescription;
+
+/// Revisions asked for at a time.
+const PAGE: u64 = 1000;
 
 /// The commit this directory sent to database `id` without hearing back, if the remote has it. Asked before
 /// anything is planned: what it published is settled, whatever others have published since.
@@ -11,15 +18,47 @@ pub(super) async fn landed_commit(
     id: &str,
 ) -> Result<Option<PendingCommit>, RemoteError> {
     let Some(pending) = workdir.pending(id) else { return Ok(None) };
-    let mut since = pending.base;
+    let mut before = None;
     loop {
-        let page = remote.changes(id, since).await?;
-        if page.changes.iter().any(|change| change.commit_id == pending.commit_id) {
+        let page = remote.log(id, before, PAGE).await?;
+        let mut since_base = page.log.iter().filter(|entry| entry.revision > pending.base);
+        if since_base.clone().any(|entry| entry.commit_id == pending.commit_id) {
             return Ok(Some(pending.clone()));
         }
-        match page.changes.last() {
-            Some(last) if page.has_more && last.revision > since => since = last.revision,
+        match since_base.next_back() {
+            Some(last) if page.has_more && before.is_none_or(|before| last.revision < before) => {
+                before = Some(last.revision);
+            }
             _ => return Ok(None),
         }
     }
+}
+
+/// Halts where the remote's chain does not contain the revision this directory last agreed with: a backup was
+/// restored there, or it is another store. The hash of a revision names everything before it.
+pub(super) async fn check_same_history(
+    remote: &Remote,
+    workdir: &Workdir,
+    found: &DatabaseDescription,
+) -> Result<(), SyncError> {
+    let Some((revision, hash)) = workdir.anchor(&found.id) else { return Ok(()) };
+    let rolled_back = SyncError::RolledBack { here: revision, there: found.revision };
+    if found.revision < revision {
+        return Err(rolled_back);
+    }
+    let there = if found.revision == revision {
+        found.revision_hash
+    } else {
+        hash_of(remote, &found.id, revision).await?
+    };
+    // A remote that does not tell hashes has nothing to compare.
+    match there {
+        Some(there) if there != hash => Err(rolled_back),
+        _ => Ok(()),
+    }
+}
+
+async fn hash_of(remote: &Remote, id: &str, revision: Revision) -> Result<Option<Sha256>, RemoteError> {
+    let page = remote.log(id, Some(revision.next()), 1).await?;
+    Ok(page.log.first().filter(|entry| entry.revision == revision).map(|entry| entry.hash))
 }

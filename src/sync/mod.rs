@@ -13,6 +13,7 @@ mod plan;
 mod pull;
 mod push;
 mod report;
+mod revert;
 mod upload;
 mod workdir;
 
@@ -22,4 +23,5 @@ pub use plan::{Files, Overwrite, PathState, PullPlan, PushPlan, classify, plan_p
 pub use pull::{PullOptions, PullReport, pull};
 pub use push::{PushOptions, PushReport, push};
 pub use report::{Event, Reporter};
+pub use revert::{Difference, RevertOptions, RevertReport, diff, revert};
 pub use workdir::Workdir;

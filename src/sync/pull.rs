@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::download::Downloads;
-use super::landed::landed_commit;
+use super::landed::{check_same_history, landed_commit};
 use super::plan::{Files, PullPlan, plan_pull};
 use super::workdir::{Identity, Intent};
 use super::{Brake, Event, Reporter, SyncError, Workdir, local};
@@ -27,6 +27,8 @@ pub struct PullOptions {
     pub reference: DbRef,
     /// The directory; made if it is missing.
     pub directory: PathBuf,
+    /// The revision to bring it to; the current one, where none is given.
+    pub at: Option<Revision>,
     /// Whether mass deletions go through.
     pub brake: Brake,
     /// Only says what would be done.
@@ -75,12 +77,13 @@ pub async fn pull(
         return Ok(PullReport {
             plan,
             bytes_received: 0,
-            revision: Some(found.revision),
+            revision: Some(options.at.unwrap_or(found.revision)),
             not_pulled: Vec::new(),
         });
     }
     let intent = if options.dry_run { Intent::Look } else { Intent::Work };
     let mut workdir = Workdir::open(&options.directory, intent)?;
+    check_same_history(remote, &workdir, &found).await?;
     for _ in 0..MAX_PLANS {
         match pull_once(remote, options, &found, &mut workdir, reporter).await {
             Err(SyncError::Remote(RemoteError::Moved { .. })) => {}
@@ -90,16 +93,17 @@ pub async fn pull(
     Err(SyncError::KeptChanging)
 }
 
-/// The remote's current files.
+/// The remote's files: the current ones, or those of the revision asked for.
 async fn current(
     remote: &Remote,
     options: &PullOptions,
     found: &DatabaseDescription,
 ) -> Result<(Files, Option<Revision>), SyncError> {
-    if found.revision == Revision::NONE {
-        return Ok((Files::new(), Some(Revision::NONE)));
-    }
-    let fetched = remote.manifest(&options.reference).await?;
+    let fetched = match options.at {
+        Some(revision) => remote.manifest_at(&options.reference, revision).await?,
+        None if found.revision == Revision::NONE => return Ok((Files::new(), Some(Revision::NONE))),
+        None => remote.manifest(&options.reference).await?,
+    };
     if fetched.manifest.database_id != found.id {
         return Err(RemoteError::Moved { revision: None }.into());
     }
@@ -117,7 +121,8 @@ async fn pull_once(
     let root = workdir.root().clone();
     let (mut theirs, revision) = current(remote, options, found).await?;
     let landed = landed_commit(remote, workdir, &found.id).await?;
-    let mut base = workdir.base(&found.id, revision, landed.as_ref())?;
+    let current = if options.at.is_some() { Some(found.revision) } else { revision };
+    let mut base = workdir.base(&found.id, current, landed.as_ref())?;
     let not_pulled: Vec<DbPath> = theirs.keys().filter(|path| stays_put(path)).cloned().collect();
     theirs.retain(|path, _| !stays_put(path));
     base.retain(|path, _| !stays_put(path));
@@ -153,7 +158,8 @@ async fn pull_once(
     let many = plan.put.len() + plan.delete.len() > FEW_FILES;
     let durability = if many { Durability::Later } else { Durability::Now };
     let bytes = plan.put.values().map(|entry| entry.size).sum();
-    let downloads = Downloads { remote, database: &options.reference, root: &root, durability, reporter };
+    let downloads =
+        Downloads { remote, database: &options.reference, at: options.at, root: &root, durability, reporter };
     let staged = downloads.receive_all(&plan.put).await?;
     let mut settled = base.clone();
     if many {
@@ -202,7 +208,8 @@ async fn pull_once(
         visibility: found.visibility,
         synced_from: &synced_from,
     };
-    workdir.save_base(&identity, settled, revision)?;
+    let anchor = found.revision_hash.map(|hash| (found.revision, hash));
+    workdir.save_base(&identity, settled, current, anchor)?;
     Ok(PullReport { plan, bytes_received: bytes, revision, not_pulled })
 }
 

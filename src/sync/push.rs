@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::landed::landed_commit;
+use super::landed::{check_same_history, landed_commit};
 use super::local::{self, Local};
 use super::plan::{Files, Overwrite, PushPlan, plan_push};
 use super::upload::{Sent, upload_contents};
@@ -13,7 +13,7 @@ use crate::manifest::stays_put;
 use crate::model::{DbPath, DbRef, ExitCode, Revision, Visibility};
 use crate::remote::{Remote, RemoteError};
 use crate::tree::{self, Skipped};
-use crate::wire::{CommitRequest, DatabaseDescription, PutEntry, RegisterRequest};
+use crate::wire::{CommitRequest, CommitResponse, DatabaseDescription, PutEntry, RegisterRequest};
 
 /// How often a push plans again because others published.
 const MAX_PLANS: usize = 5;
@@ -85,6 +85,9 @@ pub async fn push(
         Err(RemoteError::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    if let Some(found) = existing.as_ref().filter(|found| !is_replaced(&workdir, found)) {
+        check_same_history(remote, &workdir, found).await?;
+    }
     let known = existing.as_ref().map(|found| found.visibility);
     let visibility = options.visibility.or(known).unwrap_or_default();
     reporter.report(Event::Target { visibility, reference: &reference.to_string() });
@@ -96,6 +99,7 @@ pub async fn push(
 
     let mut id = None;
     let mut sent = Sent::default();
+    let mut asked_again = false;
     for _ in 0..MAX_PLANS {
         let base = read_base(remote, &workdir, existing.as_ref(), published.revision).await?;
         let here = with_untouched(&local, &scan.skipped, &published.files);
@@ -118,9 +122,18 @@ pub async fn push(
         };
         sent += upload_contents(remote, id, workdir.root(), &plan.put, reporter).await?;
         let mut revision = published.revision;
+        let mut anchor = existing.as_ref().and_then(|found| Some((found.revision, found.revision_hash?)));
         if !plan.is_empty() {
             match commit(remote, &mut workdir, id, revision, &plan).await {
-                Ok(committed) => revision = committed,
+                Ok(committed) => {
+                    revision = committed.revision;
+                    anchor = committed.hash.map(|hash| (revision, hash)).or(anchor);
+                }
+                // A push that took more than a day: the first contents must be asked for again, not sent.
+                Err(SyncError::Remote(RemoteError::Refused { status: 422, .. })) if !asked_again => {
+                    asked_again = true;
+                    continue;
+                }
                 Err(SyncError::Remote(RemoteError::Moved { .. })) => {
                     published = fetch_published(remote, &reference).await?;
                     continue;
@@ -135,7 +148,12 @@ pub async fn push(
             visibility,
             synced_from: "local",
         };
-        workdir.save_base(&identity, settled_base(base, &here, &published.files, &plan), Some(revision))?;
+        workdir.save_base(
+            &identity,
+            settled_base(base, &here, &published.files, &plan),
+            Some(revision),
+            anchor,
+        )?;
         return Ok(done(plan, sent, revision, scan.skipped));
     }
     Err(SyncError::KeptChanging)
@@ -182,9 +200,7 @@ async fn read_base(
     revision: Revision,
 ) -> Result<Files, SyncError> {
     match existing {
-        Some(found) if revision == Revision::NONE && workdir.belongs_to_another(&found.id) => {
-            Ok(Files::new())
-        }
+        Some(found) if is_replaced(workdir, found) => Ok(Files::new()),
         Some(found) => {
             let landed = landed_commit(remote, workdir, &found.id).await?;
             workdir.base(&found.id, Some(revision), landed.as_ref())
@@ -192,6 +208,11 @@ async fn read_base(
         // A database that does not exist yet has agreed with nobody.
         None => Ok(Files::new()),
     }
+}
+
+/// Whether the remote's database has taken the place of the one this directory was synced with, and is empty still.
+fn is_replaced(workdir: &Workdir, found: &DatabaseDescription) -> bool {
+    found.revision == Revision::NONE && workdir.belongs_to_another(&found.id)
 }
 
 /// The local side, with the remote's own state wherever a push has no say: names that stay put, and what the scan
@@ -266,7 +287,7 @@ async fn commit(
     id: &str,
     base: Revision,
     plan: &PushPlan,
-) -> Result<Revision, SyncError> {
+) -> Result<CommitResponse, SyncError> {
     let put = plan.put.iter().map(|(path, entry)| PutEntry { path: path.clone(), entry: entry.clone() });
     let request = CommitRequest {
         commit_id: random_hex::<16>(),
@@ -282,5 +303,5 @@ async fn commit(
         delete: request.delete.clone(),
     };
     workdir.save_pending(id, pending)?;
-    Ok(remote.commit(id, &request).await?.revision)
+    Ok(remote.commit(id, &request).await?)
 }

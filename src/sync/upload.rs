@@ -18,8 +18,9 @@ use crate::wire::{FileToUpload, UploadTarget, UploadUrlsRequest};
 const AT_ONCE: usize = 8;
 /// Files asked about at a time: their permissions hold for an hour, so not too many before the first is sent.
 const BATCH: usize = 500;
-/// How often one file is sent again.
+/// How often one file is sent again without getting on.
 const MAX_ATTEMPTS: usize = 4;
+const FIRST_WAIT: Duration = Duration::from_millis(300);
 
 /// What had to be sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,7 +81,8 @@ async fn ask_targets(
     Ok(remote.upload_urls(&request).await?.urls)
 }
 
-/// Sends one file; after a failure in passing, with a new permission, which also says if it arrived after all.
+/// Sends one file. After a failure in passing it goes on where it broke off; or from the start with a new permission, which
+/// also says if it arrived after all.
 async fn upload_one(
     remote: &Remote,
     id: &str,
@@ -97,14 +99,18 @@ async fn upload_one(
         }),
         size: entry.size,
     };
-    let mut wait = Duration::from_millis(300);
-    for attempt in 1.. {
-        let error = match remote.upload(&target, &source).await {
+    let (mut from, mut attempt, mut wait) = (0, 1, FIRST_WAIT);
+    loop {
+        let error = match remote.upload(&target, &source, from).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        // A permission may have run out, or been forgotten by a server that restarted.
-        let worth_another = error.is_transient() || matches!(error, RemoteError::NotAuthenticated { .. });
+        // A permission may have run out; or another server has what was sent before.
+        let worth_another = error.is_transient()
+            || matches!(
+                error,
+                RemoteError::NotAuthenticated { .. } | RemoteError::Refused { status: 409, .. }
+            );
         match error {
             RemoteError::Refused { status: 422, .. } => {
                 let changed = "it changed while it was being sent: nothing was published; try again";
@@ -114,12 +120,22 @@ async fn upload_one(
             _ => {}
         }
         tokio::time::sleep(wait).await;
-        wait *= 2;
+        (attempt, wait) = (attempt + 1, wait * 2);
+        match remote.upload_offset(&target).await {
+            Ok(there) if there > 0 => {
+                // A large file may break off often: what counts is whether it gets on.
+                if there > from {
+                    (attempt, wait) = (1, FIRST_WAIT);
+                }
+                from = there;
+                continue;
+            }
+            _ => from = 0,
+        }
         match ask_targets(remote, id, &[(path, entry)]).await?.into_iter().next() {
             Some(next) if next.exists => return Ok(()),
             Some(next) => target = next,
-            None => break,
+            None => return Ok(()),
         }
     }
-    Ok(())
 }

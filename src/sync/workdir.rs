@@ -13,7 +13,7 @@ use super::SyncError;
 use super::plan::Files;
 use crate::disk::{Readers, replace_file};
 use crate::manifest::{MANIFEST_PATH, Manifest, ManifestError, PRIVATE_DIR};
-use crate::model::{DbPath, DbRef, Revision, Visibility};
+use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
 use crate::tree::Root;
 use crate::wire::PutEntry;
 
@@ -37,8 +37,17 @@ struct SyncState {
     database_id: String,
     /// The highest revision seen of it.
     revision: Revision,
+    /// A revision of it, and its hash: as long as the remote has both together, its history is the one we know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    anchor: Option<Anchor>,
     /// A commit that was sent and whose answer has not been taken in (rule 3).
     pending: Option<PendingCommit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Anchor {
+    revision: Revision,
+    hash: Sha256,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +157,12 @@ impl Workdir {
         self.state_of(id)?.pending.as_ref()
     }
 
+    /// A revision of database `id` that was seen, and its hash.
+    pub(super) fn anchor(&self, id: &str) -> Option<(Revision, Sha256)> {
+        let anchor = self.state_of(id)?.anchor?;
+        Some((anchor.revision, anchor.hash))
+    }
+
     /// The base for a sync with database `id`, which is at `revision`, where the remote numbers its revisions.
     /// What `landed` published is settled: the directory and that revision agree on it (rule 3).
     pub(super) fn base(
@@ -181,11 +196,12 @@ impl Workdir {
 
     /// Remembers a commit before it is sent.
     pub(super) fn save_pending(&mut self, id: &str, pending: PendingCommit) -> Result<(), SyncError> {
-        let revision = self.state_of(id).map(|state| state.revision).unwrap_or_default();
+        let known = self.state_of(id);
         self.write_state(SyncState {
             format: STATE_FORMAT,
             database_id: id.to_owned(),
-            revision,
+            revision: known.map(|state| state.revision).unwrap_or_default(),
+            anchor: known.and_then(|state| state.anchor),
             pending: Some(pending),
         })
     }
@@ -196,6 +212,7 @@ impl Workdir {
         identity: &Identity<'_>,
         files: Files,
         revision: Option<Revision>,
+        anchor: Option<(Revision, Sha256)>,
     ) -> Result<(), SyncError> {
         let (metadata, unknown) = match &self.manifest {
             Some(manifest) => (manifest.metadata.clone(), manifest.unknown.clone()),
@@ -223,11 +240,14 @@ impl Workdir {
             written.map_err(SyncError::directory(path.display()))?;
             self.manifest = Some(manifest);
         }
-        let seen = self.state_of(identity.id).map(|state| state.revision).unwrap_or_default();
+        let known = self.state_of(identity.id);
+        let seen = known.map(|state| state.revision).unwrap_or_default();
+        let anchor = anchor.map(|(revision, hash)| Anchor { revision, hash });
         let settled = SyncState {
             format: STATE_FORMAT,
             database_id: identity.id.to_owned(),
             revision: revision.unwrap_or_default().max(seen),
+            anchor: anchor.or(known.and_then(|state| state.anchor)),
             pending: None,
         };
         if self.state.as_ref() == Some(&settled) { Ok(()) } else { self.write_state(settled) }

@@ -9,7 +9,6 @@ use super::walks::{Lacks, Prospect, Walks};
 use crate::fetch::{Fetcher, OpenContent, read_first};
 use crate::model::{ContentHash, DbRef};
 use crate::namespace::{FileOrder, Flip, Ino, NodeKind, Rank, Tree};
-use crate::remote::ContentKey;
 
 /// The files of a revision are put in line when so many were opened that lacked something: for a single one it is not
 /// worth it.
@@ -64,7 +63,8 @@ impl Foreseeing {
             let Some(rank) = tree.rank(order, ino) else { continue };
             let mut ahead = Ahead::of(tree, order, ino, fetcher.room_ahead());
             for next in walks.opened(rank, lacks, now, |from, next| ahead.look(from, next)) {
-                let key = tree.ranked(order, next).and_then(|next| key(database, shown, next));
+                let key = tree.ranked(order, next);
+                let key = key.and_then(|next| shown.content_key(database, next, shown.revision));
                 keys.extend(key);
             }
         }
@@ -121,10 +121,4 @@ impl<'a> Ahead<'a> {
 /// What a name ends with.
 fn kind(tree: &Tree, ino: Ino) -> &str {
     tree.node(ino).and_then(|node| node.name().rsplit_once('.')).map_or("", |(_, kind)| kind)
-}
-
-fn key(database: &DbRef, shown: &Shown, ino: Ino) -> Option<ContentKey> {
-    let NodeKind::File { size, hash, blocks } = &shown.tree.node(ino)?.kind else { return None };
-    let path = shown.tree.path(ino)?;
-    Some(ContentKey::new(database.clone(), path, *size, *hash, shown.revision).with_blocks(*blocks))
 }

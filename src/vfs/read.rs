@@ -18,7 +18,6 @@ use crate::fetch::{FetchError, Fetcher, OpenContent, ReaderThread};
 use crate::metrics::MountCounters;
 use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES};
 use crate::namespace::{Ino, NodeKind};
-use crate::remote::ContentKey;
 
 /// A mounted database, read-only: one revision at a time.
 pub struct Vfs {
@@ -96,8 +95,7 @@ impl Vfs {
         let shown = self.read_shown();
         let tree = &shown.tree;
         let node = tree.node(ino).ok_or(VfsError::NotFound)?;
-        let NodeKind::File { size, hash, blocks } = &node.kind else { return Err(VfsError::IsADirectory) };
-        let path = tree.path(ino).ok_or(VfsError::NotFound)?;
+        let NodeKind::File { hash, .. } = &node.kind else { return Err(VfsError::IsADirectory) };
         if matches!(hash, ContentHash::Md5(_)) {
             return Err(VfsError::NotPinned);
         }
@@ -114,7 +112,7 @@ impl Vfs {
             }
             tree.last_revision(ino)
         };
-        let key = ContentKey::new(self.database.clone(), path, *size, *hash, revision).with_blocks(*blocks);
+        let key = shown.content_key(&self.database, ino, revision).ok_or(VfsError::NotFound)?;
         let used = self.scans.begin(tree.flip(), opener, now);
         node.opened();
         let content = self.fetcher.open(&key);

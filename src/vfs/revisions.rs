@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::Vfs;
 use super::scans::{Turn, process_of};
 use crate::manifest::Manifest;
-use crate::model::Revision;
-use crate::namespace::{Difference, Outdated, Tree};
+use crate::model::{DbRef, Revision};
+use crate::namespace::{Difference, Ino, NodeKind, Outdated, Tree};
+use crate::remote::ContentKey;
 
 /// The revision a mount shows.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Shown {
     pub tree: Tree,
     /// Its number; a static host has none.
     pub revision: Option<Revision>,
+    /// It will be shown as long as the mount is there, whatever is published.
+    pub stays: bool,
 }
 
 /// The next revision, not shown yet.
@@ -38,7 +41,21 @@ pub fn nanoseconds(time: &str) -> i64 {
 impl Shown {
     /// The revision of a manifest.
     pub fn new(manifest: &Manifest, revision: Option<Revision>) -> Self {
-        Self { tree: Tree::build(&manifest.files, nanoseconds(&manifest.last_synced_at)), revision }
+        let tree = Tree::build(&manifest.files, nanoseconds(&manifest.last_synced_at));
+        Self { tree, revision, stays: false }
+    }
+
+    /// What a node's content is asked for by, as `revision` has it.
+    pub(super) fn content_key(
+        &self,
+        database: &DbRef,
+        ino: Ino,
+        revision: Option<Revision>,
+    ) -> Option<ContentKey> {
+        let NodeKind::File { size, hash, blocks } = &self.tree.node(ino)?.kind else { return None };
+        let path = self.tree.path(ino)?;
+        let key = ContentKey::new(database.clone(), path, *size, *hash, revision).with_blocks(*blocks);
+        Some(if self.stays { key.of_the_past() } else { key })
     }
 }
 

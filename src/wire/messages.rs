@@ -85,6 +85,9 @@ pub struct DatabaseDescription {
     pub revision: Revision,
     /// The current manifest's entity tag.
     pub manifest_etag: String,
+    /// The hash of the current revision's record, which names everything before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_hash: Option<Sha256>,
 }
 
 /// `GET /api/public`.
@@ -149,6 +152,49 @@ pub struct UploadTarget {
     pub exists: bool,
 }
 
+/// `POST /api/sync/download-urls`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadUrlsRequest {
+    /// Which database.
+    pub database_id: String,
+    /// At most [`MAX_UPLOAD_URLS`](super::MAX_UPLOAD_URLS).
+    pub paths: Vec<DbPath>,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DownloadUrlsResponse {
+    /// One for each path asked for, in the same order.
+    pub urls: Vec<DownloadTarget>,
+}
+
+/// Where one file comes from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadTarget {
+    /// The path asked for.
+    pub path: DbPath,
+    /// Where to GET it: for whoever has this URL.
+    pub url: String,
+    /// Headers to send with it.
+    pub headers: BTreeMap<String, String>,
+    /// Until when.
+    pub expires_at: String,
+}
+
+/// The answer to `PUT /api/sync/manifest/:id`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ManifestPublished {
+    /// For the original client.
+    pub success: bool,
+    /// The current revision, new or not.
+    pub revision: Revision,
+    /// Its manifest's entity tag; none while nothing is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
+
 /// `POST /api/sync/commit/:id`: publish one revision, in the size of the change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -197,6 +243,9 @@ pub struct CommitResponse {
     pub revision: Revision,
     /// The manifest's entity tag at that revision.
     pub etag: String,
+    /// The hash of its record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Sha256>,
 }
 
 /// `GET /api/sync/changes/:id?since=N&limit`: what was published after revision N, oldest first.
@@ -232,6 +281,47 @@ pub struct PublishedChange {
     pub put: Vec<PutEntry>,
     /// Paths removed.
     pub delete: Vec<DbPath>,
+}
+
+/// `GET /api/sync/log/:id?before=N&limit`: revisions before N, latest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogResponse {
+    /// The current revision.
+    pub revision: Revision,
+    /// One page.
+    pub log: Vec<LogEntry>,
+    /// Whether earlier ones follow: ask again before the last one's number.
+    pub has_more: bool,
+}
+
+/// One revision, without what it changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogEntry {
+    /// Its number.
+    pub revision: Revision,
+    /// The hash of its record, which names everything before it.
+    pub hash: Sha256,
+    /// The id its publisher chose.
+    pub commit_id: String,
+    /// The account that published it.
+    pub author: String,
+    /// When, by the server's clock.
+    pub time: String,
+    /// What its publisher said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How many entries it added or replaced.
+    pub put: u64,
+    /// How many paths it removed.
+    pub delete: u64,
+    /// Versions that a client without a base sent, that were not published because others had changed the same paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<PutEntry>,
+    /// What it changed is not kept any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
 }
 
 /// The body of 412: the base is not current.

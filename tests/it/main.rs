@@ -6,7 +6,9 @@
 
 mod cli_cache;
 mod cli_errors;
+mod cli_history;
 mod cli_push_pull;
+mod cli_stores;
 mod harness;
 mod mount;
 mod ranges_vs_nginx;

@@ -6,6 +6,7 @@ mod commits;
 mod cors;
 mod durability;
 mod earlier_revisions;
+mod power_cuts;
 mod public;
 mod uploads;
 mod visibility;

@@ -3,8 +3,9 @@
 use parquedb_mount::cache::CacheError;
 use parquedb_mount::config::ConfigError;
 use parquedb_mount::model::ExitCode;
+use parquedb_mount::plain::PlainError;
 use parquedb_mount::remote::RemoteError;
-use parquedb_mount::store::StoreError;
+use parquedb_mount::store::{BadLocation, StoreError};
 use parquedb_mount::sync::SyncError;
 
 /// What ends a program unhappily.
@@ -14,12 +15,23 @@ pub struct Failure {
     pub code: ExitCode,
     /// One line: what, and what to do.
     pub message: String,
+    /// What was found out nevertheless, for machines.
+    pub report: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Failure {
     /// A failure with its line.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), report: serde_json::Map::new() }
+    }
+
+    /// The failure with what was found out, one object.
+    #[allow(dead_code, reason = "each of the two programs uses its part")]
+    pub fn with_report(mut self, report: serde_json::Value) -> Self {
+        if let serde_json::Value::Object(report) = report {
+            self.report = report;
+        }
+        self
     }
 
     /// Wrong usage.
@@ -75,13 +87,19 @@ impl From<SyncError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let code = match &error {
-            StoreError::Unavailable { .. } => ExitCode::Failure,
-            StoreError::Damaged { .. } => ExitCode::Integrity,
-            StoreError::Newer { .. } => ExitCode::Newer,
-            StoreError::Directory { .. } | StoreError::NotAStore { .. } => ExitCode::Usage,
-        };
-        Self::new(code, chain(&error))
+        Self::new(error.exit_code(), chain(&error))
+    }
+}
+
+impl From<PlainError> for Failure {
+    fn from(error: PlainError) -> Self {
+        Self::new(error.exit_code(), chain(&error))
+    }
+}
+
+impl From<BadLocation> for Failure {
+    fn from(error: BadLocation) -> Self {
+        Self::usage(error.to_string())
     }
 }
 

@@ -45,7 +45,10 @@ impl Style {
     /// Tells a failure: always a line on standard error, and for machines an object on standard output.
     pub fn failure(self, program: &str, failure: &Failure) {
         let _ = writeln!(std::io::stderr().lock(), "{program}: {}", without_controls(&failure.message, ""));
-        self.json(&json!({"error": failure.message, "exitCode": failure.code as u8}));
+        let mut object = failure.report.clone();
+        object.insert("error".into(), json!(failure.message));
+        object.insert("exitCode".into(), json!(failure.code as u8));
+        self.json(&Value::Object(object));
     }
 }
 

@@ -31,6 +31,9 @@ pub struct MountArgs {
     /// Refuse writes (this version's mounts are always read-only)
     #[arg(long)]
     pub read_only: bool,
+    /// Show this revision, and stay at it [default: the current one, and those that follow]
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<u64>,
     /// Where fetched blocks are kept [default: parquedb in your cache directory]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,

@@ -14,7 +14,7 @@ use parquedb_mount::daemon::{
     MountError, MountOptions, Readiness, few_arenas, in_background, prepare_mountpoint, run,
 };
 use parquedb_mount::fuse::Passthrough;
-use parquedb_mount::model::{DbRef, ExitCode as Exit};
+use parquedb_mount::model::{DbRef, ExitCode as Exit, Revision};
 use parquedb_mount::remote::{Remote, RemoteOptions};
 use serde_json::json;
 
@@ -58,6 +58,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         cache_dir: absolute(args.cache_dir.clone().unwrap_or(dirs.cache))?,
         cache_limit: args.cache_size.map(|size| size.0),
         cache_min_free: args.cache_min_free.map(|size| size.0),
+        at: args.at.map(Revision),
         poll: args.poll.0,
         read_deadline: args.read_timeout,
         memory: args.memory.unwrap_or_default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use parquedb_mount::model::Visibility;
+use parquedb_mount::store::Keep;
 use url::Url;
 
 use crate::common::flags::EverywhereFlags;
@@ -35,6 +36,12 @@ pub enum Command {
     Push(PushArgs),
     /// Bring a directory to a database's current revision
     Pull(PullArgs),
+    /// Show a database's revisions, the latest first
+    Log(LogArgs),
+    /// Show what changed between two revisions
+    Diff(DiffArgs),
+    /// Publish an earlier revision again, as a new one
+    Revert(RevertArgs),
     /// List your databases, or the public ones
     List(ListArgs),
     /// Store a token for the remote
@@ -47,20 +54,52 @@ pub enum Command {
     Unpin(UnpinArgs),
     /// Look after the cache that mounts on this machine share
     Cache(CacheArgs),
+    /// Check a store, and mend what can be mended
+    Fsck(FsckArgs),
+    /// Remove from a store what no revision names; with --keep, let old revisions go
+    Gc(GcArgs),
+    /// Copy a store, or bring a copy up to date
+    Backup(BackupArgs),
+    /// Make a store of a copy, or bring back what a store has lost
+    Restore(RestoreArgs),
+    /// Write a database as a plain tree that any web server can serve
+    Export(ExportArgs),
+    /// Make a database of a plain tree
+    Import(ImportArgs),
+}
+
+/// Which store.
+#[derive(Debug, Args)]
+pub struct StoreFlag {
+    /// The store: a directory, or s3://bucket/prefix, gs://…, az://… [default: parquedb/store in your data directory]
+    #[arg(long, value_name = "DIR|URL")]
+    pub store: Option<String>,
+}
+
+/// How it is written to.
+#[derive(Debug, Args)]
+pub struct WriterFlag {
+    /// For a store that overwrites objects which should only be created: this process is the only one that writes
+    #[arg(long)]
+    pub single_writer: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "The first start creates the store and an owner token in STORE/owner.token (mode 0600), \
-    and prints the next commands to type. Ctrl-C stops it; nothing acknowledged is lost."
+    and prints the next commands to type. Ctrl-C stops it; nothing acknowledged is lost.\n\nSeveral servers can share one \
+    store. Credentials of an object store come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, \
+    AWS_ENDPOINT; GOOGLE_SERVICE_ACCOUNT; AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY); the owner's token is \
+    then in your data directory.\n\nExample:\n  parquedb serve --store s3://my-bucket/parquedb --listen 127.0.0.1:3000"
 )]
 pub struct ServeArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
-    /// The store's directory [default: parquedb/store in your data directory]
-    #[arg(long, value_name = "DIR")]
-    pub store: Option<String>,
+    #[command(flatten)]
+    pub store: StoreFlag,
+    #[command(flatten)]
+    pub writer: WriterFlag,
     /// Whose databases these are [default: your login name]
     #[arg(long, value_name = "NAME")]
     pub owner: Option<String>,
@@ -108,12 +147,172 @@ pub struct PullArgs {
     /// The directory to bring up to date; made if missing
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub directory: PathBuf,
+    /// Bring it to this revision instead of the current one
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<u64>,
     /// Show what would be done and change nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Let more than a quarter of the files be deleted
     #[arg(long)]
     pub allow_mass_delete: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// How many revisions to show
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub limit: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  parquedb diff alice/my-dataset 3 5")]
+pub struct DiffArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// The earlier revision; 0 is the empty database
+    #[arg(value_name = "FROM")]
+    pub from: u64,
+    /// The later one [default: the current revision]
+    #[arg(value_name = "TO")]
+    pub to: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Nothing is lost by it: the revisions in between stay in the history, and reverting can be reverted. No \
+    content is sent.\n\nExample:\n  parquedb revert alice/my-dataset 3"
+)]
+pub struct RevertArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// The revision to publish again
+    #[arg(value_name = "REVISION")]
+    pub revision: u64,
+    /// Show what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Let more than a quarter of the files be deleted
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status 8 says that something published cannot be had any more; what only costs time is told, and \
+    mended with --repair. A content that turns out wrong is given up by --repair, so that whoever has the right bytes can \
+    bring them again: 'parquedb restore' from a copy does.\n\nExample:\n  parquedb fsck --deep --repair"
+)]
+pub struct FsckArgs {
+    #[command(flatten)]
+    pub store: StoreFlag,
+    #[command(flatten)]
+    pub writer: WriterFlag,
+    /// Read every content and compare it with its hash
+    #[arg(long)]
+    pub deep: bool,
+    /// Mend what can be made anew from what is sound
+    #[arg(long)]
+    pub repair: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Servers may go on serving and publishing meanwhile. Contents uploaded or asked for within the last 7 days \
+    stay, published or not.\n\nExamples:\n  parquedb gc --dry-run\n  parquedb gc --keep 90d alice/my-dataset"
+)]
+pub struct GcArgs {
+    /// Only this database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: Option<String>,
+    #[command(flatten)]
+    pub store: StoreFlag,
+    #[command(flatten)]
+    pub writer: WriterFlag,
+    /// Keep so many revisions (100), or those of so long (90d, 12h), and let older ones go [default: keep all]
+    #[arg(long, value_name = "COUNT|AGE")]
+    pub keep: Option<Keep>,
+    /// Show what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Servers may go on meanwhile: the copy has each database as it was at some moment. Run it again to bring \
+    what is new.\n\nExample:\n  parquedb backup --store s3://my-bucket/parquedb /srv/backup"
+)]
+pub struct BackupArgs {
+    /// Where the copy is, or will be: a directory or a URL
+    #[arg(value_name = "TO")]
+    pub to: String,
+    #[command(flatten)]
+    pub store: StoreFlag,
+    #[command(flatten)]
+    pub writer: WriterFlag,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Clients that have seen later revisions than the copy has notice it and stop, with nothing deleted.\n\n\
+    Example:\n  parquedb restore /srv/backup --store /srv/parquedb"
+)]
+pub struct RestoreArgs {
+    /// Where the copy is
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    #[command(flatten)]
+    pub store: StoreFlag,
+    #[command(flatten)]
+    pub writer: WriterFlag,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Served as /db/OWNER/SLUG by any web server, such a tree can be mounted, read-only. Exporting again writes \
+    what has changed.\n\nExample:\n  parquedb export --plain alice/my-dataset /var/www/html/db/alice/my-dataset"
+)]
+pub struct ExportArgs {
+    /// The database
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// The tree's directory: new, empty, or an earlier export
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// As a plain tree: the files by their names, and _meta/manifest.json
+    #[arg(long, required = true)]
+    pub plain: bool,
+    /// This revision instead of the current one
+    #[arg(long, value_name = "REVISION")]
+    pub at: Option<u64>,
+    #[command(flatten)]
+    pub store: StoreFlag,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every file is checked against the tree's manifest. A directory without one is published with 'parquedb \
+    push'.\n\nExample:\n  parquedb import ./exported alice/my-dataset"
+)]
+pub struct ImportArgs {
+    /// The tree
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The new database's name
+    #[arg(value_name = "OWNER/SLUG")]
+    pub database: String,
+    /// Who may see it: public, unlisted or private [default: as the tree's manifest says]
+    #[arg(long, value_name = "LEVEL")]
+    pub visibility: Option<Visibility>,
+    #[command(flatten)]
+    pub store: StoreFlag,
+    #[command(flatten)]
+    pub writer: WriterFlag,
 }
 
 #[derive(Debug, Args)]

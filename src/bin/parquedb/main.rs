@@ -31,12 +31,21 @@ fn main() -> ExitCode {
             Command::Serve(args) => commands::serve::run(args, &cli.everywhere, style).await,
             Command::Push(args) => commands::push::run(args, &cli.everywhere, style).await,
             Command::Pull(args) => commands::pull::run(args, &cli.everywhere, style).await,
+            Command::Log(args) => commands::log::run(args, &cli.everywhere, style).await,
+            Command::Diff(args) => commands::diff::run(args, &cli.everywhere, style).await,
+            Command::Revert(args) => commands::revert::run(args, &cli.everywhere, style).await,
             Command::List(args) => commands::list::run(args, &cli.everywhere, style).await,
             Command::Login(args) => commands::login::run(args, &cli.everywhere, style).await,
             Command::Whoami => commands::whoami::run(&cli.everywhere, style).await,
             Command::Pin(args) => commands::pin::run(args, &cli.everywhere, style).await,
             Command::Unpin(args) => commands::pin::run_unpin(args, &cli.everywhere, style).await,
             Command::Cache(args) => commands::cache::run(args, style),
+            Command::Fsck(args) => commands::fsck::run(args, style).await,
+            Command::Gc(args) => commands::gc::run(args, style).await,
+            Command::Backup(args) => commands::backup::run(args, style).await,
+            Command::Restore(args) => commands::backup::run_restore(args, style).await,
+            Command::Export(args) => commands::plain::run_export(args, style).await,
+            Command::Import(args) => commands::plain::run_import(args, style).await,
         }
     });
     match outcome {

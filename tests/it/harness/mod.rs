@@ -8,6 +8,7 @@
 mod api;
 mod cli;
 mod files;
+mod forgetful;
 mod http;
 mod mount;
 mod mounting;
@@ -22,6 +23,7 @@ pub use files::{
     Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
     write_files,
 };
+pub use forgetful::{Forgetful, Tearing};
 pub use http::{Request, Response, exchange, get, head, request};
 pub use mount::{Mount, Stats, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;

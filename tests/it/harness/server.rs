@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 
 use parquedb_mount::model::Token;
-use parquedb_mount::store::Store;
+use parquedb_mount::store::{Missing, Store, StoreLocation, Writers};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -16,19 +16,48 @@ use super::{DEADLINE, finish};
 /// A running server. Dropped, it is killed.
 pub struct Server {
     child: Child,
-    /// The store's directory and the log beside it; servers of one store share it.
-    place: Arc<TempDir>,
+    place: Arc<Place>,
     /// Where it listens, `host:port`.
     pub address: String,
     /// The owner's token.
     pub token: String,
 }
 
+/// What servers of one store share: a home with the log, and where the store is.
+struct Place {
+    home: TempDir,
+    store: String,
+    flags: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
 impl Server {
     /// A server of alice's on a store of its own.
     pub fn start() -> Self {
-        let place = Arc::new(tempfile::tempdir().unwrap());
-        Self::listen(place, "127.0.0.1:0").unwrap_or_else(|log| panic!("the server does not start: {log}"))
+        let home = tempfile::tempdir().unwrap();
+        let store = super::text(&home.path().join("store")).to_owned();
+        Self::at(Place { home, store, flags: Vec::new(), environment: Vec::new() })
+    }
+
+    /// A server of alice's on the store in that directory.
+    pub fn of(store: &Path) -> Self {
+        Self::with(super::text(store), &[], &[])
+    }
+
+    /// A server of alice's on a store elsewhere, with what it takes to get there.
+    pub fn with(store: &str, flags: &[&str], environment: &[(&str, String)]) -> Self {
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        Self::at(Place {
+            home: tempfile::tempdir().unwrap(),
+            store: store.to_owned(),
+            flags: flags.iter().map(ToString::to_string).collect(),
+            environment: environment.collect(),
+        })
+    }
+
+    fn at(place: Place) -> Self {
+        let started = Self::listen(Arc::new(place), "127.0.0.1:0");
+        started.unwrap_or_else(|log| panic!("the server does not start: {log}"))
     }
 
     /// One more process on the same store.
@@ -36,17 +65,19 @@ impl Server {
         Self::listen(self.place.clone(), "127.0.0.1:0").unwrap()
     }
 
-    fn listen(place: Arc<TempDir>, listen: &str) -> Result<Self, String> {
-        let log = fs::File::options().create(true).append(true).open(place.path().join("log")).unwrap();
+    fn listen(place: Arc<Place>, listen: &str) -> Result<Self, String> {
+        let log = place.home.path().join("log");
+        let append = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_parquedb"))
-            .args(["serve", "--owner", "alice", "--json", "--listen", listen, "--store"])
-            .arg(place.path().join("store"))
+            .args(["serve", "--owner", "alice", "--json", "--listen", listen, "--store", &place.store])
+            .args(&place.flags)
             .env_clear()
-            .env("HOME", place.path())
+            .env("HOME", place.home.path())
             .env("PARQUEDB_LOG", "trace")
+            .envs(place.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(append)
             .spawn()
             .unwrap();
         let (said, hear) = mpsc::channel();
@@ -55,7 +86,7 @@ impl Server {
         let Ok(Some(Ok(line))) = hear.recv_timeout(DEADLINE) else {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(fs::read_to_string(place.path().join("log")).unwrap());
+            return Err(fs::read_to_string(log).unwrap());
         };
         let said: serde_json::Value = serde_json::from_str(&line).unwrap();
         let token = fs::read_to_string(said["tokenFile"].as_str().unwrap()).unwrap().trim().to_owned();
@@ -69,7 +100,7 @@ impl Server {
 
     /// The store's directory.
     pub fn store(&self) -> PathBuf {
-        self.place.path().join("store")
+        PathBuf::from(&self.place.store)
     }
 
     pub fn token_file(&self) -> PathBuf {
@@ -78,7 +109,7 @@ impl Server {
 
     /// What it and its predecessors have logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.place.path().join("log")).unwrap()
+        fs::read_to_string(self.place.home.path().join("log")).unwrap()
     }
 
     /// Asks it to stop, and starts it again on the same address.
@@ -98,6 +129,11 @@ impl Server {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// The same while others still talk to it.
+    pub fn kill_by_id(&self) {
+        kill_process(self.pid(), Signal::KILL).unwrap();
     }
 
     fn pid(&self) -> Pid {
@@ -128,7 +164,8 @@ pub fn allow_account(store: &Path, username: &str) -> String {
     let token = format!("pqt_test_{}", super::sha256(format!("{username} {}", store.display()).as_bytes()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = Store::open_directory(store).await.unwrap();
+        let location = StoreLocation::Directory(store.to_owned());
+        let store = Store::open_at(&location, Missing::Refuse, Writers::Many).await.unwrap();
         store.ensure_account(username).await.unwrap();
         store.allow_token(&Token::new(&token), username).await.unwrap();
     });

@@ -118,7 +118,7 @@ fn metadata_has_the_seeds_keys_and_real_counts() {
 
     let keys: BTreeSet<_> = described.as_object().unwrap().keys().map(String::as_str).collect();
     let seed = ["id", "name", "owner", "slug", "visibility", "collectionCount", "entityCount", "createdAt"];
-    let ours = ["bucket", "prefix", "updatedAt", "revision", "manifestEtag"];
+    let ours = ["bucket", "prefix", "updatedAt", "revision", "revisionHash", "manifestEtag"];
     assert_eq!(keys, seed.into_iter().chain(ours).collect());
     assert_eq!(described["id"], *id);
     assert_eq!((&described["name"], &described["owner"]), (&"native".into(), &"alice".into()));

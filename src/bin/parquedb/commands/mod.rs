@@ -1,12 +1,20 @@
 //! One file for each command: flags in, library call, lines or JSON out.
 
+pub mod backup;
 pub mod cache;
+pub mod diff;
+pub mod fsck;
+pub mod gc;
 pub mod list;
+pub mod log;
 pub mod login;
 pub mod pin;
+pub mod plain;
 pub mod pull;
 pub mod push;
+pub mod revert;
 pub mod serve;
+mod stores;
 pub mod whoami;
 
 use std::collections::BTreeSet;
@@ -29,6 +37,11 @@ fn cache_dir(chosen: Option<&PathBuf>) -> Result<PathBuf, Failure> {
 /// "1 file", "2 files".
 fn files(count: usize) -> String {
     if count == 1 { "1 file".into() } else { format!("{count} files") }
+}
+
+/// "1.2 MB" for 1,234,567.
+fn bytes(count: u64) -> String {
+    indicatif::DecimalBytes(count).to_string()
 }
 
 /// A list of paths, each behind a mark; long ones cut short.

@@ -1,6 +1,6 @@
 //! `parquedb pull`.
 
-use parquedb_mount::model::{DbRef, ExitCode};
+use parquedb_mount::model::{DbRef, ExitCode, Revision};
 use parquedb_mount::remote::RemoteOptions;
 use parquedb_mount::sync::{Brake, PullOptions, pull};
 use serde_json::json;
@@ -22,6 +22,7 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
     let options = PullOptions {
         reference,
         directory: args.directory.clone(),
+        at: args.at.map(Revision),
         brake: if args.allow_mass_delete { Brake::Released } else { Brake::On },
         dry_run: args.dry_run,
     };

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use parquedb_mount::config::Dirs;
 use parquedb_mount::disk::{Readers, replace_file};
-use parquedb_mount::model::{ExitCode, Token, is_owner_name};
-use parquedb_mount::server::{ServerOptions, serve};
-use parquedb_mount::store::{Store, random_token};
+use parquedb_mount::model::{ExitCode, Sha256, Token, is_owner_name};
+use parquedb_mount::server::{Server, ServerOptions};
+use parquedb_mount::store::{Missing, Store, StoreLocation, random_token};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,7 +16,7 @@ use crate::common::flags::EverywhereFlags;
 use crate::common::output::Style;
 
 pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
-    let directory = store_directory(args.store.as_deref())?;
+    let location = args.store.location()?;
     // Private databases lie in the store: nobody else on this machine reads its files.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     crate::common::limits::allow_many_files();
@@ -29,8 +29,8 @@ pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Re
             "'{owner}' cannot own databases (lower-case letters, digits, inner '-', '_', '.'): use --owner NAME"
         )));
     }
-    let store = Store::open_directory(&directory).await?;
-    let token_file = directory.join("owner.token");
+    let store = Store::open_at(&location, Missing::Create, args.writer.writers()).await?;
+    let token_file = token_file(&location)?;
     let first_start = !token_file.exists();
     let token = owner_token(&token_file)?;
     store.ensure_account(&owner).await?;
@@ -41,6 +41,8 @@ pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Re
             account.username
         )));
     }
+    let options = ServerOptions { public_url: args.public_url.clone() };
+    let server = Server::new(store, options).await?;
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .map_err(|error| Failure::usage(format!("cannot listen on {}: {error}", args.listen)))?;
@@ -48,7 +50,7 @@ pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Re
     let url = args.public_url.as_ref().map_or(format!("http://{address}"), |url| url.to_string());
     let url = url.trim_end_matches('/');
     style.line(format!("ParqueDB server on {url}"));
-    style.line(format!("  Store: {}", directory.display()));
+    style.line(format!("  Store: {location}"));
     style.line(format!("  Owner: {owner}"));
     if first_start {
         style.line(format!("  Owner's token: {} (keep it secret)", token_file.display()));
@@ -62,28 +64,21 @@ pub async fn run(args: &ServeArgs, _flags: &EverywhereFlags, style: Style) -> Re
             "tokens and data cross the network unencrypted: put a TLS proxy in front (--public-url)"
         );
     }
-    style.json(&json!({"url": url, "store": directory, "owner": owner, "tokenFile": token_file}));
-    let options = ServerOptions { public_url: args.public_url.clone() };
-    serve(listener, store, options, stop_signal()?).await;
+    style.json(&json!({"url": url, "store": location.to_string(), "owner": owner, "tokenFile": token_file}));
+    server.serve(listener, stop_signal()?).await;
     Ok(ExitCode::Done)
 }
 
-/// The store's directory, from a path or a `file://` URL.
-fn store_directory(given: Option<&str>) -> Result<PathBuf, Failure> {
-    let directory = match given {
-        None => Dirs::of_user()?.data.join("store"),
-        Some(text) => match text.split_once("://") {
-            Some(("file", path)) => PathBuf::from(path),
-            Some((scheme, _)) => {
-                return Err(Failure::usage(format!(
-                    "stores over '{scheme}://' are not supported by this version: name a directory"
-                )));
-            }
-            None => PathBuf::from(text),
-        },
-    };
-    std::path::absolute(&directory)
-        .map_err(|error| Failure::usage(format!("{}: {error}", directory.display())))
+/// Where the owner's token lies: in a store's directory, or for a store elsewhere in the user's own.
+fn token_file(location: &StoreLocation) -> Result<PathBuf, Failure> {
+    if let Some(directory) = location.directory() {
+        return Ok(directory.join("owner.token"));
+    }
+    let digits = Sha256::of(location.to_string().as_bytes()).to_string();
+    let directory = Dirs::of_user()?.data.join("stores").join(&digits[..16]);
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| Failure::usage(format!("{}: {error}", directory.display())))?;
+    Ok(directory.join("owner.token"))
 }
 
 /// The token in the store's file, made now if there is none. Only its owner can read the file.
