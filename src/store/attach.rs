@@ -15,6 +15,7 @@ use super::objects::Objects;
 use super::probe::check_creates_once;
 use super::single_writer::SingleWriter;
 use super::{Database, StoreError, keys};
+use crate::model::DbRef;
 
 /// The layout this program reads and writes.
 const FORMAT: u64 = 1;
@@ -26,6 +27,8 @@ pub struct Store {
     pub(super) objects: Objects,
     /// Databases this process has met, with what it knows of their present state.
     pub(super) known: std::sync::Mutex<HashMap<String, Arc<Database>>>,
+    /// Which ids names have: a name never gets another one.
+    pub(super) ids: std::sync::RwLock<HashMap<DbRef, String>>,
     /// Where it lies, if that is a directory of this machine.
     directory: Option<PathBuf>,
 }
@@ -71,10 +74,8 @@ impl Store {
             }
             Writers::Single => {
                 let taken = SingleWriter::take(objects.durable()).await;
-                Objects::new(
-                    Arc::new(taken.map_err(StoreError::unavailable("be taken over"))?),
-                    objects.unsynced,
-                )
+                let taken = taken.map_err(StoreError::unavailable("be taken over"))?;
+                objects.written_by(Arc::new(taken))
             }
         };
         Ok(Self { directory: location.directory(), ..Self::attach(objects).await? })
@@ -114,7 +115,7 @@ impl Store {
         if document.format != FORMAT {
             return Err(StoreError::Newer { format: document.format });
         }
-        Ok(Self { objects, known: std::sync::Mutex::default(), directory: None })
+        Ok(Self { objects, known: Default::default(), ids: Default::default(), directory: None })
     }
 
     /// An empty store in memory, for tests of what lies above.

@@ -35,7 +35,18 @@ struct NameRecord {
 impl Store {
     /// The database of that name, brought up to date; nothing where there is none.
     pub async fn find(&self, reference: &DbRef) -> Result<Option<Arc<Database>>, StoreError> {
-        self.open_named(&keys::name(reference.owner(), reference.slug())).await
+        let known = self.ids.read().unwrap_or_else(|e| e.into_inner()).get(reference).cloned();
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let Some(id) = self.id_of(&keys::name(reference.owner(), reference.slug())).await? else {
+                    return Ok(None);
+                };
+                self.ids.write().unwrap_or_else(|e| e.into_inner()).insert(reference.clone(), id.clone());
+                id
+            }
+        };
+        self.open(&id).await
     }
 
     async fn open_named(&self, key: &Path) -> Result<Option<Arc<Database>>, StoreError> {
@@ -90,7 +101,7 @@ impl Store {
             updated_at: now,
         };
         // Settings first, name last: a crash between leaves an id nobody can find, never a name without settings.
-        let log = NumberedLog { objects: &*self.objects, prefix: keys::settings(&id) };
+        let log = NumberedLog { objects: &self.objects, prefix: keys::settings(&id) };
         log.append(1, encode(&settings)).await?;
         let name = keys::name(&settings.owner, &settings.slug);
         match self.objects.put_opts(&name, encode(&NameRecord { id }).into(), PutMode::Create.into()).await {

@@ -80,7 +80,7 @@ impl Condemned {
 
 impl Database {
     pub(super) fn condemned_log(&self) -> NumberedLog<'_> {
-        NumberedLog { objects: &*self.objects, prefix: keys::condemned(&self.id) }
+        NumberedLog { objects: &self.objects, prefix: keys::condemned(&self.id) }
     }
 
     /// Takes in what was condemned meanwhile. The caller holds `turn`.

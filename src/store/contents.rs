@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use md5::Digest;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStoreExt, PutPayload};
+use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStoreExt, PutPayload};
 
 use super::block_trees::store_tree;
 use super::condemned::StoredContent;
@@ -63,25 +63,32 @@ impl Database {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
         }
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range.start..range.end)), ..GetOptions::default() };
         let mut content = self.live(hash);
-        let found = loop {
-            match self.objects.get_opts(&keys::content(&self.id, &content), options.clone()).await {
+        loop {
+            match self.read_stored(&content, range).await {
                 // Condemned when somebody was about to publish it, and therefore kept.
                 Err(object_store::Error::NotFound { .. }) if content.generation > 0 => {
                     content.generation -= 1
                 }
-                found => break found.map_err(StoreError::unavailable("read a content"))?,
-            }
-        };
-        // A local file is read in pieces of our size: the crate's own stream uses 8 KiB.
-        match found.payload {
-            GetResultPayload::File(file, _) => Ok(read_file(file, range).boxed()),
-            GetResultPayload::Stream(stream) => {
-                Ok(stream.map_err(StoreError::unavailable("read a content")).boxed())
+                read => return read.map_err(StoreError::unavailable("read a content")),
             }
         }
+    }
+
+    async fn read_stored(
+        &self,
+        content: &StoredContent,
+        range: ByteRange,
+    ) -> object_store::Result<ContentStream> {
+        let key = keys::content(&self.id, content);
+        if let Some(path) = self.objects.file(&key) {
+            let file = std::fs::File::open(path).map_err(|error| as_object_error(&key, error))?;
+            return Ok(read_file(file, range).boxed());
+        }
+        let options =
+            GetOptions { range: Some(GetRange::Bounded(range.start..range.end)), ..GetOptions::default() };
+        let found = self.objects.get_opts(&key, options).await?;
+        Ok(found.into_stream().map_err(StoreError::unavailable("read a content")).boxed())
     }
 
     /// Begins an upload of exactly `size` bytes, of that hash if it is known beforehand. Nothing can be read
@@ -118,6 +125,15 @@ impl Database {
     }
 }
 
+fn as_object_error(key: &Path, error: std::io::Error) -> object_store::Error {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return object_store::Error::NotFound { path: key.to_string(), source: error.into() };
+    }
+    object_store::Error::Generic { store: "directory", source: error.into() }
+}
+
+/// A file's bytes in pieces. What the kernel has in memory is read on the spot, and the rest where that may wait for
+/// the disk.
 fn read_file(
     file: std::fs::File,
     range: ByteRange,
@@ -130,20 +146,34 @@ fn read_file(
                 return Ok(None);
             }
             let piece = usize::try_from(left.len()).unwrap_or(READ_CHUNK).min(READ_CHUNK);
-            let read = tokio::task::spawn_blocking(move || {
-                let mut bytes = BytesMut::zeroed(piece);
-                std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, left.start)
-                    .map(|()| bytes.freeze())
-            });
-            let bytes = read.await.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| {
-                StoreError::unavailable("read a content")(object_store::Error::Generic {
-                    store: "LocalFileSystem",
-                    source: error.into(),
-                })
+            let bytes = match read_at_once(&file, left.start, piece) {
+                Some(bytes) => Ok(bytes),
+                None => {
+                    let read = tokio::task::spawn_blocking(move || {
+                        let mut bytes = BytesMut::zeroed(piece);
+                        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, left.start)
+                            .map(|()| bytes.freeze())
+                    });
+                    read.await.map_err(std::io::Error::other).and_then(|read| read)
+                }
+            };
+            let bytes = bytes.map_err(|error| {
+                let source = object_store::Error::Generic { store: "directory", source: error.into() };
+                StoreError::unavailable("read a content")(source)
             })?;
-            Ok(Some((bytes, ByteRange::new(left.start + piece as u64, left.end))))
+            let next = left.start + bytes.len() as u64;
+            Ok(Some((bytes, ByteRange::new(next, left.end))))
         }
     })
+}
+
+/// What of a piece is in memory, from its start on; nothing if its first byte is not, or the file system cannot tell.
+fn read_at_once(file: &std::fs::File, at: u64, length: usize) -> Option<Bytes> {
+    let mut bytes = BytesMut::zeroed(length);
+    let mut whole = [std::io::IoSliceMut::new(&mut bytes)];
+    let read = rustix::io::preadv2(file, &mut whole, at, rustix::io::ReadWriteFlags::NOWAIT).ok()?;
+    bytes.truncate(read);
+    (read > 0).then(|| bytes.freeze())
 }
 
 /// An upload under way. Dropped before it is finished, it leaves nothing that can be read.

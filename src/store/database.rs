@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -33,6 +34,8 @@ pub struct Database {
     pub(super) state: RwLock<State>,
     /// Held while reading the logs, and while publishing, so that one process does either once at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
+    /// When the last look at the logs began that ended well.
+    looked: tokio::sync::Mutex<Option<Instant>>,
     rendered: std::sync::Mutex<Option<Published>>,
     pub(super) history: History,
     /// What kept revisions name, where somebody asked for a content by its hash.
@@ -77,7 +80,7 @@ impl Database {
 
     /// The database of that id before its first revision.
     pub(super) async fn new(objects: Objects, id: &str) -> Result<Option<Self>, StoreError> {
-        let log = NumberedLog { objects: &*objects, prefix: keys::settings(id) };
+        let log = NumberedLog { objects: &objects, prefix: keys::settings(id) };
         let settings_number = log.last(0).await?;
         let Some(bytes) = log.get(settings_number).await? else { return Ok(None) };
         let settings = decode(&log.key(settings_number), &bytes)?;
@@ -97,14 +100,28 @@ impl Database {
             id: id.to_owned(),
             state: RwLock::new(state),
             turn: tokio::sync::Mutex::new(()),
+            looked: tokio::sync::Mutex::new(None),
             rendered: std::sync::Mutex::new(None),
             history: History::default(),
             named: tokio::sync::Mutex::new(None),
         }))
     }
 
-    /// Takes in what other processes have changed since the last look.
+    /// Takes in what other processes had changed when this was called. Of many who ask at once, one looks for all that
+    /// came before it did.
     pub async fn refresh(&self) -> Result<(), StoreError> {
+        let asked = Instant::now();
+        let mut looked = self.looked.lock().await;
+        if looked.is_some_and(|began| began > asked) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.look().await?;
+        *looked = Some(began);
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
         let (revision, settings, condemned) = {
             let state = self.read();
             (state.revision.0, state.settings_number, state.condemned.number)
@@ -351,11 +368,11 @@ impl Database {
     }
 
     pub(super) fn revisions(&self) -> NumberedLog<'_> {
-        NumberedLog { objects: &*self.objects, prefix: keys::revisions(&self.id) }
+        NumberedLog { objects: &self.objects, prefix: keys::revisions(&self.id) }
     }
 
     pub(super) fn settings_log(&self) -> NumberedLog<'_> {
-        NumberedLog { objects: &*self.objects, prefix: keys::settings(&self.id) }
+        NumberedLog { objects: &self.objects, prefix: keys::settings(&self.id) }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {

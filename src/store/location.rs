@@ -124,7 +124,7 @@ fn directory(dir: &Path, missing: Missing) -> Result<Objects, StoreError> {
     create_private_dirs(dir).map_err(unusable)?;
     let open =
         || LocalFileSystem::new_with_prefix(dir).map_err(StoreError::unavailable("open its directory"));
-    Ok(Objects::new(Arc::new(open()?.with_fsync(true)), Arc::new(open()?)))
+    Ok(Objects::new(Arc::new(open()?.with_fsync(true)), Arc::new(open()?)).in_directory(dir))
 }
 
 /// Creates `dir` and its missing parents for the owner alone, and makes their names durable.

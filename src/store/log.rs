@@ -6,10 +6,11 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
 use super::StoreError;
+use super::objects::Objects;
 
 /// Entries `1..` below one prefix, named by twenty digits.
 pub(super) struct NumberedLog<'a> {
-    pub(super) objects: &'a dyn ObjectStore,
+    pub(super) objects: &'a Objects,
     pub(super) prefix: Path,
 }
 
@@ -38,16 +39,12 @@ impl NumberedLog<'_> {
 
     /// Entry `number`, if it is there.
     pub(super) async fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
-        get_optional(self.objects, &self.key(number)).await
+        get_optional(&**self.objects, &self.key(number)).await
     }
 
     /// Whether entry `number` is there.
     pub(super) async fn has(&self, number: u64) -> Result<bool, StoreError> {
-        match self.objects.head(&self.key(number)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(StoreError::unavailable("look into a log")(error)),
-        }
+        self.objects.has(&self.key(number)).await
     }
 
     /// The number of the last entry, searched upwards from `known`, which is there (or zero). The log has no
@@ -94,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_found_from_any_hint_and_a_number_is_given_once() {
-        let objects = object_store::memory::InMemory::new();
+        let objects = Objects::in_memory();
         let log = NumberedLog { objects: &objects, prefix: Path::from("log") };
         assert_eq!(log.last(0).await.unwrap(), 0);
         for number in 1..=37 {

@@ -95,7 +95,7 @@ impl Copy<'_> {
     async fn copy_settings(&self) -> Result<(), StoreError> {
         let prefix = keys::settings(self.database.id());
         let log = |objects| NumberedLog { objects, prefix: prefix.clone() };
-        let (from, to) = (log(&*self.from.objects), log(&*self.to.objects));
+        let (from, to) = (log(&self.from.objects), log(&self.to.objects));
         for number in 1..=from.last(0).await? {
             copy_object(self.from, self.to, &to.key(number)).await?;
         }

@@ -60,7 +60,7 @@ impl Store {
             self.stored_ids().await?.into_iter().chain(named.keys().cloned()).collect();
         for id in ids {
             report.databases += 1;
-            let log = NumberedLog { objects: &*self.objects, prefix: keys::settings(&id) };
+            let log = NumberedLog { objects: &self.objects, prefix: keys::settings(&id) };
             let found =
                 if log.has(1).await? { Database::new(self.objects.clone(), &id).await } else { Ok(None) };
             let finding = |kind, place: &str| Finding {

@@ -6,6 +6,7 @@
 //! command. `Mount`, for `parquedb-mount`, belongs beside them in `mount.rs`.
 
 mod api;
+mod breaking;
 mod cli;
 mod files;
 mod forgetful;
@@ -18,6 +19,7 @@ mod responder;
 mod server;
 
 pub use api::{describe_entry, put_entry};
+pub use breaking::Breaking;
 pub use cli::{Cli, Outcome};
 pub use files::{
     Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
