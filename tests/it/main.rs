@@ -13,3 +13,4 @@ mod harness;
 mod mount;
 mod ranges_vs_nginx;
 mod server_http;
+mod server_s3;

@@ -16,6 +16,9 @@ mod mounting;
 mod process;
 mod python;
 mod responder;
+mod s3;
+mod s3_proxy;
+mod s3_signature;
 mod server;
 
 pub use api::{describe_entry, put_entry};
@@ -32,6 +35,8 @@ pub use mounting::Mounting;
 pub use process::{Finished, finish, run_to_end};
 pub use python::{python, python_within};
 pub use responder::{End, Reply, Responder, answer, json_answer};
+pub use s3::{Kind, S3Server, SECRET_KEY};
+pub use s3_proxy::{Fault, S3Proxy, creates};
 pub use server::{Server, allow_account};
 
 use std::time::Duration;

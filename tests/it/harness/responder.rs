@@ -157,7 +157,7 @@ fn serve(
 }
 
 /// Makes the end of `stream` a reset.
-fn reset(stream: &TcpStream) -> std::io::Result<()> {
+pub(super) fn reset(stream: &TcpStream) -> std::io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = size_of::<libc::linger>() as libc::socklen_t;
     // SAFETY: an open socket, and a value of the size given, which the call only reads.
