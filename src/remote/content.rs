@@ -167,7 +167,19 @@ impl Remote {
         if content.moved.load(Ordering::Relaxed) {
             return self.ask_range(content, range, content.revision).await;
         }
-        let gone = match self.ask_range(content, range, None).await {
+        let asked = match self.ask_range(content, range, None).await {
+            // A plain web server does not know a hash as a tag: it is asked for what it has, and its own tag tells.
+            Err(RemoteError::Moved { .. }) if content.revision.is_none() && self.versions.are_unknown() => {
+                self.ask_version(content, range, None, None).await
+            }
+            asked => asked,
+        };
+        let asked = match asked {
+            // The file ends before this range: it is another one.
+            Err(RemoteError::Refused { status: 416, .. }) => Err(RemoteError::Moved { revision: None }),
+            asked => asked,
+        };
+        let gone = match asked {
             Err(gone @ (RemoteError::Moved { .. } | RemoteError::NotFound { .. }))
                 if content.revision.is_some() =>
             {
@@ -194,6 +206,19 @@ impl Remote {
         range: ByteRange,
         revision: Option<Revision>,
     ) -> Result<ContentBody, RemoteError> {
+        let of_host = content.revision.is_none() && self.versions.are_own();
+        let condition =
+            if of_host { self.versions.condition(&content.path, content.hash) } else { content.etag() };
+        self.ask_version(content, range, revision, condition).await
+    }
+
+    async fn ask_version(
+        &self,
+        content: &ContentKey,
+        range: ByteRange,
+        revision: Option<Revision>,
+        condition: Option<String>,
+    ) -> Result<ContentBody, RemoteError> {
         let path = format!(
             "/db/{}/{}/{}",
             content.database.owner(),
@@ -206,7 +231,7 @@ impl Remote {
         }
         // Data is never compressed on the way: offsets must mean the same on both sides.
         request = request.header(ACCEPT_ENCODING, "identity");
-        if let Some(etag) = content.etag() {
+        if let Some(etag) = condition {
             request = request.header(IF_MATCH, etag);
         }
         let wanted = content.provable(range);
@@ -277,8 +302,20 @@ impl Remote {
             return wrong(&format!("Content-Length {length} instead of {}", asked.len()));
         }
         match content.etag() {
-            Some(etag) if text(ETAG) != Some(etag.as_str()) => wrong("another version's ETag"),
-            _ => Ok(()),
+            Some(etag) if text(ETAG) == Some(etag.as_str()) => {
+                self.versions.is_a_hash();
+                Ok(())
+            }
+            // Nothing but this remote's own tags tells versions apart; whether the bytes are right, the whole file's
+            // hash says when it is complete.
+            Some(_) if content.revision.is_none() => {
+                match self.versions.agree(&content.path, content.hash, response.headers()) {
+                    true => Ok(()),
+                    false => Err(RemoteError::Moved { revision: None }),
+                }
+            }
+            Some(_) => wrong("another version's ETag"),
+            None => Ok(()),
         }
     }
 }

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::RemoteError;
 use super::dial::Stash;
+use super::versions::HostVersions;
 use crate::model::{Revision, Token};
 use crate::wire::{ErrorBody, MovedBody};
 
@@ -55,6 +56,8 @@ pub struct Remote {
     retries: usize,
     /// Microseconds.
     quickest: Arc<AtomicU64>,
+    /// Its tags, where they are not hashes.
+    pub(super) versions: Arc<HostVersions>,
 }
 
 impl Remote {
@@ -90,7 +93,8 @@ impl Remote {
         };
         let quickest = Arc::new(AtomicU64::new(u64::MAX));
         let retries = options.retries;
-        Ok(Self { client, patient, dialer, base: base.clone(), authorization, retries, quickest })
+        let (base, versions) = (base.clone(), Arc::default());
+        Ok(Self { client, patient, dialer, base, authorization, retries, quickest, versions })
     }
 
     /// The remote's URL, without a closing slash.

@@ -8,6 +8,7 @@ mod error;
 mod http;
 mod news;
 mod upload;
+mod versions;
 
 pub use api::{FetchedManifest, ManifestDocument};
 pub use content::{ContentBody, ContentKey};

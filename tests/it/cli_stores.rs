@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::harness::{Cli, Server, TempTree, bytes_of, data_files, noise, set_modified, sha256, text};
+use crate::harness::{
+    Cli, Mounting, Nginx, Server, TempTree, bytes_of, data_files, noise, set_modified, sha256, text, until,
+};
 
 /// A server with three revisions of alice/x, the first of which has a file above a mebibyte.
 fn filled() -> (Server, String) {
@@ -256,6 +258,30 @@ fn f22_an_export_is_the_seeds_tree_and_comes_back_as_the_same_database() {
     assert!(wrong.stderr.contains("a is not what the manifest says"), "{wrong:?}");
     let nothing = TempTree::with(&[("a", "1")]);
     cli.run(&["import", nothing.arg(), "alice/y", "--store", text(&store)]).expect(2);
+}
+
+#[test]
+fn f22_an_exported_tree_is_mounted_from_nginx_and_followed() {
+    let (server, id) = filled();
+    let (cli, site, store) = (Cli::new(), TempTree::new(), server.store());
+    let tree = site.at("db/alice/x");
+    let export = || {
+        cli.run(&["export", "--plain", "alice/x", text(&tree), "--store", text(&store)]).expect(0);
+    };
+    export();
+    // The web server is another user: what is exported for it is for everyone.
+    let nginx = Nginx::on_a_port(site.path());
+    let mount = Mounting::at(&nginx.url(), "alice/x").args(&["--poll", "0.3"]).mount();
+    let read = |name: &str| fs::read(mount.at(name)).ok();
+    assert_eq!(
+        (read("large"), read("a"), read("b")),
+        (Some(noise(1, 3 << 20)), Some(b"three".into()), Some(b"two".into()))
+    );
+    fs::write(mount.at("new"), "1").expect_err("it is read-only");
+    server.publish(&id, &[("a", b"four"), ("c", b"new")]);
+    export();
+    until(|| read("c").as_deref() == Some(b"new"));
+    assert_eq!((read("a"), read("large")), (Some(b"four".into()), Some(noise(1, 3 << 20))));
 }
 
 #[test]

@@ -2,17 +2,15 @@
 //! server asked with its own entity tags. Needs Debian's package nginx-light.
 
 mod cases;
-mod nginx;
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use cases::{Case, DIFFERENCES, as_nginx_has_it};
-use nginx::Nginx;
 
 use crate::harness::{
-    Cli, Request, Response, Server, TempTree, get, head, noise, request, run_to_end, set_modified,
+    Cli, Nginx, Request, Response, Server, TempTree, get, head, noise, request, run_to_end, set_modified,
 };
 
 /// `Fri, 05 Jan 2024 07:08:09 GMT`: past, and the same on both sides.

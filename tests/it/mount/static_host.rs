@@ -67,8 +67,9 @@ fn serve(files: &Mutex<Files>, request: &Request) -> Reply {
     let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let Some((start, end)) = range else { return answer(200, &[("ETag", &etag)], bytes) };
     let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+    let Some(part) = bytes.get(start..=end) else { return answer(416, &[], b"no such range") };
     let content_range = format!("bytes {start}-{end}/{}", bytes.len());
-    answer(206, &[("ETag", &etag), ("Content-Range", &content_range)], &bytes[start..=end])
+    answer(206, &[("ETag", &etag), ("Content-Range", &content_range)], part)
 }
 
 #[test]

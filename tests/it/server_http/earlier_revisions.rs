@@ -113,3 +113,29 @@ fn rule_29_earlier_revisions_are_judged_by_todays_visibility() {
     server.register("x", "public");
     assert_eq!(get("/db/alice/x/f?revision=1").send(&server.address).expect(200).body, b"the first");
 }
+
+#[test]
+fn rule_1_a_revision_is_a_number_beside_the_manifest_and_not_in_it() {
+    let server = Server::start();
+    let id = server.register("x", "private");
+    for revision in 1..=3_u64 {
+        assert_eq!(server.publish(&id, &[("f", revision.to_string().as_bytes())]), revision);
+        let ask = |target: &str| get(target).bearer(&server.token).send(&server.address).expect(200);
+        for target in [
+            format!("/api/sync/manifest/{id}"),
+            "/db/alice/x/_meta/manifest.json".to_owned(),
+            "/db/alice/x/f".to_owned(),
+        ] {
+            let number = revision.to_string();
+            assert_eq!(ask(&target).header("x-parquedb-revision"), Some(number.as_str()), "{target}");
+        }
+        let manifest = server.manifest(&id).json();
+        assert_eq!(manifest["version"], 1, "the manifest's own format");
+        assert!(manifest.get("revision").is_none(), "{manifest}");
+        assert_eq!(ask("/api/db/alice/x").json()["revision"], revision);
+        for earlier in 1..=revision {
+            let target = format!("/api/sync/manifest/{id}?revision={earlier}");
+            assert_eq!(ask(&target).header("x-parquedb-revision"), Some(earlier.to_string().as_str()));
+        }
+    }
+}
