@@ -124,6 +124,7 @@ pub async fn pin(
         .map(|(path, entry)| {
             let key =
                 ContentKey::new(options.database.clone(), (*path).clone(), entry.size, entry.hash, revision);
+            let key = if revision.is_none() { key.on_static_host() } else { key };
             let key = key.with_blocks(entry.blocks);
             let (fetcher, cache, scope, progress) = (&fetcher, &cache, &scope, &progress);
             async move {

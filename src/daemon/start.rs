@@ -19,7 +19,7 @@ pub(super) struct Started {
     pub(super) fresh: Option<ManifestDocument>,
 }
 
-/// Begins with one revision, and stays there. The remote need not be reached where its manifest is on disk: a revision
+/// Begins with one revision, and stays there. Where its manifest is on disk, the remote need not be reached: a revision
 /// does not change.
 pub(super) async fn start_at(
     remote: &Remote,
@@ -30,17 +30,27 @@ pub(super) async fn start_at(
     let remembered = Remembered::at(cache_dir, &remote.origin(), database, revision);
     let place = remembered.clone();
     let last = tokio::task::spawn_blocking(move || place.load()).await.ok().flatten();
-    let mut started = match last.filter(|last| last.revision == Some(revision)) {
-        Some(last) => {
+    let last = last.filter(|last| last.revision == Some(revision));
+    let known = last.as_ref().map_or("", |last| last.etag.as_str());
+    let document = match remote.manifest_document_at(database, revision, known).await {
+        Err(error) if error.is_transient() && last.is_some() => {
+            tracing::warn!(%error, %revision, "mounting without the remote: what is cached can be read");
+            None
+        }
+        answered => answered?,
+    };
+    let mut started = match (document, last) {
+        (Some(document), _) => read(remote, document, database, remembered).await?,
+        (None, Some(last)) => {
             let id = last.manifest.database_id.clone();
             let known =
                 Known { database: database.clone(), id, etag: last.etag.clone(), revision: last.revision };
             let shown = elsewhere(remote, move || Ok(Shown::new(&last.manifest, last.revision))).await?;
             Started { shown, known, remembered, fresh: None }
         }
-        None => {
-            let document = remote.manifest_document_at(database, revision).await?;
-            read(remote, document, database, remembered).await?
+        (None, None) => {
+            let text = format!("{database} has no revision {revision}");
+            return Err(RemoteError::NotFound { text });
         }
     };
     started.shown.stays = true;

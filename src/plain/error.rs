@@ -17,7 +17,7 @@ pub enum PlainError {
         source: std::io::Error,
     },
     /// The directory is somebody else's.
-    #[error("{path} {why}: nothing was changed there")]
+    #[error("{path} {why}: it was left alone")]
     NotOurs {
         /// Which.
         path: String,

@@ -9,7 +9,7 @@ use crate::disk::random_hex;
 use crate::manifest::{Entry, MANIFEST_PATH, Manifest, stays_put};
 use crate::model::{ContentHash, DbPath, DbRef, Revision, Visibility};
 use crate::store::{Change, Database, Registration, Store};
-use crate::tree::{Hasher, Root};
+use crate::tree::{Hasher, Root, hash_file};
 use crate::wire::{CommitRequest, PutEntry};
 
 /// Bytes read from a file at once.
@@ -99,11 +99,15 @@ fn read_manifest(directory: &Path) -> Result<Manifest, PlainError> {
     }
 }
 
-/// Whether a file is there, with its size. Its hash is computed when it is stored.
+/// Whether a file is there and is what the manifest says.
 fn check(root: &Root, path: &DbPath, entry: &Entry) -> Result<(), PlainError> {
-    let file = root.open_file(path).map_err(PlainError::directory(path))?;
-    let size = file.metadata().map_err(PlainError::directory(path))?.len();
-    if size == entry.size { Ok(()) } else { Err(wrong(path, "size")) }
+    let io = PlainError::directory(path);
+    let file = root.open_file(path).map_err(&io)?;
+    if file.metadata().map_err(&io)?.len() != entry.size {
+        return Err(wrong(path, "size"));
+    }
+    let (hash, _) = hash_file(&file, Some(&entry.hash)).map_err(io)?;
+    if hash == entry.hash { Ok(()) } else { Err(wrong(path, "hash")) }
 }
 
 fn wrong(path: &DbPath, what: &'static str) -> PlainError {

@@ -128,27 +128,36 @@ impl Remote {
         database: &DbRef,
         revision: Revision,
     ) -> Result<FetchedManifest, RemoteError> {
-        let document = self.manifest_document_at(database, revision).await?;
+        let document = self.manifest_document_at(database, revision, "").await?;
+        let document = document.ok_or_else(|| self.wrong("HTTP 304 where nothing is known".into()))?;
         let ManifestDocument { body, etag, revision } = document;
         Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
     }
 
-    /// The same, not read yet.
+    /// The same, not read yet, unless it is the one with this entity tag.
     pub async fn manifest_document_at(
         &self,
         database: &DbRef,
         revision: Revision,
-    ) -> Result<ManifestDocument, RemoteError> {
+        known: &str,
+    ) -> Result<Option<ManifestDocument>, RemoteError> {
         let path = format!("/db/{}/{}/{MANIFEST_PATH}", database.owner(), database.slug());
         let document = self.with_retries(|| async {
-            let request = self.request(Method::GET, &path).query(&[("revision", revision.0)]);
-            self.read_document(self.send(request).await?).await
+            let mut request = self.request(Method::GET, &path).query(&[("revision", revision.0)]);
+            if !known.is_empty() {
+                request = request.header(IF_NONE_MATCH, known);
+            }
+            let response = self.send(request).await?;
+            if response.status() == StatusCode::NOT_MODIFIED && !known.is_empty() {
+                return Ok(None);
+            }
+            self.read_document(response).await.map(Some)
         });
-        let document = document.await?;
+        let Some(document) = document.await? else { return Ok(None) };
         if document.revision != Some(revision) {
             return Err(self.wrong(format!("it does not tell revision {revision} from others")));
         }
-        Ok(document)
+        Ok(Some(document))
     }
 
     /// One page of a database's revisions before `before`, latest first.

@@ -31,6 +31,8 @@ pub struct ContentKey {
     pub revision: Option<Revision>,
     /// What its blocks can be checked by, where the manifest says.
     pub blocks: Option<BlockRoot>,
+    /// The host is a plain web server, whose tags name versions in its own way.
+    host_tags: bool,
     /// The path has another content by now: only the revision still leads to this one.
     moved: Arc<AtomicBool>,
 }
@@ -44,7 +46,13 @@ impl ContentKey {
         hash: ContentHash,
         revision: Option<Revision>,
     ) -> Self {
-        Self { database, path, size, hash, revision, blocks: None, moved: Arc::default() }
+        Self { database, path, size, hash, revision, blocks: None, host_tags: false, moved: Arc::default() }
+    }
+
+    /// The same on a plain web server, which knows neither revisions nor hashes: there, its own tags tell versions apart,
+    /// and the hash says when all is here whether it was the right one.
+    pub fn on_static_host(self) -> Self {
+        Self { host_tags: true, ..self }
     }
 
     /// The same, asked for by its revision from the start: the path is likely to have another content by now.
@@ -169,14 +177,16 @@ impl Remote {
         }
         let asked = match self.ask_range(content, range, None).await {
             // A plain web server does not know a hash as a tag: it is asked for what it has, and its own tag tells.
-            Err(RemoteError::Moved { .. }) if content.revision.is_none() && self.versions.are_unknown() => {
+            Err(RemoteError::Moved { .. }) if content.host_tags && self.versions.are_unknown() => {
                 self.ask_version(content, range, None, None).await
             }
             asked => asked,
         };
         let asked = match asked {
             // The file ends before this range: it is another one.
-            Err(RemoteError::Refused { status: 416, .. }) => Err(RemoteError::Moved { revision: None }),
+            Err(RemoteError::Refused { status: 416, .. }) if content.host_tags => {
+                Err(RemoteError::Moved { revision: None })
+            }
             asked => asked,
         };
         let gone = match asked {
@@ -206,7 +216,7 @@ impl Remote {
         range: ByteRange,
         revision: Option<Revision>,
     ) -> Result<ContentBody, RemoteError> {
-        let of_host = content.revision.is_none() && self.versions.are_own();
+        let of_host = content.host_tags && self.versions.are_own();
         let condition =
             if of_host { self.versions.condition(&content.path, content.hash) } else { content.etag() };
         self.ask_version(content, range, revision, condition).await
@@ -308,7 +318,7 @@ impl Remote {
             }
             // Nothing but this remote's own tags tells versions apart; whether the bytes are right, the whole file's
             // hash says when it is complete.
-            Some(_) if content.revision.is_none() => {
+            Some(_) if content.host_tags => {
                 match self.versions.agree(&content.path, content.hash, response.headers()) {
                     true => Ok(()),
                     false => Err(RemoteError::Moved { revision: None }),

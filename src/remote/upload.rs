@@ -19,6 +19,8 @@ use crate::wire::{UPLOAD_OFFSET_HEADER, UploadTarget};
 const MOVE_PATIENCE: Duration = Duration::from_secs(60);
 /// After the last byte, the answer may take so long.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
+/// To tell how much of an upload is there may take so long.
+const OFFSET_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes read from the file at once.
 const PIECE: usize = 256 << 10;
 
@@ -71,7 +73,9 @@ impl Remote {
 
     /// How many bytes of an upload that broke off are there: it can go on from there.
     pub async fn upload_offset(&self, target: &UploadTarget) -> Result<u64, RemoteError> {
-        let response = self.send(self.request_upload(Method::HEAD, target)?).await?;
+        // The client for uploads has no patience of its own: nothing here takes long.
+        let request = self.request_upload(Method::HEAD, target)?.timeout(OFFSET_PATIENCE);
+        let response = self.send(request).await?;
         let offset = response.headers().get(UPLOAD_OFFSET_HEADER);
         let offset = offset.and_then(|value| value.to_str().ok()?.parse().ok());
         offset.ok_or_else(|| self.wrong("it does not tell how much of an upload it has".into()))

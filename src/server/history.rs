@@ -55,13 +55,12 @@ pub(super) async fn log(
     let (revision, _) = database.current();
     let newest = revision.0.min((before as u64).saturating_sub(1));
     let oldest = newest.saturating_sub(limit as u64 - 1).max(1);
-    let mut records = database.log(Revision(oldest), Revision(newest)).await?;
-    records.reverse();
-    let log = records.into_iter().map(log_entry).collect();
+    let mut log = database.log(Revision(oldest), Revision(newest), log_entry).await?;
+    log.reverse();
     Ok(Json(LogResponse { revision, log, has_more: oldest > 1 && newest > 0 }))
 }
 
-fn log_entry((record, hash): (RevisionRecord, Sha256)) -> LogEntry {
+fn log_entry(record: RevisionRecord, hash: Sha256) -> LogEntry {
     LogEntry {
         revision: record.revision,
         hash,

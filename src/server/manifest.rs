@@ -1,8 +1,10 @@
 //! `GET` and `PUT /api/sync/manifest/:id`: the whole document. Publishing by it is for clients that know no commits:
 //! with `If-Match` on the revision they know, and without, as the original client does, merged (rule 5).
 
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
@@ -21,7 +23,7 @@ use crate::access::{Caller, Standing};
 use crate::disk::random_hex;
 use crate::manifest::{Manifest, ManifestError};
 use crate::model::{Revision, Sha256};
-use crate::store::{Change, Database, Merged, PublishError, merge_sent};
+use crate::store::{Change, Database, Files, Merged, PublishError, knows_only, merge_sent};
 use crate::wire::{
     Answer, CommitRequest, Conditions, MAX_COMMIT_BYTES, ManifestPublished, REVISION_HEADER, Representation,
     evaluate,
@@ -29,11 +31,25 @@ use crate::wire::{
 
 /// How often a merge is done again because others published.
 const MAX_MERGES: usize = 8;
-/// Manifests that tokens have fetched, remembered.
+/// Tokens and databases remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// A manifest that was fetched longer ago is not sent back any more.
+const SENT_BACK_WITHIN: Duration = Duration::from_secs(3600);
+/// Fetches of one token that are remembered.
+const FETCHES: usize = 16;
 
-/// Which revision each token fetched last, of each database: what a manifest it sends was made from.
-pub(super) struct Fetched(Mutex<LruCache<(Sha256, String), Revision>>);
+/// Which revisions each token has fetched, of each database: what a manifest it sends was made from. Several machines
+/// may have the same token, so each fetch counts by itself.
+#[derive(Clone, Default)]
+struct Fetches {
+    /// Oldest first.
+    outstanding: VecDeque<(Revision, Instant)>,
+    /// The last manifest that was sent and taken, and its answer: a repeated request is answered again.
+    taken: Option<(Sha256, ManifestPublished)>,
+}
+
+/// What tokens have fetched.
+pub(super) struct Fetched(Mutex<LruCache<(Sha256, String), Fetches>>);
 
 impl Default for Fetched {
     fn default() -> Self {
@@ -42,20 +58,54 @@ impl Default for Fetched {
 }
 
 impl Fetched {
-    fn key(headers: &HeaderMap, id: &str) -> Option<(Sha256, String)> {
+    fn with<T>(&self, headers: &HeaderMap, id: &str, act: impl FnOnce(&mut Fetches) -> T) -> Option<T> {
         let token = headers.get(AUTHORIZATION)?;
-        Some((Sha256::of(token.as_bytes()), id.to_owned()))
+        let key = (Sha256::of(token.as_bytes()), id.to_owned());
+        let mut all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        Some(act(all.get_or_insert_mut(key, Fetches::default)))
     }
 
     fn remember(&self, headers: &HeaderMap, id: &str, revision: Revision) {
-        if let Some(key) = Self::key(headers, id) {
-            self.0.lock().unwrap_or_else(|e| e.into_inner()).put(key, revision);
-        }
+        self.with(headers, id, |fetches| {
+            fetches.outstanding.retain(|(_, at)| at.elapsed() < SENT_BACK_WITHIN);
+            if fetches.outstanding.len() == FETCHES {
+                fetches.outstanding.pop_front();
+            }
+            fetches.outstanding.push_back((revision, Instant::now()));
+            // Whoever has fetched since means what it sends, although it sent the same before.
+            fetches.taken = None;
+        });
     }
 
-    /// Used once: what is sent next was not made from it.
-    fn take(&self, headers: &HeaderMap, id: &str) -> Option<Revision> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).pop(&Self::key(headers, id)?)
+    /// The revisions that a manifest sent now may have been made from, each once, the latest first.
+    fn candidates(&self, headers: &HeaderMap, id: &str) -> Vec<Revision> {
+        let fetched = self.with(headers, id, |fetches| {
+            let held = fetches.outstanding.iter().filter(|(_, at)| at.elapsed() < SENT_BACK_WITHIN);
+            held.map(|(revision, _)| *revision).collect::<BTreeSet<_>>()
+        });
+        fetched.unwrap_or_default().into_iter().rev().collect()
+    }
+
+    fn answered(&self, headers: &HeaderMap, id: &str, body: Sha256) -> Option<ManifestPublished> {
+        let taken = self.with(headers, id, |fetches| fetches.taken.clone()).flatten();
+        taken.filter(|(known, _)| *known == body).map(|(_, answer)| answer)
+    }
+
+    /// A manifest made from `base` was taken: that fetch is done with.
+    fn done(
+        &self,
+        headers: &HeaderMap,
+        id: &str,
+        base: Option<Revision>,
+        sent: Sha256,
+        answer: &ManifestPublished,
+    ) {
+        self.with(headers, id, |fetches| {
+            if let Some(at) = fetches.outstanding.iter().position(|(revision, _)| Some(*revision) == base) {
+                fetches.outstanding.remove(at);
+            }
+            fetches.taken = Some((sent, answer.clone()));
+        });
     }
 }
 
@@ -110,7 +160,15 @@ pub(super) async fn put(
     let caller = app.caller(&headers).await?;
     let database = admit(&caller, app.store.open(&id).await?, Standing::Writes)?;
     let Caller::Account { username, .. } = caller else { return Err(Refusal::hidden(&caller)) };
-    let sent = Manifest::from_json(&read_body(body, MAX_COMMIT_BYTES).await?).map_err(|error| {
+    let body = read_body(body, MAX_COMMIT_BYTES).await?;
+    let document = Sha256::of(&body);
+    let if_match = headers.get(IF_MATCH).and_then(|value| value.to_str().ok());
+    if if_match.is_none()
+        && let Some(answer) = app.fetched.answered(&headers, &id, document)
+    {
+        return Ok(Json(answer));
+    }
+    let sent = Manifest::from_json(&body).map_err(|error| {
         let status = match error {
             ManifestError::Newer { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::BAD_REQUEST,
@@ -122,12 +180,47 @@ pub(super) async fn put(
         return Err(Refusal::Api(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
     let sent = database.with_sha256(sent.files).await?;
-    let if_match = headers.get(IF_MATCH).and_then(|value| value.to_str().ok());
-    let fetched = app.fetched.take(&headers, &id);
+    let base = match if_match {
+        Some(_) => None,
+        None => made_from(&database, &app.fetched.candidates(&headers, &id), &sent).await?,
+    };
+    let answer = merge_and_publish(&database, &username, if_match, base, &sent).await?;
+    if if_match.is_none() {
+        app.fetched.done(&headers, &id, base, document, &answer);
+    }
+    Ok(Json(answer))
+}
+
+/// The revision that a manifest was made from, of those that may be: the latest, unless it has what only an earlier one
+/// had. Whoever has not seen what came later must not undo it.
+async fn made_from(
+    database: &Database,
+    candidates: &[Revision],
+    sent: &Files,
+) -> Result<Option<Revision>, Refusal> {
+    let Some((latest, earlier)) = candidates.split_first() else { return Ok(None) };
+    let latest_files = database.files_of(*latest).await?;
+    let mut base = *latest;
+    for candidate in earlier {
+        if knows_only(sent, &*database.files_of(*candidate).await?, &latest_files) {
+            base = *candidate;
+        }
+    }
+    Ok(Some(base))
+}
+
+async fn merge_and_publish(
+    database: &Arc<Database>,
+    author: &str,
+    if_match: Option<&str>,
+    base: Option<Revision>,
+    sent: &Files,
+) -> Result<ManifestPublished, Refusal> {
     for _ in 0..MAX_MERGES {
         database.refresh().await?;
         let (current, etag) = database.current();
         let base = match if_match {
+            None => base,
             Some(if_match) => {
                 let conditions = Conditions { if_match: Some(if_match), ..Conditions::default() };
                 let now = Representation { etag: &etag, modified: None, size: 0 };
@@ -136,15 +229,14 @@ pub(super) async fn put(
                 }
                 Some(current)
             }
-            None => fetched,
         };
-        let merged = merge(&database, base, current, &sent).await?;
+        let merged = merge(database, base, current, sent).await?;
         if merged.is_empty() {
             let etag = Some(etag).filter(|_| current != Revision::NONE);
-            return Ok(Json(ManifestPublished { success: true, revision: current, etag }));
+            return Ok(ManifestPublished { success: true, revision: current, etag });
         }
-        match publish(&database, &username, current, merged).await {
-            Ok(published) => return Ok(Json(published)),
+        match publish(database, author, current, merged).await {
+            Ok(published) => return Ok(published),
             Err(PublishError::Moved { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -156,7 +248,7 @@ async fn merge(
     database: &Database,
     base: Option<Revision>,
     current: Revision,
-    sent: &crate::store::Files,
+    sent: &Files,
 ) -> Result<Merged, Refusal> {
     let now = database.files_of(current).await?;
     let base = match base {

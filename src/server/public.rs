@@ -79,8 +79,7 @@ pub(super) async fn describe(
 async fn describe_database(app: &App, database: &Database) -> Result<DatabaseDescription, StoreError> {
     let count = app.counts.of(database).await?;
     let settings = database.settings();
-    let (revision, published) = database.revision();
-    let revision_hash = database.revision_hash();
+    let (revision, published, revision_hash, manifest_etag) = database.present();
     Ok(DatabaseDescription {
         prefix: format!("{}/{}", settings.owner, settings.slug),
         id: settings.id,
@@ -95,7 +94,7 @@ async fn describe_database(app: &App, database: &Database) -> Result<DatabaseDes
         created_at: settings.created_at,
         updated_at: later(published, settings.updated_at),
         revision,
-        manifest_etag: database.manifest_etag(),
+        manifest_etag,
         revision_hash,
     })
 }

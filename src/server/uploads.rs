@@ -92,8 +92,11 @@ impl Uploads {
 
     /// Holds an upload for its rest. Gives back those that must go instead.
     fn hold(&self, token: Sha256, upload: ContentUpload) -> Vec<ContentUpload> {
+        if upload.received() == 0 {
+            return vec![upload];
+        }
         let mut held = self.broken_off.lock().unwrap_or_else(|e| e.into_inner());
-        held.insert(token, (upload, Instant::now()));
+        let replaced = held.insert(token, (upload, Instant::now()));
         let mut gone: Vec<_> = held
             .iter()
             .filter(|(_, (_, since))| since.elapsed() > LIFETIME)
@@ -104,7 +107,8 @@ impl Uploads {
         {
             gone.push(*oldest);
         }
-        gone.iter().filter_map(|token| held.remove(token)).map(|(upload, _)| upload).collect()
+        let gone = gone.iter().filter_map(|token| held.remove(token));
+        gone.chain(replaced).map(|(upload, _)| upload).collect()
     }
 }
 

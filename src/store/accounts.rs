@@ -1,10 +1,9 @@
 //! Accounts and their tokens. A token is kept as its hash only.
 
 use jiff::Timestamp;
-use object_store::{ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 
-use super::log::{decode, encode, get_optional};
+use super::log::{create_or_read, decode, encode, get_optional};
 use super::{Store, StoreError, keys};
 use crate::disk::random_hex;
 use crate::model::{Sha256, Token};
@@ -46,26 +45,14 @@ impl Store {
             username: username.to_owned(),
             created_at: Timestamp::now().to_string(),
         };
-        match self.objects.put_opts(&key, encode(&account).into(), PutMode::Create.into()).await {
-            Ok(_) => Ok(account),
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                let bytes =
-                    self.objects.get(&key).await.map_err(StoreError::unavailable("read an account"))?;
-                let bytes = bytes.bytes().await.map_err(StoreError::unavailable("read an account"))?;
-                decode(&key, &bytes)
-            }
-            Err(error) => Err(StoreError::unavailable("create an account")(error)),
-        }
+        decode(&key, &create_or_read(&*self.objects, &key, encode(&account)).await?)
     }
 
     /// Lets `token` speak for `username` from now on.
     pub async fn allow_token(&self, token: &Token, username: &str) -> Result<(), StoreError> {
         let record = TokenRecord { username: username.to_owned(), created_at: Timestamp::now().to_string() };
         let key = keys::token(&hash_of(token));
-        match self.objects.put_opts(&key, encode(&record).into(), PutMode::Create.into()).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(StoreError::unavailable("record a token")(error)),
-        }
+        create_or_read(&*self.objects, &key, encode(&record)).await.map(drop)
     }
 
     /// Whom `token` speaks for, if anyone.

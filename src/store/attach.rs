@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use object_store::PutMode;
 use serde::{Deserialize, Serialize};
 
 use super::location::{Missing, StoreLocation};
-use super::log::{decode, encode, get_optional};
+use super::log::{create_or_read, decode, encode, get_optional};
 use super::objects::Objects;
 use super::probe::check_creates_once;
 use super::single_writer::SingleWriter;
@@ -102,15 +101,13 @@ impl Store {
     /// Attaches any object store, marking an empty one as a parquedb store.
     pub(super) async fn attach(objects: Objects) -> Result<Self, StoreError> {
         let key = object_store::path::Path::from(keys::STORE);
-        if !is_store(&objects).await? {
-            let id = format!("st_{}", crate::disk::random_hex::<8>());
-            let document = encode(&StoreDocument { format: FORMAT, id });
-            match objects.put_opts(&key, document.into(), PutMode::Create.into()).await {
-                Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-                Err(error) => return Err(StoreError::unavailable("be created")(error)),
+        let bytes = match get_optional(&*objects, &key).await? {
+            Some(there) => there,
+            None => {
+                let id = format!("st_{}", crate::disk::random_hex::<8>());
+                create_or_read(&*objects, &key, encode(&StoreDocument { format: FORMAT, id })).await?
             }
-        }
-        let bytes = get_optional(&*objects, &key).await?.unwrap_or_default();
+        };
         let document: StoreDocument = decode(&key, &bytes)?;
         if document.format != FORMAT {
             return Err(StoreError::Newer { format: document.format });
@@ -131,16 +128,20 @@ fn remove_old_staged(directory: &Path) -> std::io::Result<u64> {
         let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
     };
+    // Servers go on writing: what has gone since it was listed is in nobody's way.
+    let unless_gone = |done: std::io::Result<u64>| match done {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        done => done,
+    };
+    let remove = |path: &Path| {
+        // A writer may be at work on it.
+        let old = std::fs::symlink_metadata(path)?.modified()?.elapsed().is_ok_and(|age| age > STAGED_FOR);
+        if old { std::fs::remove_file(path).map(|()| 1) } else { Ok(0) }
+    };
     let mut removed = 0;
-    for entry in walkdir::WalkDir::new(directory) {
-        let entry = entry.map_err(std::io::Error::other)?;
+    for entry in walkdir::WalkDir::new(directory).into_iter().filter_map(Result::ok) {
         if entry.file_type().is_file() && is_staged(entry.file_name()) {
-            let age = entry.metadata().map_err(std::io::Error::other)?.modified()?.elapsed();
-            // A writer may be at work on it.
-            if age.is_ok_and(|age| age > STAGED_FOR) {
-                std::fs::remove_file(entry.path())?;
-                removed += 1;
-            }
+            removed += unless_gone(remove(entry.path()))?;
         }
     }
     Ok(removed)

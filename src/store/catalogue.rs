@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use object_store::PutMode;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use super::log::{NumberedLog, decode, encode, get_optional};
+use super::log::{NumberedLog, create_or_read, decode, encode, get_optional};
 use super::{Database, DatabaseSettings, Store, StoreError, keys};
 use crate::disk::random_hex;
 use crate::model::{DbRef, Visibility};
@@ -104,12 +103,8 @@ impl Store {
         let log = NumberedLog { objects: &self.objects, prefix: keys::settings(&id) };
         log.append(1, encode(&settings)).await?;
         let name = keys::name(&settings.owner, &settings.slug);
-        match self.objects.put_opts(&name, encode(&NameRecord { id }).into(), PutMode::Create.into()).await {
-            Ok(_) => {}
-            // Someone registered the same name just now: theirs it is.
-            Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(StoreError::unavailable("register a name")(error)),
-        }
+        // If someone registered the same name just now, theirs it is.
+        create_or_read(&*self.objects, &name, encode(&NameRecord { id })).await?;
         let found = self.find(&wanted.reference).await?;
         found.ok_or_else(|| StoreError::Damaged { key: name.to_string(), reason: "it vanished".into() })
     }

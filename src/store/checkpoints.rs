@@ -16,7 +16,9 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
+use super::commits::RecentCommits;
 use super::database::State;
+use super::keys::CheckpointKind;
 use super::{Database, StoreError, keys};
 use crate::manifest::Entry;
 use crate::model::{DbPath, Revision, Sha256};
@@ -59,8 +61,17 @@ pub(super) struct SinceWhole {
     /// The revision of that checkpoint; zero, where there is none.
     pub(super) whole: Revision,
     pub(super) paths: BTreeSet<DbPath>,
-    /// A whole one is being written: until that is done, nobody knows what the next one continues.
-    writing: bool,
+    /// The revision of a whole one that is being written: until that is done, nobody knows what the next one continues.
+    writing: Option<Revision>,
+}
+
+impl SinceWhole {
+    /// Of so many changes that the next one is whole anyway, nothing need be remembered.
+    pub(super) fn forget_beyond(&mut self, files: usize) {
+        if self.writing.is_none() && self.paths.len() > ALWAYS_WHOLE.max(files / WHOLE_AFTER_SHARE) {
+            *self = Self::default();
+        }
+    }
 }
 
 /// A checkpoint as it was read.
@@ -92,6 +103,10 @@ impl Database {
         let mut number = last - last % CHECKPOINT_EVERY;
         while number > 0 {
             if self.start_from_checkpoint(Revision(number)).await? {
+                return Ok(());
+            }
+            // Before that there is nothing to begin with but what the markers name.
+            if self.present_record(Revision(number)).await?.0.expired.is_some() {
                 return Ok(());
             }
             number -= CHECKPOINT_EVERY;
@@ -129,30 +144,41 @@ impl Database {
         state.time = time;
         state.files = Arc::new(files);
         state.since_whole = since_whole;
+        state.commits = RecentCommits::default();
         Ok(true)
     }
 
-    /// The checkpoint beside that revision. One that is damaged, or does not belong to the log, is passed over.
+    /// The checkpoint beside that revision, the whole one if it has both. One that is damaged, or does not belong to
+    /// the log, is passed over.
     pub(super) async fn checkpoint(&self, revision: Revision) -> Result<Option<Checkpoint>, StoreError> {
-        let cannot = StoreError::unavailable("read a checkpoint");
         let Some((_, record_hash)) = self.record(revision).await? else { return Ok(None) };
-        let found = match self.objects.get(&keys::checkpoint(&self.id, revision)).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(cannot(error)),
-        };
-        let read = read_checkpoint(found).await?;
-        if read.is_none() {
-            tracing::error!(database = %self.id, %revision, "a checkpoint is damaged");
+        for kind in [CheckpointKind::Whole, CheckpointKind::Since] {
+            let cannot = StoreError::unavailable("read a checkpoint");
+            let found = match self.objects.get(&keys::checkpoint(&self.id, revision, kind)).await {
+                Ok(found) => found,
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(cannot(error)),
+            };
+            let read = read_checkpoint(found).await?.filter(|read| {
+                let read_kind =
+                    if read.since.is_none() { CheckpointKind::Whole } else { CheckpointKind::Since };
+                read.revision == revision && read.record_hash == record_hash && read_kind == kind
+            });
+            if read.is_some() {
+                return Ok(read);
+            }
+            tracing::error!(database = %self.id, %revision, ?kind, "a checkpoint is damaged");
         }
-        Ok(read.filter(|read| read.revision == revision && read.record_hash == record_hash))
+        Ok(None)
     }
 
     /// The revisions that have a checkpoint beside them, sound or not.
     pub(super) async fn stored_checkpoints(&self) -> Result<BTreeSet<Revision>, StoreError> {
         let listed = self.objects.list(Some(&keys::checkpoints(&self.id)));
-        let number =
-            |object: object_store::ObjectMeta| object.location.filename()?.parse().ok().map(Revision);
+        let number = |object: object_store::ObjectMeta| {
+            let name = object.location.filename()?;
+            name.strip_suffix(".since").unwrap_or(name).parse().ok().map(Revision)
+        };
         let numbers = listed.try_filter_map(|object| std::future::ready(Ok(number(object))));
         numbers.try_collect().await.map_err(StoreError::unavailable("list checkpoints"))
     }
@@ -162,7 +188,7 @@ impl Database {
     pub(super) async fn store_checkpoint_if_due(self: &Arc<Self>) {
         let to_write = {
             let mut state = self.write();
-            if !state.revision.0.is_multiple_of(CHECKPOINT_EVERY) || state.since_whole.writing {
+            if !state.revision.0.is_multiple_of(CHECKPOINT_EVERY) || state.since_whole.writing.is_some() {
                 return;
             }
             state.checkpoint_to_write()
@@ -172,10 +198,10 @@ impl Database {
             if to_write.header.since.is_none() { to_write.files.len() } else { to_write.paths.len() };
         let database = self.clone();
         let writing = async move { database.write_due_checkpoint(to_write).await };
+        // On its own: who published may hang up.
+        let writing = tokio::spawn(writing);
         if entries <= WRITTEN_AT_ONCE {
-            writing.await;
-        } else {
-            tokio::spawn(writing);
+            let _ = writing.await;
         }
     }
 
@@ -183,12 +209,13 @@ impl Database {
         let (revision, whole) = (to_write.header.revision, to_write.header.since.is_none());
         let covered = if whole { to_write.paths.clone() } else { BTreeSet::new() };
         let written = self.write_checkpoint(to_write).await;
-        if whole {
-            let mut state = self.write();
-            state.since_whole.writing = false;
+        let since = &mut self.write().since_whole;
+        // Unless the state has begun anew from another checkpoint meanwhile.
+        if whole && since.writing == Some(revision) {
+            since.writing = None;
             match written {
-                Ok(()) => state.since_whole.whole = revision,
-                Err(_) => state.since_whole.paths.extend(covered),
+                Ok(()) => since.whole = revision,
+                Err(_) => since.paths.extend(covered),
             }
         }
         if let Err(error) = written {
@@ -210,7 +237,9 @@ impl Database {
     }
 
     async fn write_checkpoint(&self, to_write: ToWrite) -> Result<(), StoreError> {
-        let key = keys::checkpoint(&self.id, to_write.header.revision);
+        let kind =
+            if to_write.header.since.is_none() { CheckpointKind::Whole } else { CheckpointKind::Since };
+        let key = keys::checkpoint(&self.id, to_write.header.revision, kind);
         let mut writer = BufWriter::new(self.objects.durable(), key);
         let cannot = |error: std::io::Error| {
             let source = object_store::Error::Generic { store: "checkpoint", source: error.into() };
@@ -257,7 +286,7 @@ impl State {
             time: self.time.clone(),
             since: (!whole).then_some(since.whole),
         };
-        since.writing = whole;
+        since.writing = whole.then_some(self.revision);
         let paths = if whole { std::mem::take(&mut since.paths) } else { since.paths.clone() };
         Some(ToWrite { header, files: self.files.clone(), paths })
     }

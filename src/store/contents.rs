@@ -18,6 +18,8 @@ use crate::model::{BlockTreeBuilder, ByteRange, Sha256, has_tree};
 const SMALL: u64 = 1 << 20;
 /// S3 wants parts of at least 5 MiB.
 const PART: usize = 8 << 20;
+/// S3 takes so many parts, and some remain in reserve.
+const MOST_PARTS: u64 = 9_000;
 /// How much is read from a local file at once.
 const READ_CHUNK: usize = 256 << 10;
 
@@ -125,6 +127,11 @@ impl Database {
     }
 }
 
+/// How long a part is, of an upload of so many bytes.
+fn part_length(size: u64) -> usize {
+    usize::try_from(size.div_ceil(MOST_PARTS)).unwrap_or(PART).max(PART)
+}
+
 fn as_object_error(key: &Path, error: std::io::Error) -> object_store::Error {
     if error.kind() == std::io::ErrorKind::NotFound {
         return object_store::Error::NotFound { path: key.to_string(), source: error.into() };
@@ -211,8 +218,9 @@ impl ContentUpload {
             tree.update(bytes);
         }
         self.buffer.extend_from_slice(bytes);
-        while self.parts.is_some() && self.buffer.len() >= PART {
-            let part = self.buffer.split_to(PART).freeze();
+        let length = part_length(self.size);
+        while self.parts.is_some() && self.buffer.len() >= length {
+            let part = self.buffer.split_to(length).freeze();
             self.put_part(part).await?;
         }
         Ok(())
@@ -220,7 +228,11 @@ impl ContentUpload {
 
     async fn put_part(&mut self, part: Bytes) -> Result<(), StoreError> {
         let Some(parts) = &mut self.parts else { return Ok(()) };
-        parts.put_part(PutPayload::from(part)).await.map_err(StoreError::unavailable("store an upload"))
+        let stored = parts.put_part(PutPayload::from(part)).await;
+        if stored.is_err() {
+            self.remove_parts().await;
+        }
+        stored.map_err(StoreError::unavailable("store an upload"))
     }
 
     /// Checks size and hash; only if both hold does the content exist afterwards, durably, and claimed.
@@ -250,8 +262,11 @@ impl ContentUpload {
             if !rest.is_empty() {
                 self.put_part(rest).await?;
             }
-            if let Some(mut parts) = self.parts.take() {
-                parts.complete().await.map_err(StoreError::unavailable("finish an upload"))?;
+            if let Some(parts) = &mut self.parts
+                && let Err(error) = parts.complete().await
+            {
+                self.remove_parts().await;
+                return Err(StoreError::unavailable("finish an upload")(error).into());
             }
         } else {
             let stored = database.objects.put(&self.target, rest.into()).await;
@@ -270,6 +285,10 @@ impl ContentUpload {
 
     /// Gives the upload up and removes what it left.
     pub async fn abort(mut self) {
+        self.remove_parts().await;
+    }
+
+    async fn remove_parts(&mut self) {
         if let Some(mut parts) = self.parts.take()
             && let Err(error) = parts.abort().await
         {

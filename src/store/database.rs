@@ -23,7 +23,9 @@ use crate::model::{DbPath, Revision, Sha256, Visibility};
 use crate::wire::PutEntry;
 
 /// Records fetched at once.
-const RECORDS_AT_ONCE: usize = 16;
+const RECORDS_AT_ONCE: usize = 8;
+/// A page of changes ends after so many entries.
+const MOST_ENTRIES: usize = 100_000;
 /// A rendered manifest up to this size is kept for the next request.
 const KEEP_RENDERED: usize = 64 << 20;
 
@@ -184,28 +186,39 @@ impl Database {
         Ok(Some((record, hash)))
     }
 
-    /// Up to `limit` revisions after `since`, oldest first. What each changed is an error where that is not kept.
+    /// Up to `limit` revisions after `since`, oldest first; fewer where they have many entries. What each changed is an
+    /// error where that is not kept.
     pub async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<RevisionRecord>, StoreError> {
         let first = since.0.saturating_add(1);
         let last = self.revision().0.0.min(since.0.saturating_add(limit as u64));
-        let records = self.log(Revision(first), Revision(last)).await?;
-        let records: Vec<_> = records.into_iter().map(|(record, _)| record).collect();
-        if let Some(expired) = records.iter().rfind(|record| record.expired.is_some()) {
-            let kept_from = self.kept_from(expired.revision).await?;
-            return Err(StoreError::Expired { revision: since, kept_from });
+        let fetched = futures::stream::iter(first..=last).map(|number| self.present_record(Revision(number)));
+        let mut fetched = fetched.buffered(RECORDS_AT_ONCE);
+        let (mut records, mut entries) = (Vec::new(), 0);
+        while let Some((record, _)) = fetched.try_next().await? {
+            if record.expired.is_some() {
+                let kept_from = self.kept_from(record.revision).await?;
+                return Err(StoreError::Expired { revision: since, kept_from });
+            }
+            entries += record.put.len() + record.delete.len();
+            records.push(record);
+            if entries > MOST_ENTRIES {
+                break;
+            }
         }
         Ok(records)
     }
 
-    /// The records from one revision through another, or what is left of them, with their hashes; oldest first.
-    pub async fn log(
+    /// What `tell` makes of the records from one revision through another, or of what is left of them, and of their
+    /// hashes; oldest first. Few records are in memory at a time: one may have a million entries.
+    pub async fn log<T>(
         &self,
         from: Revision,
         through: Revision,
-    ) -> Result<Vec<(RevisionRecord, Sha256)>, StoreError> {
+        tell: impl Fn(RevisionRecord, Sha256) -> T,
+    ) -> Result<Vec<T>, StoreError> {
         let fetched =
             futures::stream::iter(from.0..=through.0).map(|number| self.present_record(Revision(number)));
-        fetched.buffered(RECORDS_AT_ONCE).try_collect().await
+        fetched.buffered(RECORDS_AT_ONCE).map_ok(|(record, hash)| tell(record, hash)).try_collect().await
     }
 
     /// The record of a revision that must be there.
@@ -249,6 +262,7 @@ impl Database {
             state.since_whole.paths.insert(path.clone());
             files.insert(path, entry);
         }
+        state.since_whole.forget_beyond(files.len());
         state.revision = record.revision;
         state.record_hash = Some(hash);
         state.time = record.time;
@@ -291,9 +305,11 @@ impl Database {
         (state.revision, state.time.clone())
     }
 
-    /// The hash of the current revision's record; nothing before the first.
-    pub fn revision_hash(&self) -> Option<Sha256> {
-        self.read().record_hash
+    /// The current revision, when it was published, its record's hash (nothing before the first), and its manifest's
+    /// entity tag: of one moment.
+    pub fn present(&self) -> (Revision, String, Option<Sha256>, String) {
+        let state = self.read();
+        (state.revision, state.time.clone(), state.record_hash, state.manifest_etag())
     }
 
     /// The current revision and its manifest's entity tag.

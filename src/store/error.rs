@@ -69,6 +69,12 @@ pub enum StoreError {
         /// The last revision that both have.
         revision: Revision,
     },
+    /// A name that another database has.
+    #[error("{database} is another database there. Nothing was changed in it; name another place")]
+    NameTaken {
+        /// The name.
+        database: String,
+    },
     /// A revision that is not kept any more.
     #[error("revision {revision} is not kept any more: the oldest one that is, is {kept_from}")]
     Expired {
@@ -92,7 +98,7 @@ impl StoreError {
             Self::Newer { .. } => ExitCode::Newer,
             Self::Directory { .. } | Self::NotAStore { .. } | Self::Overwrites { .. } => ExitCode::Usage,
             Self::NoStore { .. } | Self::Expired { .. } => ExitCode::NotFound,
-            Self::OtherHistory { .. } => ExitCode::NeedsDecision,
+            Self::OtherHistory { .. } | Self::NameTaken { .. } => ExitCode::NeedsDecision,
         }
     }
 

@@ -23,6 +23,8 @@ const KEEP_STEPS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 pub(super) struct History(Mutex<Kept>);
 
 struct Kept {
+    /// What history begins with, where the revisions before have expired.
+    beginning: Option<(Revision, Arc<Step>)>,
     steps: LruCache<Revision, Arc<Step>>,
     entries: usize,
 }
@@ -38,7 +40,7 @@ struct Step {
 
 impl Default for History {
     fn default() -> Self {
-        Self(Mutex::new(Kept { steps: LruCache::new(KEEP_STEPS), entries: 0 }))
+        Self(Mutex::new(Kept { beginning: None, steps: LruCache::new(KEEP_STEPS), entries: 0 }))
     }
 }
 
@@ -142,6 +144,7 @@ impl Database {
     /// Forgets what was read of revisions, some of which have expired.
     pub(super) fn forget_history(&self) {
         let mut kept = self.history.0.lock().unwrap_or_else(|e| e.into_inner());
+        kept.beginning = None;
         kept.steps.clear();
         kept.entries = 0;
     }
@@ -153,8 +156,17 @@ impl Database {
         if asked < kept_from {
             return Err(StoreError::Expired { revision: asked, kept_from });
         }
+        let lock = || self.history.0.lock().unwrap_or_else(|e| e.into_inner());
+        let known = lock().beginning.clone().filter(|(revision, _)| *revision == kept_from);
+        if let Some((_, step)) = known {
+            return Ok(step);
+        }
         match self.checkpoint(kept_from).await? {
-            Some(checkpoint) if checkpoint.since.is_none() => Ok(Arc::new(Step::of_checkpoint(checkpoint))),
+            Some(checkpoint) if checkpoint.since.is_none() => {
+                let step = Arc::new(Step::of_checkpoint(checkpoint));
+                lock().beginning = Some((kept_from, step.clone()));
+                Ok(step)
+            }
             _ => Err(self.damaged(kept_from, "what it begins with is missing")),
         }
     }

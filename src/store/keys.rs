@@ -59,8 +59,21 @@ pub(super) fn condemned(database: &str) -> Path {
     Path::from_iter(["databases", database, "condemned"])
 }
 
-pub(super) fn checkpoint(database: &str, revision: Revision) -> Path {
-    Path::from_iter(["databases", database, "checkpoints", &format!("{:020}", revision.0)])
+/// Which of the two checkpoints that a revision may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckpointKind {
+    /// All files.
+    Whole,
+    /// What changed since a whole one. It must never take the place of that, which history may begin with.
+    Since,
+}
+
+pub(super) fn checkpoint(database: &str, revision: Revision, kind: CheckpointKind) -> Path {
+    let name = match kind {
+        CheckpointKind::Whole => format!("{:020}", revision.0),
+        CheckpointKind::Since => format!("{:020}.since", revision.0),
+    };
+    Path::from_iter(["databases", database, "checkpoints", &name])
 }
 
 pub(super) fn contents(database: &str) -> Path {

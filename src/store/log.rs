@@ -65,6 +65,29 @@ impl NumberedLog<'_> {
     }
 }
 
+/// How often an object is tried to be made that others may be making.
+const ATTEMPTS: usize = 5;
+
+/// The object at `key`: `body`, if there was none, else what was there. A store may say of an object that somebody is
+/// just making that it exists, and then it does not.
+pub(super) async fn create_or_read(
+    objects: &dyn ObjectStore,
+    key: &Path,
+    body: Bytes,
+) -> Result<Bytes, StoreError> {
+    for _ in 0..ATTEMPTS {
+        match objects.put_opts(key, body.clone().into(), PutMode::Create.into()).await {
+            Ok(_) => return Ok(body),
+            Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(StoreError::unavailable("make an object")(error)),
+        }
+        if let Some(there) = get_optional(objects, key).await? {
+            return Ok(there);
+        }
+    }
+    Err(StoreError::Damaged { key: key.to_string(), reason: "it is there, and cannot be read".into() })
+}
+
 /// An object's bytes, or nothing where there is none.
 pub(super) async fn get_optional(objects: &dyn ObjectStore, key: &Path) -> Result<Option<Bytes>, StoreError> {
     match objects.get(key).await {

@@ -56,6 +56,16 @@ pub fn merge_sent(base: Option<&Files>, sent: &Files, current: &Files) -> Merged
     merged
 }
 
+/// Whether `sent` shows that whoever made it knew `earlier` and not `later`: where the two differ, it has something of
+/// the earlier one's, or lacks what only the later one has.
+pub fn knows_only(sent: &Files, earlier: &Files, later: &Files) -> bool {
+    let hash = |files: &Files, path: &DbPath| files.get(path).map(|entry| (entry.hash, entry.size));
+    earlier.keys().chain(later.keys()).any(|path| {
+        let (then, now) = (hash(earlier, path), hash(later, path));
+        then != now && hash(sent, path) == then
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +112,21 @@ mod tests {
                     assert_eq!(found, expected, "{place}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rule_5_what_was_sent_tells_what_it_was_made_from() {
+        let (earlier, later) = (files(&[("a", 1), ("b", 1)]), files(&[("a", 2), ("b", 1), ("c", 1)]));
+        for (sent, only) in [
+            (files(&[("a", 1), ("b", 1)]), true),
+            (files(&[("a", 2), ("b", 1)]), true),
+            (files(&[("a", 1), ("b", 1), ("c", 1)]), true),
+            (files(&[("a", 2), ("b", 9), ("c", 1)]), false),
+            (files(&[("a", 3), ("b", 1), ("c", 2)]), false),
+            (files(&[("b", 1), ("c", 1)]), false),
+        ] {
+            assert_eq!(knows_only(&sent, &earlier, &later), only, "{sent:?}");
         }
     }
 

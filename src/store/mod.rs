@@ -41,7 +41,7 @@ pub use contents::{ContentStream, ContentUpload, UploadError};
 pub use database::{Database, Published};
 pub use error::StoreError;
 pub use location::{BadLocation, Missing, StoreLocation};
-pub use merge_sent::{Files, Merged, merge_sent};
+pub use merge_sent::{Files, Merged, knows_only, merge_sent};
 pub use publish::{Change, PublishError};
 pub use revisions::{Expired, RevisionRecord};
 pub use secret::SigningKey;

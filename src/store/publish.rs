@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use super::claims::{Claim, PUBLISHED_WITHIN};
@@ -16,6 +16,8 @@ use crate::wire::{CommitRequest, CommitResponse, PutEntry};
 
 /// Claims looked for at once before publishing.
 const LOOKS_AT_ONCE: usize = 32;
+/// Records read at once where a commit is looked for.
+const READ_AT_ONCE: usize = 16;
 /// Why entries are refused whose content nobody has uploaded, or asked for, lately.
 const NOT_STORED: &str = "the content of these entries is not stored: ask for upload URLs again";
 
@@ -68,14 +70,16 @@ impl Database {
         }
         check_request(request)?;
         self.refresh().await?;
+        let looked_through = self.revision().0;
         if let Some(answer) = self.settled(request).await? {
             return Ok(answer);
         }
-        let put = self.check_contents(request).await?;
+        let put = self.check_contents(&change).await?;
         let _turn = self.turn.lock().await;
         loop {
             self.catch_up().await?;
-            if let Some(answer) = self.settled(request).await? {
+            // All up to there was looked through without holding anybody up; what has come since is at hand.
+            if let Some(answer) = self.settled_since(request, looked_through.max(request.base)).await? {
                 return Ok(answer);
             }
             let record = {
@@ -114,17 +118,25 @@ impl Database {
 
     /// The answer this commit already got, if it is among the revisions since its base.
     async fn settled(&self, request: &CommitRequest) -> Result<Option<CommitResponse>, StoreError> {
+        self.settled_since(request, request.base).await
+    }
+
+    async fn settled_since(
+        &self,
+        request: &CommitRequest,
+        since: Revision,
+    ) -> Result<Option<CommitResponse>, StoreError> {
         let (recent, unread) = {
             let state = self.read();
             let first = state.commits.first().unwrap_or(state.revision.next());
-            (state.commits.get(&request.commit_id), request.base.0.saturating_add(1)..first.0)
+            (state.commits.get(&request.commit_id), since.0.saturating_add(1)..first.0)
         };
         let mut found = recent.filter(|(revision, _)| *revision > request.base);
-        for number in unread {
-            if found.is_some() {
-                break;
-            }
-            let (record, hash) = self.present_record(Revision(number)).await?;
+        let records = futures::stream::iter(unread).map(|number| self.present_record(Revision(number)));
+        let mut records = records.buffered(READ_AT_ONCE);
+        while found.is_none()
+            && let Some((record, hash)) = records.try_next().await?
+        {
             found = (record.commit_id == request.commit_id).then_some((record.revision, hash));
         }
         Ok(found.map(|(revision, hash)| {
@@ -133,11 +145,12 @@ impl Database {
         }))
     }
 
-    /// Refuses entries whose content is not claimed here, with that size: not stored, or not known any more to be.
+    /// Refuses entries, set aside or not, whose content is not claimed here, with that size: not stored, or not known any more to be.
     /// Gives the entries as they are to be published: with the block hashes that were computed here.
-    async fn check_contents(&self, request: &CommitRequest) -> Result<Vec<PutEntry>, PublishError> {
+    async fn check_contents(&self, change: &Change) -> Result<Vec<PutEntry>, PublishError> {
         let mut wanted = HashMap::new();
-        for put in &request.put {
+        let request = &change.request;
+        for put in request.put.iter().chain(&change.set_aside) {
             let Some(hash) = put.entry.hash.sha256() else {
                 return Err(rejected("entries must carry a SHA-256", vec![put.path.clone()]));
             };
@@ -164,7 +177,7 @@ impl Database {
         self.refresh().await?;
         let live =
             |hash: &Sha256| claims.get(hash).filter(|claim| claim.generation == self.live(hash).generation);
-        missing.extend(request.put.iter().filter_map(|put| {
+        missing.extend(request.put.iter().chain(&change.set_aside).filter_map(|put| {
             let hash = put.entry.hash.sha256()?;
             (claims.contains_key(&hash) && live(&hash).is_none()).then(|| put.path.clone())
         }));

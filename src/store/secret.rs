@@ -1,11 +1,10 @@
 //! The store's own secret, with which its servers sign permissions: any of them then honours what another has given.
 
-use object_store::PutMode;
 use object_store::path::Path;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::log::{decode, encode, get_optional};
+use super::log::{create_or_read, decode, encode, get_optional};
 use super::{Store, StoreError, keys};
 use crate::disk::random_hex;
 
@@ -35,14 +34,14 @@ impl Store {
     /// The store's key, made now if there is none.
     pub async fn signing_key(&self) -> Result<SigningKey, StoreError> {
         let key = Path::from(keys::SECRET);
-        if get_optional(&*self.objects, &key).await?.is_none() {
-            let secret = encode(&Secret { format: 1, key: random_hex::<32>() });
-            match self.objects.put_opts(&key, secret.into(), PutMode::Create.into()).await {
-                Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-                Err(error) => return Err(StoreError::unavailable("make its secret")(error)),
+        let secret = match get_optional(&*self.objects, &key).await? {
+            Some(there) => there,
+            None => {
+                let secret = encode(&Secret { format: 1, key: random_hex::<32>() });
+                create_or_read(&*self.objects, &key, secret).await?
             }
-        }
-        let secret: Secret = decode(&key, &get_optional(&*self.objects, &key).await?.unwrap_or_default())?;
+        };
+        let secret: Secret = decode(&key, &secret)?;
         Ok(SigningKey(hmac::Key::new(hmac::HMAC_SHA256, secret.key.as_bytes())))
     }
 }

@@ -58,6 +58,23 @@ pub enum SyncError {
         /// The remote's.
         there: Revision,
     },
+    /// The remote has another history than this directory knows (rule 4).
+    #[error(
+        "revision {revision} of the remote is another one than this directory has seen: it was rolled back or replaced; \
+         nothing was changed. Ask its owner; to accept it, remove _meta/manifest.json"
+    )]
+    OtherHistory {
+        /// The revision that both have.
+        revision: Revision,
+    },
+    /// A revision's content that the remote does not have any more.
+    #[error(
+        "the content of {path} is not in the remote's store any more: nothing was published. Ask its owner to run 'parquedb fsck'"
+    )]
+    Lost {
+        /// The path.
+        path: DbPath,
+    },
     /// The brake (rule 14).
     #[error(
         "{} of {} files would be deleted {side}: nothing was changed. \
@@ -87,10 +104,11 @@ impl SyncError {
             Self::Remote(error) => error.exit_code(),
             Self::Directory { .. } | Self::Busy { .. } => ExitCode::Failure,
             Self::LocalManifest { source: ManifestError::Newer { .. }, .. } => ExitCode::Newer,
-            Self::LocalManifest { .. } | Self::WrongContent { .. } => ExitCode::Integrity,
-            Self::OtherDatabase { .. } | Self::RolledBack { .. } | Self::Halted { .. } => {
-                ExitCode::NeedsDecision
-            }
+            Self::LocalManifest { .. } | Self::WrongContent { .. } | Self::Lost { .. } => ExitCode::Integrity,
+            Self::OtherDatabase { .. }
+            | Self::RolledBack { .. }
+            | Self::OtherHistory { .. }
+            | Self::Halted { .. } => ExitCode::NeedsDecision,
             Self::KeptChanging => ExitCode::KeptChanging,
         }
     }

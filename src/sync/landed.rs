@@ -42,9 +42,8 @@ pub(super) async fn check_same_history(
     found: &DatabaseDescription,
 ) -> Result<(), SyncError> {
     let Some((revision, hash)) = workdir.anchor(&found.id) else { return Ok(()) };
-    let rolled_back = SyncError::RolledBack { here: revision, there: found.revision };
     if found.revision < revision {
-        return Err(rolled_back);
+        return Err(SyncError::RolledBack { here: revision, there: found.revision });
     }
     let there = if found.revision == revision {
         found.revision_hash
@@ -53,9 +52,25 @@ pub(super) async fn check_same_history(
     };
     // A remote that does not tell hashes has nothing to compare.
     match there {
-        Some(there) if there != hash => Err(rolled_back),
+        Some(there) if there != hash => Err(SyncError::OtherHistory { revision }),
         _ => Ok(()),
     }
+}
+
+/// A revision of the remote's and its hash, to know its history by: the one that was taken in, and no earlier one.
+pub(super) async fn anchor_at(
+    remote: &Remote,
+    found: &DatabaseDescription,
+    revision: Option<Revision>,
+) -> Result<Option<(Revision, Sha256)>, RemoteError> {
+    let Some(revision) = revision.filter(|revision| *revision != Revision::NONE) else { return Ok(None) };
+    // A remote that does not tell the one hash does not tell the other.
+    let hash = match found.revision_hash {
+        None => None,
+        Some(hash) if found.revision == revision => Some(hash),
+        Some(_) => hash_of(remote, &found.id, revision).await?,
+    };
+    Ok(hash.map(|hash| (revision, hash)))
 }
 
 async fn hash_of(remote: &Remote, id: &str, revision: Revision) -> Result<Option<Sha256>, RemoteError> {

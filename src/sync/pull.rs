@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::download::Downloads;
-use super::landed::{check_same_history, landed_commit};
+use super::landed::{anchor_at, check_same_history, landed_commit};
 use super::plan::{Files, PullPlan, plan_pull};
 use super::workdir::{Identity, Intent};
 use super::{Brake, Event, Reporter, SyncError, Workdir, local};
@@ -208,7 +208,7 @@ async fn pull_once(
         visibility: found.visibility,
         synced_from: &synced_from,
     };
-    let anchor = found.revision_hash.map(|hash| (found.revision, hash));
+    let anchor = anchor_at(remote, found, current).await?;
     workdir.save_base(&identity, settled, current, anchor)?;
     Ok(PullReport { plan, bytes_received: bytes, revision, not_pulled })
 }

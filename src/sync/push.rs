@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::landed::{check_same_history, landed_commit};
+use super::landed::{anchor_at, check_same_history, landed_commit};
 use super::local::{self, Local};
 use super::plan::{Files, Overwrite, PushPlan, plan_push};
 use super::upload::{Sent, upload_contents};
@@ -122,12 +122,12 @@ pub async fn push(
         };
         sent += upload_contents(remote, id, workdir.root(), &plan.put, reporter).await?;
         let mut revision = published.revision;
-        let mut anchor = existing.as_ref().and_then(|found| Some((found.revision, found.revision_hash?)));
+        let mut anchor = None;
         if !plan.is_empty() {
             match commit(remote, &mut workdir, id, revision, &plan).await {
                 Ok(committed) => {
                     revision = committed.revision;
-                    anchor = committed.hash.map(|hash| (revision, hash)).or(anchor);
+                    anchor = committed.hash.map(|hash| (revision, hash));
                 }
                 // A push that took more than a day: the first contents must be asked for again, not sent.
                 Err(SyncError::Remote(RemoteError::Refused { status: 422, .. })) if !asked_again => {
@@ -140,6 +140,9 @@ pub async fn push(
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if let (None, Some(found)) = (anchor, &existing) {
+            anchor = anchor_at(remote, found, Some(revision)).await?;
         }
         let identity = Identity {
             id,

@@ -138,7 +138,7 @@ async fn claim_contents(remote: &Remote, id: &str, difference: &Difference) -> R
         let request = UploadUrlsRequest { database_id: id.to_owned(), files: batch.to_vec() };
         let answer = remote.upload_urls(&request).await?;
         if let Some(missing) = answer.urls.into_iter().find(|target| !target.exists) {
-            return Err(SyncError::WrongContent { path: missing.path });
+            return Err(SyncError::Lost { path: missing.path });
         }
     }
     Ok(())

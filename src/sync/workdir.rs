@@ -103,7 +103,14 @@ impl Workdir {
         let manifest = Self::read_manifest(&root)?;
         let state = Self::read_state(&root)?;
         // A directory whose manifest was removed starts anew, but for a commit whose fate is open.
-        let state = state.filter(|state| manifest.is_some() || state.pending.is_some());
+        let state = match manifest {
+            Some(_) => state,
+            None => state.filter(|state| state.pending.is_some()).map(|state| SyncState {
+                revision: Revision::NONE,
+                anchor: None,
+                ..state
+            }),
+        };
         Ok(Self { root: Arc::new(root), manifest, state, _lock: lock })
     }
 

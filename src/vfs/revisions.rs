@@ -55,7 +55,11 @@ impl Shown {
         let NodeKind::File { size, hash, blocks } = &self.tree.node(ino)?.kind else { return None };
         let path = self.tree.path(ino)?;
         let key = ContentKey::new(database.clone(), path, *size, *hash, revision).with_blocks(*blocks);
-        Some(if self.stays { key.of_the_past() } else { key })
+        Some(match self.revision {
+            None => key.on_static_host(),
+            Some(_) if self.stays => key.of_the_past(),
+            Some(_) => key,
+        })
     }
 }
 

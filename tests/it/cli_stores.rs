@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::harness::{
-    Cli, Mounting, Nginx, Server, TempTree, bytes_of, data_files, noise, set_modified, sha256, text, until,
+    Cli, Mounting, Nginx, Server, TempTree, bytes_of, data_files, noise, put_entry, set_modified, sha256,
+    text, until,
 };
 
 /// A server with three revisions of alice/x, the first of which has a file above a mebibyte.
@@ -151,7 +152,7 @@ fn rule_6_publishing_refuses_a_claim_that_is_older_than_a_day() {
     let id = server.register("x", "private");
     server.upload(&id, "a", b"content");
     age(&server.store(), 2);
-    let put = [crate::harness::put_entry("a", b"content")];
+    let put = [put_entry("a", b"content")];
     let refused = server.commit(&id, "commit-1", 0, &put, &[]).expect(422).json();
     assert_eq!(refused["paths"], serde_json::json!(["a"]));
     assert!(server.has(&id, b"content"), "asking renews it");
@@ -307,4 +308,32 @@ fn an_export_touches_no_directory_but_its_own() {
     let said = export("alice/x", &tree).expect(0).stdout;
     assert!(said.contains(".env") && !tree.at(".env").exists(), "{said}");
     assert!(tree.manifest()["files"].get(".env").is_none());
+}
+
+#[test]
+fn an_export_follows_files_that_become_directories_and_spares_what_others_put_there() {
+    let (server, id) = filled();
+    let (cli, tree, store) = (Cli::new(), TempTree::new(), server.store());
+    let export = || cli.run(&["export", "--plain", "alice/x", tree.arg(), "--store", text(&store)]);
+    export().expect(0);
+    let base = server.revision(&id);
+    server.upload(&id, "a/b", b"below");
+    server.commit(&id, "to-a-directory", base, &[put_entry("a/b", b"below")], &["a"]).expect(200);
+    export().expect(0);
+    assert_eq!(tree.read("a/b").unwrap(), "below");
+    server.upload(&id, "a", b"above");
+    server.commit(&id, "to-a-file", base + 1, &[put_entry("a", b"above")], &["a/b"]).expect(200);
+    export().expect(0);
+    assert_eq!(tree.read("a").unwrap(), "above");
+    // Somebody's own file, where the database gets one later; and one that was edited.
+    tree.write(&[("index.html", "mine"), ("b", "edited")]);
+    server.publish(&id, &[("index.html", b"theirs")]);
+    let refused = export().expect(3);
+    assert!(refused.stderr.contains("left alone"), "{refused:?}");
+    assert_eq!((tree.read("index.html").unwrap(), tree.read("b").unwrap()), ("mine".into(), "edited".into()));
+    tree.remove("index.html");
+    let base = server.revision(&id);
+    server.commit(&id, "without-file-b", base, &[], &["b"]).expect(200);
+    export().expect(0);
+    assert_eq!(tree.read("b").unwrap(), "edited", "it is not what was exported: it stays");
 }

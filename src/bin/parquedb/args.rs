@@ -79,7 +79,8 @@ pub struct StoreFlag {
 /// How it is written to.
 #[derive(Debug, Args)]
 pub struct WriterFlag {
-    /// For a store that overwrites objects which should only be created: this process is the only one that writes
+    /// For a store that overwrites objects which should only be created: this process takes it over as its only writer;
+    /// a server that wrote to it before publishes no more
     #[arg(long)]
     pub single_writer: bool,
 }

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use super::AT_ONCE;
 use super::named::NamedAt;
 use crate::model::{ByteRange, Revision, Sha256};
+use crate::store::keys::CheckpointKind;
 use crate::store::log::{NumberedLog, get_optional};
 use crate::store::{Database, Store, StoreError, UploadError, keys};
 
@@ -35,6 +36,10 @@ pub async fn backup(from: &Store, to: &Store) -> Result<BackupReport, StoreError
             return Err(StoreError::Damaged { key: name.to_string(), reason: "it leads nowhere".into() });
         };
         report.databases += 1;
+        if to.id_of(&name).await?.is_some_and(|there| there != id) {
+            let settings = database.settings();
+            return Err(StoreError::NameTaken { database: format!("{}/{}", settings.owner, settings.slug) });
+        }
         Copy { from, to, database: &database, report: &mut report }.run().await?;
         copy_object(from, to, &name).await?;
     }
@@ -87,6 +92,8 @@ impl Copy<'_> {
         self.copy_checkpoints(&target, through).await?;
         for number in has.0 + 1..=through.0 {
             copy_object(self.from, self.to, &self.database.revisions().key(number)).await?;
+            // Somebody may publish there meanwhile.
+            self.check_same_history(&target, Revision(number)).await?;
             self.report.revisions += 1;
         }
         Ok(())
@@ -145,7 +152,10 @@ impl Copy<'_> {
         let there = target.stored_checkpoints().await?;
         let missing = self.database.stored_checkpoints().await?.into_iter();
         for revision in missing.filter(|revision| *revision <= through && !there.contains(revision)) {
-            copy_object(self.from, self.to, &keys::checkpoint(self.database.id(), revision)).await?;
+            for kind in [CheckpointKind::Whole, CheckpointKind::Since] {
+                copy_object(self.from, self.to, &keys::checkpoint(self.database.id(), revision, kind))
+                    .await?;
+            }
         }
         Ok(())
     }
@@ -176,9 +186,14 @@ async fn copy_content(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStoreExt;
+
     use super::*;
-    use crate::store::CollectOptions;
+    use crate::store::log::encode;
     use crate::store::publish::tests::{change, database, put};
+    use crate::store::{CollectOptions, Expired, FsckOptions, Registration, RevisionRecord};
 
     #[tokio::test]
     async fn a_copy_has_everything_and_brings_only_what_is_new() {
@@ -239,5 +254,97 @@ mod tests {
         assert_eq!(found.manifest_etag(), database.manifest_etag());
         assert!(matches!(found.files_at(Revision(6)).await, Err(StoreError::Expired { .. })));
         assert_eq!(found.files_at(Revision(7)).await.unwrap().len(), 1);
+    }
+
+    /// Publishes `count` revisions of a file each, from revision `from` on.
+    async fn publish_on(database: &Arc<Database>, from: u64, count: u64) {
+        for n in from..from + count {
+            let entry = put(database, &format!("f{n}"), &n.to_string()).await;
+            database.publish(change(n, &format!("commit{n}"), vec![entry], &[])).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_made_more_seldom_than_revisions_expire_has_all_that_is_current() {
+        let (store, database) = database().await;
+        publish_on(&database, 0, 10).await;
+        let copy = Store::in_memory().await;
+        backup(&store, &copy).await.unwrap();
+        publish_on(&database, 10, 10).await;
+        let keep = CollectOptions { keep: Some("3".parse().unwrap()), dry_run: false };
+        assert_eq!(database.collect(keep).await.unwrap().expired, 17);
+        backup(&store, &copy).await.unwrap();
+        // What was put by revisions of which the copy has markers only is current, and named.
+        let copied = copy.open(database.id()).await.unwrap().unwrap();
+        let now = copied.objects.now().await.unwrap() + jiff::SignedDuration::from_hours(24 * 9);
+        let collected = copied.collect_at(CollectOptions::default(), now).await.unwrap();
+        assert_eq!((collected.removed, collected.named), (0, 20));
+        let again = Store::in_memory().await;
+        assert_eq!(backup(&copy, &again).await.unwrap().contents, 20);
+        for store in [&copy, &again] {
+            let checked = store.fsck(FsckOptions { deep: true, repair: false }).await.unwrap();
+            assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expiry_that_was_cut_off_is_known_to_everyone_and_finished_by_the_next() {
+        let (store, database) = database().await;
+        publish_on(&database, 0, 140).await;
+        let markers = |through: u64| {
+            let database = database.clone();
+            async move {
+                // As far as a run came that meant to go to 139.
+                let files = database.files_at(Revision(139)).await.unwrap();
+                let (record, hash) = database.present_record(Revision(139)).await.unwrap();
+                database.store_whole_checkpoint(Revision(139), files, record.time, hash).await.unwrap();
+                for number in 1..=through {
+                    let (record, record_hash) = database.present_record(Revision(number)).await.unwrap();
+                    let expired = Some(Expired { record_hash, kept_from: Revision(139) });
+                    let marker = RevisionRecord { put: Vec::new(), delete: Vec::new(), expired, ..record };
+                    let key = database.revisions().key(number);
+                    database.objects.put(&key, encode(&marker).into()).await.unwrap();
+                }
+            }
+        };
+        markers(50).await;
+        for repair in [false, true] {
+            let checked = store.fsck(FsckOptions { deep: true, repair }).await.unwrap();
+            assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+        }
+        let anew = Store::attach(store.objects.clone()).await.unwrap();
+        let anew = anew.open(database.id()).await.unwrap().unwrap();
+        assert_eq!(anew.manifest_etag(), database.manifest_etag());
+        assert_eq!(anew.files_at(Revision(139)).await.unwrap().len(), 139);
+        assert_eq!(backup(&store, &Store::in_memory().await).await.unwrap().contents, 140);
+        let report = anew.collect(CollectOptions::default()).await.unwrap();
+        assert_eq!((report.removed, report.named), (0, 140));
+        assert!(anew.present_record(Revision(138)).await.unwrap().0.expired.is_some(), "it is finished");
+        assert!(store.fsck(FsckOptions { deep: true, repair: false }).await.unwrap().findings.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_copy_over_a_store_that_goes_on_by_itself_is_refused_before_the_two_are_mixed() {
+        let (store, database) = database().await;
+        publish_on(&database, 0, 3).await;
+        let copy = Store::in_memory().await;
+        backup(&store, &copy).await.unwrap();
+        publish_on(&database, 3, 3).await;
+        let other = copy.open(database.id()).await.unwrap().unwrap();
+        let entry = put(&other, "theirs", "theirs").await;
+        other.publish(change(3, "theirs-4", vec![entry], &[])).await.unwrap();
+        let refused = backup(&store, &copy).await;
+        assert!(
+            matches!(refused, Err(StoreError::OtherHistory { revision: Revision(4), .. })),
+            "{refused:?}"
+        );
+        other.refresh().await.unwrap();
+        assert!(copy.fsck(FsckOptions::default()).await.unwrap().findings.is_empty());
+        // Nor do names lead elsewhere than they did.
+        let fresh = Store::in_memory().await;
+        let reference = "alice/x".parse().unwrap();
+        let registration = Registration { reference, name: "x".into(), visibility: None };
+        fresh.register(&registration).await.unwrap();
+        assert!(matches!(backup(&store, &fresh).await, Err(StoreError::NameTaken { .. })));
     }
 }

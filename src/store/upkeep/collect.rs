@@ -54,7 +54,8 @@ pub(super) struct Listed {
 impl Database {
     /// Removes what no kept revision names and nobody has claimed for a week.
     pub async fn collect(&self, options: CollectOptions) -> Result<CollectReport, StoreError> {
-        let now = self.objects.now().await?;
+        // Only who removes something needs the store's own clock, which is told by writing there.
+        let now = if options.dry_run { Timestamp::now() } else { self.objects.now().await? };
         self.collect_at(options, now).await
     }
 
@@ -71,7 +72,7 @@ impl Database {
         };
         let mut report = CollectReport { expired: horizon.0 - oldest.0, ..CollectReport::default() };
         if !options.dry_run {
-            self.expire_before(oldest, horizon).await?;
+            self.expire_before(horizon).await?;
         }
         let mut named = self.named_contents_from(horizon).await?;
         let listed = self.listed_contents().await?;
@@ -175,18 +176,30 @@ impl Database {
         }
     }
 
-    /// Removes claims that count for nothing any more, and uploads that were never finished.
+    /// Removes old claims on what is not stored any more, and uploads that were never finished. A claim on what is
+    /// stored may be made anew at any moment.
     async fn remove_leftovers(&self, now: Timestamp) -> Result<(), StoreError> {
-        for prefix in [keys::claims(self.id()), keys::all_incoming(self.id())] {
-            let listed = self.objects.list(Some(&prefix));
-            let old = |object: &ObjectMeta| now.duration_since(time_of(object)) >= RESPECTED_FOR;
-            let old = listed.try_filter(|object| std::future::ready(old(object)));
-            let old: Vec<_> = old.try_collect().await.map_err(StoreError::unavailable("list leftovers"))?;
-            for object in old {
+        for object in self.old_objects(&keys::claims(self.id()), now).await? {
+            let hash = object.location.filename().and_then(|name| name.parse().ok());
+            let stored = match hash {
+                Some(hash) => self.objects.has(&keys::content(self.id(), &self.live(&hash))).await?,
+                None => false,
+            };
+            if !stored {
                 self.remove(&object.location).await?;
             }
         }
+        for object in self.old_objects(&keys::all_incoming(self.id()), now).await? {
+            self.remove(&object.location).await?;
+        }
         Ok(())
+    }
+
+    async fn old_objects(&self, prefix: &Path, now: Timestamp) -> Result<Vec<ObjectMeta>, StoreError> {
+        let listed = self.objects.list(Some(prefix));
+        let old = |object: &ObjectMeta| now.duration_since(time_of(object)) >= RESPECTED_FOR;
+        let old = listed.try_filter(|object| std::future::ready(old(object)));
+        old.try_collect().await.map_err(StoreError::unavailable("list leftovers"))
     }
 }
 

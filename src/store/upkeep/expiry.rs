@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use object_store::ObjectStoreExt;
 
 use crate::model::Revision;
+use crate::store::keys::CheckpointKind;
 use crate::store::log::encode;
 use crate::store::{Database, Expired, RevisionRecord, StoreError, keys};
 
@@ -66,10 +67,11 @@ impl Database {
         Ok(wanted.max(oldest))
     }
 
-    /// Expires every revision from `oldest`, the oldest one kept, to before `horizon`. What the horizon begins with is stored first, and the oldest go
+    /// Expires every revision before `horizon`, which is not before the oldest one kept. What the horizon begins with is stored first, and the oldest go
     /// first: whenever this stops, it has done a part of it, and a later run does the rest.
-    pub(super) async fn expire_before(&self, oldest: Revision, horizon: Revision) -> Result<(), StoreError> {
-        if horizon <= oldest {
+    pub(super) async fn expire_before(&self, horizon: Revision) -> Result<(), StoreError> {
+        let unmarked = self.first_unmarked(self.revision().0).await?;
+        if horizon <= unmarked {
             return Ok(());
         }
         let begins_with_whole =
@@ -79,7 +81,7 @@ impl Database {
             let files = self.files_at(horizon).await?;
             self.store_whole_checkpoint(horizon, files, record.time, record_hash).await?;
         }
-        for number in oldest.0..horizon.0 {
+        for number in unmarked.0..horizon.0 {
             let (record, record_hash) = self.present_record(Revision(number)).await?;
             let expired = Some(Expired { record_hash, kept_from: horizon });
             let (put, delete, set_aside) = Default::default();
@@ -99,9 +101,11 @@ impl Database {
             needed.extend(self.checkpoint(*kept).await?.and_then(|checkpoint| checkpoint.since));
         }
         for old in stored.into_iter().filter(|revision| *revision < horizon && !needed.contains(revision)) {
-            match self.objects.delete(&keys::checkpoint(self.id(), old)).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(StoreError::unavailable("remove a checkpoint")(error)),
+            for kind in [CheckpointKind::Whole, CheckpointKind::Since] {
+                match self.objects.delete(&keys::checkpoint(self.id(), old, kind)).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(StoreError::unavailable("remove a checkpoint")(error)),
+                }
             }
         }
         Ok(())

@@ -60,6 +60,11 @@ impl FindingKind {
         }
     }
 
+    /// Whether it can be mended from what is sound in the store.
+    pub fn can_be_repaired(self) -> bool {
+        matches!(self, Self::WrongCheckpoint | Self::WrongBlockTree)
+    }
+
     /// In words.
     pub fn text(self) -> &'static str {
         match self {

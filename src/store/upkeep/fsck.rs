@@ -151,6 +151,8 @@ impl Check<'_> {
             parent = Some(hash);
             match record.expired {
                 Some(expired) => kept_from = kept_from.max(Some(expired.kept_from)),
+                // An expiry was cut off: what is between its markers and its end goes as well.
+                None if kept_from.is_some_and(|kept_from| number < kept_from) => {}
                 None => {
                     if kept_from == Some(number) {
                         match self.database.checkpoint(number).await? {
@@ -172,7 +174,8 @@ impl Check<'_> {
             }
             number = number.next();
         }
-        if self.last_listed().await? >= number {
+        // It may have been published since.
+        if self.last_listed().await? >= number && !self.database.revisions().has(number.0).await? {
             self.found(FindingKind::Gap, format!("revision {number}"), false);
         }
         Ok(named)

@@ -104,6 +104,39 @@ fn rule_5_without_having_fetched_it_adds_and_replaces_and_deletes_nothing() {
 }
 
 #[test]
+fn rule_5_two_machines_with_one_token_do_not_undo_each_other() {
+    let server = Server::start();
+    let id = server.register("x", "private");
+    server.publish(&id, &[("a", b"1"), ("b", b"1")]);
+    let one = Original { server: &server, id: &id, token: &server.token };
+    one.fetch().expect(200);
+    // Another machine publishes, and this one's token fetches what it did; the first one knows nothing of it.
+    server.publish(&id, &[("z", b"new")]);
+    one.fetch().expect(200);
+    one.put(&[("a", b"2"), ("b", b"1")], None).expect(200);
+    assert_eq!(server.paths("x"), ["a", "b", "z"], "what it has never seen is not deleted");
+    // Both fetch the same; one publishes, and the other does not undo it.
+    one.fetch().expect(200);
+    one.fetch().expect(200);
+    one.put(&[("a", b"3"), ("b", b"1"), ("z", b"new")], None).expect(200);
+    one.put(&[("a", b"2"), ("b", b"other"), ("z", b"new")], None).expect(200);
+    assert_eq!((read(&server, "a"), read(&server, "b")), ("3".into(), "other".into()));
+}
+
+#[test]
+fn rule_5_what_is_set_aside_must_be_stored_as_well() {
+    let server = Server::start();
+    let id = server.register("x", "private");
+    server.publish(&id, &[("a", b"1")]);
+    let original = Original { server: &server, id: &id, token: &server.token };
+    original.fetch().expect(200);
+    server.publish(&id, &[("a", b"theirs")]);
+    let refused = original.send([put_entry("a", b"never uploaded")].into_iter(), None).expect(422).json();
+    assert_eq!(refused["paths"], json!(["a"]));
+    assert_eq!(server.revision(&id), 2);
+}
+
+#[test]
 fn with_if_match_it_is_all_or_nothing() {
     let server = Server::start();
     let id = server.register("x", "private");

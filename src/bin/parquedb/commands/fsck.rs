@@ -35,10 +35,11 @@ pub async fn run(args: &FsckArgs, style: Style) -> Result<ExitCode, Failure> {
             "something that was published cannot be had any more: 'parquedb restore' brings it from a copy";
         return Err(Failure::new(ExitCode::Integrity, message).with_report(said));
     }
-    style.line(match report.findings.iter().all(|finding| finding.repaired) {
-        false => "Nothing is lost. 'parquedb fsck --repair' mends what was found.",
-        true if report.findings.is_empty() => "Everything is as it should be.",
-        true => "Nothing is lost, and what was found is mended.",
+    let open = report.findings.iter().filter(|finding| finding.kind.can_be_repaired() && !finding.repaired);
+    style.line(match open.count() {
+        0 if report.findings.is_empty() => "Everything is as it should be.",
+        0 => "Nothing is lost, and there is nothing left to mend.",
+        _ => "Nothing is lost. 'parquedb fsck --repair' mends what was found.",
     });
     style.json(&said);
     Ok(ExitCode::Done)

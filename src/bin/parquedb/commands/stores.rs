@@ -19,6 +19,8 @@ impl StoreFlag {
 
     /// Opens a store that is there, to write to it.
     pub async fn open(&self, writer: &WriterFlag) -> Result<Store, Failure> {
+        // Private databases lie in it: nobody else on this machine reads its files.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         Ok(Store::open_at(&self.location()?, Missing::Refuse, writer.writers()).await?)
     }
 
