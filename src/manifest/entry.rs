@@ -83,3 +83,26 @@ impl serde::Serialize for EntryAt<'_> {
         map.end()
     }
 }
+
+/// Entries for tests.
+#[cfg(test)]
+impl Entry {
+    /// An entry of that content, and no more.
+    pub(crate) fn of(hash: crate::model::Sha256, size: u64) -> Self {
+        Self {
+            size,
+            hash: ContentHash::Sha256(hash),
+            modified_at: "2026-01-01T00:00:00Z".into(),
+            etag: None,
+            content_type: None,
+            blocks: None,
+            unknown: None,
+        }
+    }
+
+    /// Paths and versions of a byte each.
+    pub(crate) fn versions(list: &[(&str, u8)]) -> std::collections::BTreeMap<DbPath, Self> {
+        let entry = |version| Self::of(crate::model::Sha256([version; 32]), 1);
+        list.iter().map(|(path, version)| (DbPath::parse(path).unwrap(), entry(*version))).collect()
+    }
+}

@@ -95,9 +95,22 @@ impl Remote {
         database: &DbRef,
         known: &str,
     ) -> Result<Option<ManifestDocument>, RemoteError> {
+        self.document(database, None, known).await
+    }
+
+    /// The manifest of a revision, or the current one, unless it is the one with this entity tag.
+    async fn document(
+        &self,
+        database: &DbRef,
+        revision: Option<Revision>,
+        known: &str,
+    ) -> Result<Option<ManifestDocument>, RemoteError> {
         let path = format!("/db/{}/{}/{MANIFEST_PATH}", database.owner(), database.slug());
         self.with_retries(|| async {
             let mut request = self.request(Method::GET, &path);
+            if let Some(revision) = revision {
+                request = request.query(&[("revision", revision.0)]);
+            }
             if !known.is_empty() {
                 request = request.header(IF_NONE_MATCH, known);
             }
@@ -141,19 +154,8 @@ impl Remote {
         revision: Revision,
         known: &str,
     ) -> Result<Option<ManifestDocument>, RemoteError> {
-        let path = format!("/db/{}/{}/{MANIFEST_PATH}", database.owner(), database.slug());
-        let document = self.with_retries(|| async {
-            let mut request = self.request(Method::GET, &path).query(&[("revision", revision.0)]);
-            if !known.is_empty() {
-                request = request.header(IF_NONE_MATCH, known);
-            }
-            let response = self.send(request).await?;
-            if response.status() == StatusCode::NOT_MODIFIED && !known.is_empty() {
-                return Ok(None);
-            }
-            self.read_document(response).await.map(Some)
-        });
-        let Some(document) = document.await? else { return Ok(None) };
+        let document = self.document(database, Some(revision), known).await?;
+        let Some(document) = document else { return Ok(None) };
         if document.revision != Some(revision) {
             return Err(self.wrong(format!("it does not tell revision {revision} from others")));
         }

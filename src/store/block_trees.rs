@@ -117,7 +117,7 @@ mod tests {
     use super::super::publish::tests::{change, database};
     use super::*;
     use crate::manifest::Entry;
-    use crate::model::{ContentHash, DbPath, LEAF};
+    use crate::model::{DbPath, LEAF};
     use crate::wire::PutEntry;
 
     async fn upload(database: &Arc<Database>, bytes: &[u8], announced: bool) -> Sha256 {
@@ -131,15 +131,7 @@ mod tests {
     }
 
     fn entry(hash: Sha256, size: u64) -> Entry {
-        Entry {
-            size,
-            hash: ContentHash::Sha256(hash),
-            modified_at: "2026-01-01T00:00:00Z".into(),
-            etag: None,
-            content_type: None,
-            blocks: Some(BlockRoot(BlockHash([9; 16]))),
-            unknown: None,
-        }
+        Entry { blocks: Some(BlockRoot(BlockHash([9; 16]))), ..Entry::of(hash, size) }
     }
 
     async fn publish(database: &Arc<Database>, name: &str, entry: Entry) -> Entry {

@@ -25,18 +25,6 @@ struct Told {
     revisions: BTreeMap<Revision, BTreeMap<String, Sha256>>,
 }
 
-fn entry(hash: Sha256, size: usize) -> Entry {
-    Entry {
-        size: size as u64,
-        hash: ContentHash::Sha256(hash),
-        modified_at: "2026-01-01T00:00:00Z".into(),
-        etag: None,
-        content_type: None,
-        blocks: None,
-        unknown: None,
-    }
-}
-
 async fn upload(database: &Arc<Database>, bytes: &[u8], announced: bool) -> Result<Sha256, UploadError> {
     let hash = Sha256::of(bytes);
     let mut upload = database.upload(bytes.len() as u64, announced.then_some(hash)).await?;
@@ -61,7 +49,7 @@ async fn afternoon(store: &Store, told: &mut Told) -> Result<(), Box<dyn std::er
     let mut files = BTreeMap::new();
     for (n, (path, bytes, delete)) in steps.into_iter().enumerate() {
         let hash = upload(&database, bytes, n % 2 == 0).await?;
-        let put = PutEntry { path: DbPath::parse(path)?, entry: entry(hash, bytes.len()) };
+        let put = PutEntry { path: DbPath::parse(path)?, entry: Entry::of(hash, bytes.len() as u64) };
         let published = database.publish(change(n as u64, &format!("step-{n}"), vec![put], delete)).await?;
         files.insert(path.to_owned(), hash);
         files.retain(|path, _| !delete.contains(&path.as_str()));
@@ -75,7 +63,7 @@ async fn afternoon(store: &Store, told: &mut Told) -> Result<(), Box<dyn std::er
     let keep = Some("2".parse()?);
     database.collect_at(CollectOptions { keep, dry_run: false }, now).await?;
     let hash = upload(&database, b"second", true).await?;
-    let put = PutEntry { path: DbPath::parse("a")?, entry: entry(hash, 6) };
+    let put = PutEntry { path: DbPath::parse("a")?, entry: Entry::of(hash, 6) };
     let published = database.publish(change(5, "step-5", vec![put], &[])).await?;
     files.insert("a".into(), hash);
     told.revisions.insert(published.revision, files);
@@ -164,7 +152,7 @@ async fn count_up(database: &Arc<Database>, id: &str) -> u64 {
         let (base, _) = database.revision();
         let number = (base.0 + 1).to_string();
         let Ok(hash) = upload(database, number.as_bytes(), true).await else { continue };
-        let put = PutEntry { path: path.clone(), entry: entry(hash, number.len()) };
+        let put = PutEntry { path: path.clone(), entry: Entry::of(hash, number.len() as u64) };
         let change: Change = change(base.0, &format!("{id}-{attempt}"), vec![put], &[]);
         loop {
             match database.publish(change.clone()).await {
@@ -238,4 +226,95 @@ async fn f10_racing_publishes_over_a_failing_store_lose_no_update() {
         "{fired:?}"
     );
     println!("{} publishes by {CLIENTS} clients, seed {seed}, faults {fired:?}", log.len());
+}
+
+/// Does it until the store lets it be done.
+macro_rules! insist {
+    ($attempt:expr) => {
+        loop {
+            if let Ok(done) = $attempt.await {
+                break done;
+            }
+        }
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_6_publishing_and_collecting_over_a_failing_store_lose_nothing() {
+    const ROUNDS: u64 = 200;
+    let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store = attach(inner.clone()).await.unwrap();
+    let registration =
+        Registration { reference: "alice/x".parse().unwrap(), name: "x".into(), visibility: None };
+    let id = store.register(&registration).await.unwrap().id().to_owned();
+    let (publishing, collecting) =
+        (Faulty::failing(inner.clone(), 15, 4711), Faulty::failing(inner.clone(), 150, 815));
+    let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let collector = {
+        let (faulty, id, ended) = (collecting.clone(), id.clone(), ended.clone());
+        tokio::spawn(async move {
+            let store = insist!(attach(faulty.clone()));
+            let mut removed = 0;
+            while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                // Listings may be of a while ago, and it stops anywhere. A claim is respected for a week; by this
+                // collector's time, it ends two seconds after it was made: no publish takes so long.
+                let Ok(Some(database)) = store.open(&id).await else { continue };
+                let Ok(now) = database.objects.now().await else { continue };
+                let keep = Some("5".parse().unwrap());
+                let now = now + SignedDuration::from_hours(24 * 7) - SignedDuration::from_secs(2);
+                if let Ok(report) = database.collect_at(CollectOptions { keep, dry_run: false }, now).await {
+                    removed += report.removed;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            removed
+        })
+    };
+    let store = insist!(attach(publishing.clone()));
+    let database = loop {
+        if let Ok(Some(database)) = store.open(&id).await {
+            break database;
+        }
+    };
+    for n in 0..ROUNDS {
+        // Contents come again after they may have been removed.
+        let text = format!("content {}", n % 90);
+        let path = DbPath::parse(&format!("f{}", n % 3)).unwrap();
+        loop {
+            let Ok(hash) = upload(&database, text.as_bytes(), n % 2 == 0).await else { continue };
+            let put = PutEntry { path: path.clone(), entry: Entry::of(hash, text.len() as u64) };
+            match insist_or_reject(&database, change(n, &format!("round-{n}"), vec![put], &[])).await {
+                Some(revision) => {
+                    assert_eq!(revision, Revision(n + 1));
+                    break;
+                }
+                // Its content was condemned meanwhile: it is sent again.
+                None => continue,
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    let removed = collector.await.unwrap();
+    let store = attach(inner).await.unwrap();
+    let checked = store.fsck(FsckOptions { deep: true, repair: false }).await.unwrap();
+    let losses: Vec<_> = checked.findings.iter().filter(|found| found.kind.loses_data()).collect();
+    assert!(losses.is_empty(), "{losses:?}");
+    let database = store.open(&id).await.unwrap().unwrap();
+    assert_eq!((database.revision().0, read_all(&database).await.len()), (Revision(ROUNDS), 3));
+    let stale = collecting.fired().get(&Fault::StaleList).copied().unwrap_or_default();
+    println!("{ROUNDS} publishes, {removed} contents removed, {stale} stale listings");
+    assert!(removed > 0 && stale > 0, "{removed} contents removed, {stale} stale listings");
+}
+
+/// The revision that a change became; nothing if its content must be sent again.
+async fn insist_or_reject(database: &Arc<Database>, change: Change) -> Option<Revision> {
+    loop {
+        match database.publish(change.clone()).await {
+            Ok(published) => return Some(published.revision),
+            Err(PublishError::Rejected { .. }) => return None,
+            Err(PublishError::Store(_)) => {}
+            Err(PublishError::Moved { current }) => panic!("nobody else publishes, but it is {current}"),
+        }
+    }
 }

@@ -69,20 +69,6 @@ pub fn knows_only(sent: &Files, earlier: &Files, later: &Files) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ContentHash, Sha256};
-
-    fn files(list: &[(&str, u8)]) -> Files {
-        let entry = |version| Entry {
-            size: 1,
-            hash: ContentHash::Sha256(Sha256([version; 32])),
-            modified_at: "2026-01-01T00:00:00Z".into(),
-            etag: None,
-            content_type: None,
-            blocks: None,
-            unknown: None,
-        };
-        list.iter().map(|(path, version)| (DbPath::parse(path).unwrap(), entry(*version))).collect()
-    }
 
     fn names(put: &[PutEntry]) -> Vec<&str> {
         put.iter().map(|put| put.path.as_str()).collect()
@@ -92,7 +78,7 @@ mod tests {
     fn rule_5_every_state_of_base_sent_and_current() {
         let versions = [None, Some(1), Some(2), Some(3)];
         let one = |version: Option<u8>| {
-            files(&version.map(|version| ("f", version)).into_iter().collect::<Vec<_>>())
+            Entry::versions(&version.map(|version| ("f", version)).into_iter().collect::<Vec<_>>())
         };
         for base in versions {
             for sent in versions {
@@ -117,14 +103,15 @@ mod tests {
 
     #[test]
     fn rule_5_what_was_sent_tells_what_it_was_made_from() {
-        let (earlier, later) = (files(&[("a", 1), ("b", 1)]), files(&[("a", 2), ("b", 1), ("c", 1)]));
+        let (earlier, later) =
+            (Entry::versions(&[("a", 1), ("b", 1)]), Entry::versions(&[("a", 2), ("b", 1), ("c", 1)]));
         for (sent, only) in [
-            (files(&[("a", 1), ("b", 1)]), true),
-            (files(&[("a", 2), ("b", 1)]), true),
-            (files(&[("a", 1), ("b", 1), ("c", 1)]), true),
-            (files(&[("a", 2), ("b", 9), ("c", 1)]), false),
-            (files(&[("a", 3), ("b", 1), ("c", 2)]), false),
-            (files(&[("b", 1), ("c", 1)]), false),
+            (Entry::versions(&[("a", 1), ("b", 1)]), true),
+            (Entry::versions(&[("a", 2), ("b", 1)]), true),
+            (Entry::versions(&[("a", 1), ("b", 1), ("c", 1)]), true),
+            (Entry::versions(&[("a", 2), ("b", 9), ("c", 1)]), false),
+            (Entry::versions(&[("a", 3), ("b", 1), ("c", 2)]), false),
+            (Entry::versions(&[("b", 1), ("c", 1)]), false),
         ] {
             assert_eq!(knows_only(&sent, &earlier, &later), only, "{sent:?}");
         }
@@ -133,8 +120,8 @@ mod tests {
     #[test]
     fn rule_5_without_a_base_nothing_is_deleted() {
         let (sent, current) = (
-            files(&[("new", 1), ("edited", 2), ("same", 1)]),
-            files(&[("edited", 1), ("same", 1), ("theirs", 1)]),
+            Entry::versions(&[("new", 1), ("edited", 2), ("same", 1)]),
+            Entry::versions(&[("edited", 1), ("same", 1), ("theirs", 1)]),
         );
         let merged = merge_sent(None, &sent, &current);
         assert_eq!(names(&merged.put), ["edited", "new"]);

@@ -253,15 +253,7 @@ pub(super) mod tests {
         let mut upload = database.upload(text.len() as u64, Some(hash)).await.unwrap();
         upload.write(text.as_bytes()).await.unwrap();
         upload.finish().await.unwrap();
-        let entry = Entry {
-            size: text.len() as u64,
-            hash: ContentHash::Sha256(hash),
-            modified_at: "2026-01-01T00:00:00Z".into(),
-            etag: None,
-            content_type: None,
-            blocks: None,
-            unknown: None,
-        };
+        let entry = Entry::of(hash, text.len() as u64);
         PutEntry { path: DbPath::parse(path).unwrap(), entry }
     }
 

@@ -148,26 +148,12 @@ async fn claim_contents(remote: &Remote, id: &str, difference: &Difference) -> R
 mod tests {
     use super::*;
     use crate::manifest::Entry;
-    use crate::model::{ContentHash, DbPath, Sha256};
-
-    fn files(list: &[(&str, u8)]) -> Files {
-        let entry = |version| Entry {
-            size: 1,
-            hash: ContentHash::Sha256(Sha256([version; 32])),
-            modified_at: "2026-01-01T00:00:00Z".into(),
-            etag: None,
-            content_type: None,
-            blocks: None,
-            unknown: None,
-        };
-        list.iter().map(|(path, version)| (DbPath::parse(path).unwrap(), entry(*version))).collect()
-    }
 
     #[test]
     fn a_difference_leads_from_one_to_the_other_and_back() {
         let (from, to) = (
-            files(&[("same", 1), ("edited", 1), ("gone", 1)]),
-            files(&[("same", 1), ("edited", 2), ("new", 1)]),
+            Entry::versions(&[("same", 1), ("edited", 1), ("gone", 1)]),
+            Entry::versions(&[("same", 1), ("edited", 2), ("new", 1)]),
         );
         let difference = Difference::between(&from, &to);
         let names = |files: &Files| files.keys().map(|path| path.as_str().to_owned()).collect::<Vec<_>>();
