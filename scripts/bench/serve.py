@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 MIB = 1 << 20
 NGINX = """
-worker_processes 2; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
+{user} worker_processes 2; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
 events {{ worker_connections 1024; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; client_body_temp_path {dir}/nginx.body;
@@ -130,10 +131,12 @@ def bytes_beside_nginx(arguments, place):
     push = [arguments.bin_dir / "parquedb", "push", "--remote", server.url, "--directory", tree, "--slug", "x", "-q"]
     environment = {"HOME": str(place), "PATH": os.environ["PATH"], "PARQUEDB_TOKEN": server.token}
     subprocess.run([*push, "--visibility", "public"], check=True, env=environment)
-    with __import__("socket").socket() as free:
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (place / "nginx.conf").write_text(NGINX.format(dir=place, tree=tree, port=port))
+    # Its workers must be able to read a directory that is only ours.
+    user = "user root;" if os.geteuid() == 0 else ""
+    (place / "nginx.conf").write_text(NGINX.format(user=user, dir=place, tree=tree, port=port))
     nginx = subprocess.Popen(["nginx", "-c", place / "nginx.conf"], stderr=subprocess.DEVNULL)
     time.sleep(1)
     (place / "ranges.lua").write_text(RANGES)
