@@ -93,6 +93,7 @@ impl Database {
             if sentence.format != 1 {
                 return Err(StoreError::Newer { format: sentence.format });
             }
+            self.open_files.close_old();
             let contents = sentence.contents.iter().filter_map(|name| name.parse().ok());
             self.write().condemned.take_in(next, contents);
         }

@@ -84,7 +84,7 @@ impl Database {
     ) -> object_store::Result<ContentStream> {
         let key = keys::content(&self.id, content);
         if let Some(path) = self.objects.file(&key) {
-            let file = std::fs::File::open(path).map_err(|error| as_object_error(&key, error))?;
+            let file = self.open_files.open(content, path).map_err(|error| as_object_error(&key, error))?;
             return Ok(read_file(file, range).boxed());
         }
         let options =
@@ -142,10 +142,9 @@ fn as_object_error(key: &Path, error: std::io::Error) -> object_store::Error {
 /// A file's bytes in pieces. What the kernel has in memory is read on the spot, and the rest where that may wait for
 /// the disk.
 fn read_file(
-    file: std::fs::File,
+    file: Arc<std::fs::File>,
     range: ByteRange,
 ) -> impl futures::Stream<Item = Result<Bytes, StoreError>> {
-    let file = Arc::new(file);
     futures::stream::try_unfold(range, move |left| {
         let file = file.clone();
         async move {

@@ -16,6 +16,7 @@ use super::history::History;
 use super::log::{Append, NumberedLog, decode, encode};
 use super::merge_sent::Files;
 use super::objects::Objects;
+use super::open_files::OpenFiles;
 use super::upkeep::Named;
 use super::{DatabaseSettings, RevisionRecord, StoreError, keys};
 use crate::manifest::{Entry, ManifestView};
@@ -40,6 +41,7 @@ pub struct Database {
     looked: tokio::sync::Mutex<Option<Instant>>,
     rendered: std::sync::Mutex<Option<Published>>,
     pub(super) history: History,
+    pub(super) open_files: OpenFiles,
     /// What kept revisions name, where somebody asked for a content by its hash.
     pub(super) named: tokio::sync::Mutex<Option<Named>>,
 }
@@ -105,6 +107,7 @@ impl Database {
             looked: tokio::sync::Mutex::new(None),
             rendered: std::sync::Mutex::new(None),
             history: History::default(),
+            open_files: OpenFiles::default(),
             named: tokio::sync::Mutex::new(None),
         }))
     }
@@ -112,6 +115,10 @@ impl Database {
     /// Takes in what other processes had changed when this was called. Of many who ask at once, one looks for all that
     /// came before it did.
     pub async fn refresh(&self) -> Result<(), StoreError> {
+        // In a directory a look is cheaper than waiting for somebody else's.
+        if self.objects.are_files() {
+            return self.look().await;
+        }
         let asked = Instant::now();
         let mut looked = self.looked.lock().await;
         if looked.is_some_and(|began| began > asked) {

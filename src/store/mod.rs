@@ -26,6 +26,7 @@ mod log;
 mod md5s;
 mod merge_sent;
 mod objects;
+mod open_files;
 mod probe;
 mod publish;
 mod revisions;

@@ -47,6 +47,11 @@ impl Objects {
         Self { durable, ..self }
     }
 
+    /// Whether objects are files of this machine.
+    pub(super) fn are_files(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// The file of an object, where objects are files.
     pub(super) fn file(&self, key: &Path) -> Option<std::path::PathBuf> {
         self.directory.as_ref().map(|directory| directory.join(key.as_ref()))
