@@ -8,11 +8,10 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
-use jiff::{SignedDuration, Timestamp};
 
 use super::App;
 use super::identity::admit;
-use super::permissions::{LIFETIME, Permission};
+use super::permissions::{Permission, expires_at};
 use super::raw;
 use super::refusal::Refusal;
 use super::sync::read_json;
@@ -34,7 +33,7 @@ pub(super) async fn urls(
         return Err(Refusal::bad_request(format!("at most {MAX_UPLOAD_URLS} paths in one request")));
     }
     let base = app.base_url(&headers)?;
-    let expires = (Timestamp::now() + SignedDuration::try_from(LIFETIME).unwrap_or_default()).to_string();
+    let expires = expires_at();
     let mut urls = Vec::with_capacity(request.paths.len());
     for path in request.paths {
         let Some((_, revision)) = database.file(&path) else {
@@ -70,11 +69,12 @@ pub(super) async fn file(
     if database != id || path != asked {
         return Err(denied());
     }
-    let database = app.store.open(&id).await.map_err(|error| Refusal::from(error).into_raw())?;
-    let database = database.ok_or_else(denied)?;
-    let found = raw::find(&database, &path, Some(revision)).await;
-    let found = found.map_err(|error| Refusal::from(error).into_raw())?.ok_or_else(denied)?;
-    raw::send(database, found, &method, &headers).await.map_err(Refusal::into_raw)
+    let sent = async {
+        let database = app.store.open(&id).await?.ok_or_else(denied)?;
+        let found = raw::find(&database, &path, Some(revision)).await?.ok_or_else(denied)?;
+        raw::send(database, found, &method, &headers).await
+    };
+    sent.await.map_err(Refusal::into_raw)
 }
 
 /// A content by its hash, if the caller may read a file that has it, in this revision or another one that is kept.
@@ -84,15 +84,15 @@ pub(super) async fn blob(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let caller = app.caller(&headers).await.map_err(Refusal::into_raw)?;
-    let found = app.store.open(&id).await.map_err(|error| Refusal::from(error).into_raw())?;
-    let database = admit(&caller, found, Standing::Reads).map_err(Refusal::into_raw)?;
-    let hash = Sha256::parse(&hash)
-        .map_err(|_| Refusal::Raw(StatusCode::BAD_REQUEST, "A hash is 64 hexadecimal digits".into()))?;
-    let size = database.named_size(&hash).await.map_err(|error| Refusal::from(error).into_raw())?;
-    let Some(size) = size else {
-        return Err(Refusal::Raw(StatusCode::NOT_FOUND, "No file here has this content".into()));
+    let sent = async {
+        let caller = app.caller(&headers).await?;
+        let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
+        let hash =
+            Sha256::parse(&hash).map_err(|_| Refusal::bad_request("A hash is 64 hexadecimal digits"))?;
+        let absent = || Refusal::Api(StatusCode::NOT_FOUND, "No file here has this content".into());
+        let size = database.named_size(&hash).await?.ok_or_else(absent)?;
+        let found = raw::Found::content(hash, size, database.revision().0);
+        raw::send(database, found, &method, &headers).await
     };
-    let found = raw::Found::content(hash, size, database.revision().0);
-    raw::send(database, found, &method, &headers).await.map_err(Refusal::into_raw)
+    sent.await.map_err(Refusal::into_raw)
 }

@@ -184,26 +184,28 @@ pub(super) async fn put(
         Some(_) => None,
         None => made_from(&database, &app.fetched.candidates(&headers, &id), &sent).await?,
     };
-    let answer = merge_and_publish(&database, &username, if_match, base, &sent).await?;
+    let base_files = base.as_ref().map(|(_, files)| &**files);
+    let answer = merge_and_publish(&database, &username, if_match, base_files, &sent).await?;
     if if_match.is_none() {
-        app.fetched.done(&headers, &id, base, document, &answer);
+        app.fetched.done(&headers, &id, base.map(|(revision, _)| revision), document, &answer);
     }
     Ok(Json(answer))
 }
 
-/// The revision that a manifest was made from, of those that may be: the latest, unless it has what only an earlier one
+/// The revision that a manifest was made from, and its files, of those that may be: the latest, unless it has what only an earlier one
 /// had. Whoever has not seen what came later must not undo it.
 async fn made_from(
     database: &Database,
     candidates: &[Revision],
     sent: &Files,
-) -> Result<Option<Revision>, Refusal> {
+) -> Result<Option<(Revision, Arc<Files>)>, Refusal> {
     let Some((latest, earlier)) = candidates.split_first() else { return Ok(None) };
     let latest_files = database.files_of(*latest).await?;
-    let mut base = *latest;
+    let mut base = (*latest, latest_files.clone());
     for candidate in earlier {
-        if knows_only(sent, &*database.files_of(*candidate).await?, &latest_files) {
-            base = *candidate;
+        let files = database.files_of(*candidate).await?;
+        if knows_only(sent, &files, &latest_files) {
+            base = (*candidate, files);
         }
     }
     Ok(Some(base))
@@ -213,12 +215,13 @@ async fn merge_and_publish(
     database: &Arc<Database>,
     author: &str,
     if_match: Option<&str>,
-    base: Option<Revision>,
+    base: Option<&Files>,
     sent: &Files,
 ) -> Result<ManifestPublished, Refusal> {
     for _ in 0..MAX_MERGES {
         database.refresh().await?;
         let (current, etag) = database.current();
+        let now_files = database.files_of(current).await?;
         let base = match if_match {
             None => base,
             Some(if_match) => {
@@ -227,10 +230,10 @@ async fn merge_and_publish(
                 if matches!(evaluate(conditions, now), Answer::PreconditionFailed) {
                     return Err(Refusal::Moved(current));
                 }
-                Some(current)
+                Some(&*now_files)
             }
         };
-        let merged = merge(database, base, current, sent).await?;
+        let merged = merge_sent(base, sent, &now_files);
         if merged.is_empty() {
             let etag = Some(etag).filter(|_| current != Revision::NONE);
             return Ok(ManifestPublished { success: true, revision: current, etag });
@@ -242,20 +245,6 @@ async fn merge_and_publish(
         }
     }
     Err(Refusal::Api(StatusCode::SERVICE_UNAVAILABLE, "Others keep publishing: try again".into()))
-}
-
-async fn merge(
-    database: &Database,
-    base: Option<Revision>,
-    current: Revision,
-    sent: &Files,
-) -> Result<Merged, Refusal> {
-    let now = database.files_of(current).await?;
-    let base = match base {
-        Some(base) => Some(database.files_of(base).await?),
-        None => None,
-    };
-    Ok(merge_sent(base.as_deref(), sent, &now))
 }
 
 async fn publish(

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{DbPath, Revision, Sha256};
@@ -28,6 +29,11 @@ struct Signed {
     until: u64,
     /// No two permissions are the same.
     nonce: String,
+}
+
+/// When a permission given now ends, for the client.
+pub(super) fn expires_at() -> String {
+    (Timestamp::now() + SignedDuration::try_from(LIFETIME).unwrap_or_default()).to_string()
 }
 
 fn now() -> u64 {

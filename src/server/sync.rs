@@ -10,11 +10,10 @@ use axum::extract::{Path, State};
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, StatusCode};
 use futures::{StreamExt, TryStreamExt};
-use jiff::{SignedDuration, Timestamp};
 
 use super::App;
 use super::identity::admit;
-use super::permissions::{LIFETIME, Permission};
+use super::permissions::{Permission, expires_at};
 use super::refusal::Refusal;
 use crate::access::{Caller, Standing};
 use crate::model::{DbRef, is_slug, slugify};
@@ -79,7 +78,7 @@ pub(super) async fn upload_urls(
         return Err(Refusal::bad_request(format!("at most {MAX_UPLOAD_URLS} files in one request")));
     }
     let base = app.base_url(&headers)?;
-    let expires = Timestamp::now() + SignedDuration::try_from(LIFETIME).unwrap_or_default();
+    let expires = expires_at();
     let claims = request.files.iter().map(|file| {
         let (database, hash, size) = (database.clone(), file.hash, file.size);
         async move {
@@ -97,7 +96,7 @@ pub(super) async fn upload_urls(
             path: file.path.clone(),
             url: String::new(),
             headers: BTreeMap::new(),
-            expires_at: expires.to_string(),
+            expires_at: expires.clone(),
             exists,
         };
         if !exists {

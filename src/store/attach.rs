@@ -1,7 +1,7 @@
 //! Opening a store, and making a new one.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,6 @@ pub struct Store {
     pub(super) known: std::sync::Mutex<HashMap<String, Arc<Database>>>,
     /// Which ids names have: a name never gets another one.
     pub(super) ids: std::sync::RwLock<HashMap<DbRef, String>>,
-    /// Where it lies, if that is a directory of this machine.
-    directory: Option<PathBuf>,
 }
 
 /// Who writes to a store.
@@ -77,12 +75,12 @@ impl Store {
                 objects.written_by(Arc::new(taken))
             }
         };
-        Ok(Self { directory: location.directory(), ..Self::attach(objects).await? })
+        Self::attach(objects).await
     }
 
     /// Removes what writes that were cut off have left in a directory. No listing shows it.
     pub async fn remove_staged(&self) -> Result<u64, StoreError> {
-        let Some(directory) = self.directory.clone() else { return Ok(0) };
+        let Some(directory) = self.objects.directory() else { return Ok(0) };
         let shown = directory.display().to_string();
         let removed = tokio::task::spawn_blocking(move || remove_old_staged(&directory)).await;
         let removed = removed.map_err(std::io::Error::other).and_then(|removed| removed);
@@ -112,7 +110,7 @@ impl Store {
         if document.format != FORMAT {
             return Err(StoreError::Newer { format: document.format });
         }
-        Ok(Self { objects, known: Default::default(), ids: Default::default(), directory: None })
+        Ok(Self { objects, known: Default::default(), ids: Default::default() })
     }
 
     /// An empty store in memory, for tests of what lies above.

@@ -92,6 +92,19 @@ struct ToWrite {
     paths: BTreeSet<DbPath>,
 }
 
+/// Makes files what a checkpoint, or a change, says of them.
+pub(super) fn overlay(
+    files: &mut BTreeMap<DbPath, Entry>,
+    said: impl IntoIterator<Item = (DbPath, Option<Entry>)>,
+) {
+    for (path, entry) in said {
+        match entry {
+            Some(entry) => files.insert(path, entry),
+            None => files.remove(&path),
+        };
+    }
+}
+
 fn is_due_whole(files: usize, changed: usize) -> bool {
     files <= ALWAYS_WHOLE || changed >= files / WHOLE_AFTER_SHARE
 }
@@ -126,17 +139,12 @@ impl Database {
         };
         let mut since_whole = SinceWhole { whole: whole.revision, ..SinceWhole::default() };
         let (mut time, mut record_hash) = (whole.time, whole.record_hash);
-        let mut files: BTreeMap<_, _> =
-            whole.files.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
+        let mut files = BTreeMap::new();
+        overlay(&mut files, whole.files);
         if let Some(since) = since {
             (time, record_hash) = (since.time, since.record_hash);
-            for (path, entry) in since.files {
-                since_whole.paths.insert(path.clone());
-                match entry {
-                    Some(entry) => files.insert(path, entry),
-                    None => files.remove(&path),
-                };
-            }
+            since_whole.paths.extend(since.files.keys().cloned());
+            overlay(&mut files, since.files);
         }
         let mut state = self.write();
         state.revision = revision;
@@ -160,9 +168,9 @@ impl Database {
                 Err(error) => return Err(cannot(error)),
             };
             let read = read_checkpoint(found).await?.filter(|read| {
-                let read_kind =
-                    if read.since.is_none() { CheckpointKind::Whole } else { CheckpointKind::Since };
-                read.revision == revision && read.record_hash == record_hash && read_kind == kind
+                read.revision == revision
+                    && read.record_hash == record_hash
+                    && CheckpointKind::of(read.since) == kind
             });
             if read.is_some() {
                 return Ok(read);
@@ -207,15 +215,14 @@ impl Database {
 
     async fn write_due_checkpoint(&self, to_write: ToWrite) {
         let (revision, whole) = (to_write.header.revision, to_write.header.since.is_none());
-        let covered = if whole { to_write.paths.clone() } else { BTreeSet::new() };
-        let written = self.write_checkpoint(to_write).await;
+        let written = self.write_checkpoint(&to_write).await;
         let since = &mut self.write().since_whole;
         // Unless the state has begun anew from another checkpoint meanwhile.
         if whole && since.writing == Some(revision) {
             since.writing = None;
             match written {
                 Ok(()) => since.whole = revision,
-                Err(_) => since.paths.extend(covered),
+                Err(_) => since.paths.extend(to_write.paths),
             }
         }
         if let Err(error) = written {
@@ -233,12 +240,11 @@ impl Database {
         record_hash: Sha256,
     ) -> Result<(), StoreError> {
         let header = Header { format: 1, revision, record_hash, time, since: None };
-        self.write_checkpoint(ToWrite { header, files: Arc::new(files), paths: BTreeSet::new() }).await
+        self.write_checkpoint(&ToWrite { header, files: Arc::new(files), paths: BTreeSet::new() }).await
     }
 
-    async fn write_checkpoint(&self, to_write: ToWrite) -> Result<(), StoreError> {
-        let kind =
-            if to_write.header.since.is_none() { CheckpointKind::Whole } else { CheckpointKind::Since };
+    async fn write_checkpoint(&self, to_write: &ToWrite) -> Result<(), StoreError> {
+        let kind = CheckpointKind::of(to_write.header.since);
         let key = keys::checkpoint(&self.id, to_write.header.revision, kind);
         let mut writer = BufWriter::new(self.objects.durable(), key);
         let cannot = |error: std::io::Error| {

@@ -53,9 +53,14 @@ pub enum UploadError {
 impl Database {
     /// Whether a content of that size is stored.
     pub(super) async fn is_stored(&self, content: &StoredContent, size: u64) -> Result<bool, StoreError> {
+        Ok(self.stored_size(content).await? == Some(size))
+    }
+
+    /// The size that a content is stored with, if it is.
+    pub(super) async fn stored_size(&self, content: &StoredContent) -> Result<Option<u64>, StoreError> {
         match self.objects.head(&keys::content(&self.id, content)).await {
-            Ok(meta) => Ok(meta.size == size),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(StoreError::unavailable("look for a content")(error)),
         }
     }

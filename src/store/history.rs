@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
 
-use super::checkpoints::{CHECKPOINT_EVERY, Checkpoint};
+use super::checkpoints::{CHECKPOINT_EVERY, Checkpoint, overlay};
 use super::database::{Database, Published};
 use super::{RevisionRecord, StoreError};
 use crate::manifest::Entry;
@@ -183,12 +183,7 @@ impl Step {
 fn files_of(steps: &[Arc<Step>]) -> BTreeMap<DbPath, Entry> {
     let mut files = BTreeMap::new();
     for step in steps.iter().rev() {
-        for (path, said) in &step.files {
-            match said {
-                Some(entry) => files.insert(path.clone(), entry.clone()),
-                None => files.remove(path),
-            };
-        }
+        overlay(&mut files, step.files.iter().map(|(path, said)| (path.clone(), said.clone())));
     }
     files
 }

@@ -68,6 +68,13 @@ pub(super) enum CheckpointKind {
     Since,
 }
 
+impl CheckpointKind {
+    /// By the revision of the whole one that it continues, if it does.
+    pub(super) fn of(since: Option<Revision>) -> Self {
+        if since.is_none() { Self::Whole } else { Self::Since }
+    }
+}
+
 pub(super) fn checkpoint(database: &str, revision: Revision, kind: CheckpointKind) -> Path {
     let name = match kind {
         CheckpointKind::Whole => format!("{:020}", revision.0),

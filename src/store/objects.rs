@@ -52,6 +52,11 @@ impl Objects {
         self.directory.is_some()
     }
 
+    /// The directory they lie in, if they are.
+    pub(super) fn directory(&self) -> Option<Arc<std::path::PathBuf>> {
+        self.directory.clone()
+    }
+
     /// The file of an object, where objects are files.
     pub(super) fn file(&self, key: &Path) -> Option<std::path::PathBuf> {
         self.directory.as_ref().map(|directory| directory.join(key.as_ref()))

@@ -64,9 +64,9 @@ impl PushReport {
 }
 
 /// What the remote has now.
-struct Published {
-    files: Files,
-    revision: Revision,
+pub(super) struct Published {
+    pub(super) files: Files,
+    pub(super) revision: Revision,
 }
 
 /// Publishes what changed in a directory since it last agreed with the remote.
@@ -187,7 +187,8 @@ async fn read_published(
     }
 }
 
-async fn fetch_published(remote: &Remote, reference: &DbRef) -> Result<Published, SyncError> {
+/// The current revision of a remote that can be published to.
+pub(super) async fn fetch_published(remote: &Remote, reference: &DbRef) -> Result<Published, SyncError> {
     let fetched = remote.manifest(reference).await?;
     let revision = fetched.revision.ok_or_else(|| RemoteError::WrongAnswer {
         remote: remote.url().to_owned(),

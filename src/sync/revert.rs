@@ -1,6 +1,7 @@
 //! Revert: an earlier revision's files, published again as a new one. Their contents are there already.
 
 use super::plan::Files;
+use super::push::{Published, fetch_published};
 use super::{Brake, SyncError};
 use crate::disk::random_hex;
 use crate::model::{DbRef, Revision};
@@ -92,12 +93,7 @@ pub async fn revert(remote: &Remote, options: &RevertOptions) -> Result<RevertRe
     let id = remote.describe(&options.reference).await?.id;
     let then = remote.manifest_at(&options.reference, options.to).await?.manifest.files;
     for _ in 0..MAX_PLANS {
-        let current = remote.manifest(&options.reference).await?;
-        let revision = current.revision.ok_or_else(|| RemoteError::WrongAnswer {
-            remote: remote.url().to_owned(),
-            reason: "it does not number its revisions, so nothing can be published to it".into(),
-        })?;
-        let now = current.manifest.files;
+        let Published { files: now, revision } = fetch_published(remote, &options.reference).await?;
         let difference = Difference::between(&now, &then);
         options
             .brake

@@ -169,7 +169,8 @@ impl Database {
         Ok(())
     }
 
-    async fn remove(&self, key: &Path) -> Result<(), StoreError> {
+    /// Removes an object; one that is gone already is no failure.
+    pub(super) async fn remove(&self, key: &Path) -> Result<(), StoreError> {
         match self.objects.delete(key).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(StoreError::unavailable("remove an object")(error)),

@@ -102,10 +102,7 @@ impl Database {
         }
         for old in stored.into_iter().filter(|revision| *revision < horizon && !needed.contains(revision)) {
             for kind in [CheckpointKind::Whole, CheckpointKind::Since] {
-                match self.objects.delete(&keys::checkpoint(self.id(), old, kind)).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(StoreError::unavailable("remove a checkpoint")(error)),
-                }
+                self.remove(&keys::checkpoint(self.id(), old, kind)).await?;
             }
         }
         Ok(())

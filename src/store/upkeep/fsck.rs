@@ -4,16 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
 
 use super::AT_ONCE;
 use super::collect::Listed;
 use super::findings::{Finding, FindingKind};
-use super::named::NamedAt;
+use super::named::{NamedAt, note};
 use crate::manifest::Entry;
 use crate::model::{BlockTreeBuilder, ByteRange, DbPath, Revision, Sha256, has_tree};
 use crate::store::block_trees::store_tree;
-use crate::store::checkpoints::Checkpoint;
+use crate::store::checkpoints::{Checkpoint, overlay};
 use crate::store::condemned::StoredContent;
 use crate::store::log::NumberedLog;
 use crate::store::{Database, RevisionRecord, Store, StoreError, keys};
@@ -157,8 +156,11 @@ impl Check<'_> {
                     if kept_from == Some(number) {
                         match self.database.checkpoint(number).await? {
                             Some(beginning) if beginning.since.is_none() => {
-                                files = present(beginning.files);
-                                named.extend(named_in(&files, number));
+                                files.clear();
+                                overlay(&mut files, beginning.files);
+                                for (path, entry) in &files {
+                                    note(&mut named, path.clone(), entry, number);
+                                }
                             }
                             _ => {
                                 self.found(FindingKind::MissingBeginning, format!("revision {number}"), false)
@@ -209,19 +211,15 @@ impl Check<'_> {
             *last_whole = self.database.checkpoint(*whole).await?;
         }
         let says = match (&checkpoint, &last_whole) {
-            (Some(Checkpoint { since: None, files, .. }), _) => Some(present(files.clone())),
-            (Some(Checkpoint { since: Some(_), files, .. }), Some(whole)) => {
-                let mut all = present(whole.files.clone());
-                for (path, entry) in files {
-                    match entry {
-                        Some(entry) => all.insert(path.clone(), entry.clone()),
-                        None => all.remove(path),
-                    };
-                }
-                Some(all)
-            }
+            (Some(Checkpoint { since: None, files, .. }), _) => Some(vec![files]),
+            (Some(Checkpoint { since: Some(_), files, .. }), Some(whole)) => Some(vec![&whole.files, files]),
             _ => None,
         };
+        let says = says.map(|layers| {
+            let mut all = BTreeMap::new();
+            layers.into_iter().for_each(|layer| overlay(&mut all, layer.clone()));
+            all
+        });
         let right = says.as_ref() == Some(files)
             && checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.time == record.time);
         if right {
@@ -253,7 +251,7 @@ impl Check<'_> {
             let content = newest.map_or(self.database.live(hash), |each| each.content);
             let size = match newest {
                 Some(each) => Some(each.size),
-                None => self.stored_size(&content).await?,
+                None => self.database.stored_size(&content).await?,
             };
             match size {
                 None => self.found(FindingKind::MissingContent, place, false),
@@ -262,14 +260,6 @@ impl Check<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn stored_size(&self, content: &StoredContent) -> Result<Option<u64>, StoreError> {
-        match self.database.objects.head(&keys::content(self.database.id(), content)).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(StoreError::unavailable("look for a content")(error)),
-        }
     }
 
     /// Mending a content that is wrong means to give it up: whoever has the right bytes can then bring them.
@@ -321,29 +311,13 @@ impl Check<'_> {
     }
 }
 
-fn present(files: BTreeMap<DbPath, Option<Entry>>) -> BTreeMap<DbPath, Entry> {
-    files.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect()
-}
-
-fn named_in(
-    files: &BTreeMap<DbPath, Entry>,
-    revision: Revision,
-) -> impl Iterator<Item = (Sha256, NamedAt)> + '_ {
-    files.iter().filter_map(move |(path, entry)| {
-        Some((entry.hash.sha256()?, NamedAt { size: entry.size, path: path.clone(), revision }))
-    })
-}
-
 /// Applies a revision to the files, and notes what it names.
 fn follow(files: &mut BTreeMap<DbPath, Entry>, named: &mut HashMap<Sha256, NamedAt>, record: RevisionRecord) {
     for path in &record.delete {
         files.remove(path);
     }
     for put in record.put.iter().chain(&record.set_aside) {
-        if let Some(hash) = put.entry.hash.sha256() {
-            let at = NamedAt { size: put.entry.size, path: put.path.clone(), revision: record.revision };
-            named.entry(hash).or_insert(at);
-        }
+        note(named, put.path.clone(), &put.entry, record.revision);
     }
     files.extend(record.put.into_iter().map(|put| (put.path, put.entry)));
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 
 use super::AT_ONCE;
+use crate::manifest::Entry;
 use crate::model::{DbPath, Revision, Sha256};
 use crate::store::{Database, RevisionRecord, StoreError};
 
@@ -25,6 +26,13 @@ pub(super) struct NamedAt {
     pub(super) size: u64,
     pub(super) path: DbPath,
     pub(super) revision: Revision,
+}
+
+/// Notes the content of an entry, unless it is named somewhere already.
+pub(super) fn note(contents: &mut HashMap<Sha256, NamedAt>, path: DbPath, entry: &Entry, revision: Revision) {
+    if let Some(hash) = entry.hash.sha256() {
+        contents.entry(hash).or_insert(NamedAt { size: entry.size, path, revision });
+    }
 }
 
 impl Named {
@@ -61,20 +69,14 @@ impl Named {
 
     async fn add_files_of(&mut self, database: &Database, revision: Revision) -> Result<(), StoreError> {
         for (path, entry) in database.files_at(revision).await? {
-            if let Some(hash) = entry.hash.sha256() {
-                let at = NamedAt { size: entry.size, path, revision };
-                self.contents.entry(hash).or_insert(at);
-            }
+            note(&mut self.contents, path, &entry, revision);
         }
         Ok(())
     }
 
     fn add(&mut self, record: RevisionRecord) {
         for put in record.put.into_iter().chain(record.set_aside) {
-            if let Some(hash) = put.entry.hash.sha256() {
-                let at = NamedAt { size: put.entry.size, path: put.path, revision: record.revision };
-                self.contents.entry(hash).or_insert(at);
-            }
+            note(&mut self.contents, put.path, &put.entry, record.revision);
         }
     }
 }
