@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folder and floor. Two folders on one floor do not know each other.
-const FLOORS: [(&str, u32); 22] = [
+const FLOORS: [(&str, u32); 25] = [
     ("disk", 0),
     ("metrics", 0),
     ("model", 10),
@@ -21,7 +21,10 @@ const FLOORS: [(&str, u32); 22] = [
     ("store", 22),
     ("remote", 30),
     ("cache", 30),
+    ("state", 30),
     ("fetch", 40),
+    ("overlay", 40),
+    ("content", 50),
     ("namespace", 60),
     ("tree", 60),
     ("vfs", 70),

@@ -7,15 +7,19 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::background::Readiness;
+use super::filling::fill;
 use super::follow::{Follower, remember};
 use super::recheck::recheck;
 use super::start::{Started, start, start_at};
+use super::written::{ThrowAway, Written};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
 use crate::model::{DbRef, ExitCode, Revision};
+use crate::overlay::{Overlay, OverlayError};
 use crate::remote::{Remote, RemoteError};
+use crate::state::{Place, PlaceError};
 use crate::vfs::Vfs;
 
 /// After a signal, files that are open may be read for so long before the daemon goes.
@@ -36,6 +40,8 @@ pub struct MountOptions {
     pub cache_min_free: Option<u64>,
     /// The revision to show, and to stay at; the current one and those that follow, where none is given.
     pub at: Option<Revision>,
+    /// Where what is written lasts; nowhere, if nothing is to be written.
+    pub overlay: Option<OverlayOptions>,
     /// How often the remote is asked for news, if at all.
     pub poll: Option<Duration>,
     /// A read that cannot be served fails after so long.
@@ -50,6 +56,17 @@ pub struct MountOptions {
     pub mount_options: Vec<String>,
 }
 
+/// Where local changes lie.
+#[derive(Debug, Clone)]
+pub struct OverlayOptions {
+    /// The user's state directory.
+    pub state_dir: PathBuf,
+    /// Which of the user's replicas of the database.
+    pub replica: String,
+    /// They are gone when the mount ends.
+    pub throw_away: bool,
+}
+
 /// Why a mount could not be made, or ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -59,6 +76,9 @@ pub enum MountError {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Local state cannot be had.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// The kernel or fusermount3 refused.
     #[error("cannot mount on '{path}': {reason}")]
     Mount {
@@ -78,6 +98,9 @@ impl MountError {
         match self {
             Self::Remote(error) => error.exit_code(),
             Self::Cache(_) => ExitCode::Usage,
+            Self::Overlay(OverlayError::Place(PlaceError::Newer { .. })) => ExitCode::Newer,
+            Self::Overlay(OverlayError::Place(PlaceError::InUse { .. })) => ExitCode::Usage,
+            Self::Overlay(_) => ExitCode::Failure,
             Self::Mount { .. } | Self::Broke(_) => ExitCode::Failure,
         }
     }
@@ -106,7 +129,17 @@ pub async fn run(
     let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
     let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
     fetcher.make_ready();
-    let vfs = Arc::new(Vfs::new(options.database.clone(), shown, fetcher.clone(), counters.clone()));
+    let place = |replica: &str| Place::new(remote.origin().as_str(), &options.database, &known.id, replica);
+    let written = match options.overlay.as_ref().filter(|_| options.at.is_none()) {
+        Some(overlay) => Some(Written::open(overlay, &place(&overlay.replica)).await?),
+        None => None,
+    };
+    let (overlay, shown, throw_away) = match written {
+        Some(Written { overlay, upper, throw_away }) => (Some(overlay), shown.under(upper), throw_away),
+        None => (None, shown, None),
+    };
+    let (database, counting) = (options.database.clone(), counters.clone());
+    let vfs = Arc::new(Vfs::new(database, shown, overlay.clone(), fetcher.clone(), counting));
 
     // Signals are heard from before the mount is there: one that comes early is not lost.
     let cannot_hear = |source| MountError::Broke(source);
@@ -123,10 +156,13 @@ pub async fn run(
     }
     readiness.ready();
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
+    let filling = overlay.clone().map(|overlay| tokio::spawn(fill(vfs.clone(), overlay)));
     let poll = options.poll.filter(|_| options.at.is_none());
     let following = poll.map(|every| {
         let (invalidator, remembered) = (invalidator.clone(), remembered.clone());
-        tokio::spawn(Follower { remote, vfs, invalidator, counters, remembered, known, every }.run())
+        tokio::spawn(
+            Follower { remote, vfs: vfs.clone(), invalidator, counters, remembered, known, every }.run(),
+        )
     });
     if let Some(document) = fresh {
         tokio::spawn(remember(remembered, document));
@@ -137,15 +173,18 @@ pub async fn run(
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };
-    if let Some(following) = following {
-        following.abort();
+    for task in following.into_iter().chain(filling) {
+        task.abort();
     }
     rechecking.abort();
     fetcher.stop();
     // While there are still threads that answer the kernel.
     let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());
     let ended = match stopped {
-        Some(ended) => ended,
+        Some(ended) => {
+            finish(overlay, &vfs, throw_away).await;
+            ended
+        }
         None => {
             tracing::info!(mountpoint = %mountpoint.display(), "unmounting");
             let _ = disarming.await;
@@ -157,7 +196,10 @@ pub async fn run(
                     reason: error.to_string(),
                 });
             }
-            match tokio::time::timeout(GRACE, ended).await {
+            let ended = tokio::time::timeout(GRACE, ended).await;
+            // Also of files that are still open: what was written to them is here.
+            finish(overlay, &vfs, throw_away).await;
+            match ended {
                 Ok(ended) => ended,
                 Err(_) => {
                     tracing::warn!("files were still open when the mount ended");
@@ -170,12 +212,33 @@ pub async fn run(
     ended.map_err(std::io::Error::other).and_then(|session| session).map_err(MountError::Broke)
 }
 
+/// What is local is put on the disk, and how much is not published is said.
+async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<ThrowAway>) {
+    let Some(overlay) = overlay else { return };
+    if let Some(throw_away) = throw_away {
+        throw_away.remove();
+        return;
+    }
+    let synced = tokio::task::spawn_blocking(move || overlay.sync_everything()).await;
+    if let Ok(Err(error)) = synced {
+        tracing::error!(%error, "not all of what was written could be put on the disk");
+    }
+    let pending = vfs.pending();
+    if pending > 0 {
+        tracing::info!(
+            pending,
+            "local changes are not published: they are kept, and the next mount shows them"
+        );
+    }
+}
+
 fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession, MountError> {
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
     let session = SessionOptions {
         name: options.database.to_string(),
         allow_other: options.allow_other,
         passthrough: options.passthrough,
+        read_only: options.overlay.is_none() || options.at.is_some(),
         extra: options.mount_options.clone(),
         threads,
     };

@@ -1,82 +1,84 @@
-//! The requests of a read-only mount. What memory or the cache can answer is answered on the kernel's own
-//! thread; the rest goes to the runtime, and the thread takes the next request.
+//! The kernel's requests. What memory, the cache or the overlay can answer is answered on the kernel's own thread; what
+//! waits for the remote, or for the disk to be done, goes to the runtime, and the thread takes the next request.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::attributes::{BLOCK_SIZE, file_attr, kind, nanoseconds, nothing, remember, remember_absent};
 use super::errno::errno;
 use super::gone::gone;
-use super::kept::{By, Kept};
+use super::kept::Kept;
 use super::modes::Modes;
+use super::opening::{Answer, Asked};
 use crate::fetch::{FetchError, ReaderThread};
+use crate::model::ByteRange;
 use crate::namespace::Ino;
-use crate::vfs::{Attr, AttrKind, HandleId, KernelListing, Pid, Taken, Telling, Vfs, VfsError};
+use crate::overlay::{Allocate, Seek};
+use crate::vfs::{
+    Attr, HandleId, KernelListing, Maker, Pid, Rename, SetIds, Setting, Taken, Telling, Vfs, VfsError,
+    XattrMode,
+};
 
-/// The kernel may remember names and attributes: it is told when they change.
-const REMEMBER: Duration = Duration::from_secs(24 * 3600);
 /// How far the kernel reads ahead by itself, and around a page of a mapping: more would reach beyond a Parquet file's
 /// end that is fetched when it is opened.
 const KERNEL_READAHEAD: u32 = 256 << 10;
 /// Reads the kernel may have waiting in the background: far more than a query engine's threads.
 const BACKGROUND: u16 = 128;
-const BLOCK_SIZE: u32 = 4096;
 
 pub(super) struct MountedFs {
     pub(super) vfs: Arc<Vfs>,
     pub(super) modes: Modes,
     pub(super) kept: Arc<Kept>,
     pub(super) runtime: tokio::runtime::Handle,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-}
-
-impl MountedFs {
-    fn attr(&self, attr: &Attr) -> FileAttr {
-        let modified = system_time(attr.modified);
-        let (kind, perm) = match attr.kind {
-            AttrKind::Directory => (FileType::Directory, 0o555),
-            AttrKind::File => (FileType::RegularFile, 0o444),
-        };
-        FileAttr {
-            ino: INodeNo(attr.ino.0),
-            size: attr.size,
-            blocks: attr.size.div_ceil(512),
-            atime: modified,
-            mtime: modified,
-            ctime: modified,
-            crtime: modified,
-            kind,
-            perm,
-            nlink: attr.links,
-            uid: self.uid,
-            gid: self.gid,
-            rdev: 0,
-            blksize: BLOCK_SIZE,
-            flags: 0,
-        }
-    }
-}
-
-fn system_time(nanoseconds: i64) -> SystemTime {
-    let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
-    let time = if nanoseconds < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(distance)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(distance)
-    };
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn taken(full: bool) -> Taken {
     if full { Taken::Full } else { Taken::Yes }
+}
+
+fn maker(req: &Request) -> Maker {
+    Maker { uid: req.uid(), gid: req.gid(), pid: Pid(req.pid()) }
+}
+
+fn entry(reply: ReplyEntry, made: Result<Attr, VfsError>) {
+    match made {
+        Ok(attr) => reply.entry(&remember(&attr), &file_attr(&attr), Generation(0)),
+        Err(error) => reply.error(said(&error)),
+    }
+}
+
+fn empty(reply: ReplyEmpty, done: Result<(), VfsError>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(said(&error)),
+    }
+}
+
+/// The error's number; what the disk of local changes says is said in the log as well.
+fn said(error: &VfsError) -> Errno {
+    if let VfsError::Local { reason, .. } = error {
+        tracing::warn!(reason, "a local change failed");
+    }
+    errno(error)
+}
+
+/// Bytes as an attribute's value or list of names, or their number if there is no room asked for.
+fn sized(reply: ReplyXattr, value: &[u8], size: u32) {
+    match (u32::try_from(value.len()), size) {
+        (Ok(length), 0) => reply.size(length),
+        (Ok(length), size) if length <= size => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
 }
 
 impl Filesystem for MountedFs {
@@ -88,14 +90,20 @@ impl Filesystem for MountedFs {
             // A directory's listing is remembered as long as its time stays.
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_PARALLEL_DIROPS,
+            // Set-id bits are taken away here, and the kernel need not look for them before each write.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            // Where a link leads never changes.
+            InitFlags::FUSE_CACHE_SYMLINKS,
             // A file that is read directly may be mapped all the same.
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
             InitFlags::FUSE_PASSTHROUGH,
         ] {
             let _ = config.add_capabilities(capability);
         }
-        // The cached files lie on a file system that is no stack of others.
+        // The files handed over lie on a file system that is no stack of others.
         let _ = config.set_max_stack_depth(1);
+        // Times are kept as precisely as Linux has them.
+        let _ = config.set_time_granularity(Duration::from_nanos(1));
         if let Err(most) = config.set_max_readahead(KERNEL_READAHEAD) {
             let _ = config.set_max_readahead(most);
         }
@@ -105,13 +113,8 @@ impl Filesystem for MountedFs {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.vfs.lookup(Ino(parent.0), name, Pid(req.pid())) {
-            Ok(attr) => reply.entry(&REMEMBER, &self.attr(&attr), Generation(0)),
-            Err(VfsError::NotFound) => {
-                // Inode 0 lets the kernel remember that there is nothing of that name.
-                let nothing = Attr { ino: Ino(0), kind: AttrKind::File, size: 0, modified: 0, links: 0 };
-                reply.entry(&REMEMBER, &self.attr(&nothing), Generation(0));
-            }
-            Err(error) => reply.error(errno(&error)),
+            Err(VfsError::NotFound) => reply.entry(&remember_absent(), &nothing(), Generation(0)),
+            found => entry(reply, found),
         }
     }
 
@@ -122,39 +125,154 @@ impl Filesystem for MountedFs {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.vfs.attr(Ino(ino.0)) {
-            Ok(attr) => reply.attr(&REMEMBER, &self.attr(&attr)),
+            Ok(attr) => reply.attr(&remember(&attr), &file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let ino = Ino(ino.0);
+        let (accessed, modified) = (atime.map(nanoseconds), mtime.map(nanoseconds));
+        let drops_set_ids = req.uid() != 0;
+        let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids };
+        let set = if size.is_some() && self.modes.reads_cached(ino) {
+            // Whoever reads it goes on with what it was.
+            self.vfs.part_from_readers(ino).and(Err(VfsError::LookAgain))
+        } else {
+            self.vfs.set_attributes(ino, &setting)
+        };
+        match set {
+            Ok(attr) => reply.attr(&remember(&attr), &file_attr(&attr)),
+            Err(error) => reply.error(said(&error)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.vfs.read_link(Ino(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        entry(reply, self.vfs.make_node(Ino(parent.0), name, mode, rdev, maker(req)));
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        entry(reply, self.vfs.make_directory(Ino(parent.0), name, mode, maker(req)));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.vfs.unlink(Ino(parent.0), name));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.vfs.remove_directory(Ino(parent.0), name));
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        entry(reply, self.vfs.make_symlink(Ino(parent.0), link_name, target.as_os_str(), maker(req)));
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let how = if flags.is_empty() {
+            Rename::Replace
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            Rename::NoReplace
+        } else if flags == RenameFlags::RENAME_EXCHANGE {
+            Rename::Exchange
+        } else {
+            return reply.error(Errno::EINVAL);
+        };
+        empty(reply, self.vfs.rename(Ino(parent.0), name, Ino(newparent.0), newname, how));
+    }
+
+    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        entry(reply, self.vfs.link(Ino(ino.0), Ino(newparent.0), newname));
+    }
+
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.vfs.open(Ino(ino.0), Pid(req.pid())) {
-            Ok(handle) => {
-                let (ino, number) = (Ino(ino.0), FileHandle(handle.0));
-                // Who reads past the kernel's pages would meet the disk's alignment in a file handed over.
-                let unbuffered = flags.0 & libc::O_DIRECT != 0;
-                let content =
-                    || if unbuffered || self.kept.is_stored(ino) { None } else { self.vfs.hand_out(handle) };
-                match self.modes.open(ino, &reply, content) {
-                    Some(through) => {
-                        reply.opened_passthrough(number, FopenFlags::empty(), &through.backing);
-                        self.kept.opened(ino, By::Passthrough);
-                    }
-                    // An inode has one content for ever: the kernel's pages of it stay right.
-                    None if self.vfs.is_verified(handle) => {
-                        if !unbuffered {
-                            self.kept.opened(ino, By::Kept);
-                        }
-                        reply.opened(number, FopenFlags::FOPEN_KEEP_CACHE);
-                    }
-                    None => reply.opened(number, FopenFlags::FOPEN_DIRECT_IO),
-                }
+        let opened =
+            self.open_file(Ino(ino.0), Asked::of(flags.0), Pid(req.pid()), |file| reply.open_backing(file));
+        match opened {
+            Ok(Answer { handle, flags, through: Some(through) }) => {
+                reply.opened_passthrough(FileHandle(handle.0), flags, &through.backing);
             }
+            Ok(Answer { handle, flags, through: None }) => reply.opened(FileHandle(handle.0), flags),
             Err(error) => {
-                if !matches!(error, VfsError::Fetch(FetchError::Stale)) {
+                let looks_again = matches!(error, VfsError::Fetch(FetchError::Stale) | VfsError::LookAgain);
+                if !looks_again && !matches!(error, VfsError::ReadOnly) {
                     tracing::warn!(ino = ino.0, %error, "cannot open");
                 }
                 reply.error(errno(&error));
+            }
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let must_be_new = flags & libc::O_EXCL != 0;
+        let (attr, opened) = match self.vfs.create(Ino(parent.0), name, mode, must_be_new, maker(req)) {
+            Ok(created) => created,
+            Err(error) => return reply.error(said(&error)),
+        };
+        let (remember, file) = (remember(&attr), file_attr(&attr));
+        let asked = Asked::of(flags);
+        match self.decide(attr.ino, opened, asked, |file| reply.open_backing(file)) {
+            Ok(Answer { handle, flags, through: Some(through) }) => {
+                let handle = FileHandle(handle.0);
+                reply.created_passthrough(&remember, &file, Generation(0), handle, flags, &through.backing);
+            }
+            Ok(Answer { handle, flags, through: None }) => {
+                reply.created(&remember, &file, Generation(0), FileHandle(handle.0), flags);
+            }
+            Err(_) => {
+                self.vfs.release(opened.handle);
+                self.vfs.forget(attr.ino, 1);
+                reply.error(Errno::ESTALE);
             }
         }
     }
@@ -193,7 +311,28 @@ impl Filesystem for MountedFs {
                     }
                 });
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(said(&error)),
+        }
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let drops = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let set_ids = if drops { SetIds::Drop } else { SetIds::Keep };
+        match self.vfs.write(HandleId(fh.0), offset, data, set_ids) {
+            // The kernel sends no more than 32 bits can tell.
+            Ok(()) => reply.written(data.len() as u32),
+            Err(error) => reply.error(said(&error)),
         }
     }
 
@@ -215,6 +354,7 @@ impl Filesystem for MountedFs {
         reply.ok();
     }
 
+    /// Closing promises what writing did, and that is kept already (rule 17).
     fn flush(
         &self,
         _req: &Request,
@@ -224,6 +364,83 @@ impl Filesystem for MountedFs {
         reply: ReplyEmpty,
     ) {
         reply.ok();
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let vfs = self.vfs.clone();
+        self.runtime.spawn_blocking(move || empty(reply, vfs.fsync(HandleId(fh.0))));
+    }
+
+    fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let vfs = self.vfs.clone();
+        self.runtime.spawn_blocking(move || empty(reply, vfs.fsync_names()));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let how = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 => Allocate::Room { keep_size },
+            libc::FALLOC_FL_PUNCH_HOLE => Allocate::Hole,
+            libc::FALLOC_FL_ZERO_RANGE => Allocate::Zeros { keep_size },
+            _ => return reply.error(Errno::EOPNOTSUPP),
+        };
+        let Some(end) = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
+            return reply.error(Errno::EFBIG);
+        };
+        empty(reply, self.vfs.allocate(HandleId(fh.0), ByteRange::new(offset, end), how));
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let from = match whence {
+            libc::SEEK_DATA => Seek::Data(offset),
+            libc::SEEK_HOLE => Seek::Hole(offset),
+            _ => return reply.error(Errno::EINVAL),
+        };
+        match self.vfs.seek(HandleId(fh.0), from) {
+            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // As much as one answer can tell, in whole pages.
+        let length = len.min(u64::from(u32::MAX) & !0xfff);
+        let range = ByteRange::new(offset_in, offset_in.saturating_add(length));
+        match self.vfs.copy(HandleId(fh_in.0), range, HandleId(fh_out.0), offset_out) {
+            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+            // The kernel then reads and writes.
+            Err(error) => reply.error(errno(&error)),
+        }
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -252,8 +469,7 @@ impl Filesystem for MountedFs {
 
     fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let listed = self.vfs.list(HandleId(fh.0), offset, Telling::Name, |entry| {
-            let kind = self.attr(&entry.attr).kind;
-            taken(reply.add(INodeNo(entry.attr.ino.0), entry.next, kind, entry.name))
+            taken(reply.add(INodeNo(entry.attr.ino.0), entry.next, kind(entry.attr.kind), entry.name))
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -270,10 +486,10 @@ impl Filesystem for MountedFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let listed = self.vfs.list(HandleId(fh.0), offset, Telling::LookedUp, |entry| {
-            let attr = self.attr(&entry.attr);
+            let attr = file_attr(&entry.attr);
             // What is not there any more is not remembered beyond the listing.
-            let remember = if entry.gone { &Duration::ZERO } else { &REMEMBER };
-            taken(reply.add(attr.ino, entry.next, entry.name, remember, &attr, Generation(0)))
+            let remember = if entry.gone { Duration::ZERO } else { remember(&entry.attr) };
+            taken(reply.add(attr.ino, entry.next, entry.name, &remember, &attr, Generation(0)))
         });
         match listed {
             Ok(()) => reply.ok(),
@@ -282,9 +498,11 @@ impl Filesystem for MountedFs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let (nodes, bytes) = self.vfs.totals();
-        let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
-        reply.statfs(blocks, 0, 0, nodes, 0, BLOCK_SIZE, 255, BLOCK_SIZE);
+        let totals = self.vfs.totals();
+        let block = u64::from(BLOCK_SIZE);
+        let (blocks, free, available) =
+            (totals.bytes.div_ceil(block), totals.free / block, totals.available / block);
+        reply.statfs(blocks, free, available, totals.files, totals.free_files, BLOCK_SIZE, 255, BLOCK_SIZE);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -292,21 +510,40 @@ impl Filesystem for MountedFs {
         if !name.as_bytes().starts_with(b"user.") {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let value = match name.to_str().map(|name| self.vfs.xattr(Ino(ino.0), name)) {
-            Some(Ok(Some(value))) => value,
-            Some(Err(error)) => return reply.error(errno(&error)),
-            Some(Ok(None)) | None => return reply.error(Errno::NO_XATTR),
-        };
-        match (u32::try_from(value.len()), size) {
-            (Ok(length), 0) => reply.size(length),
-            (Ok(length), size) if length <= size => reply.data(value.as_bytes()),
-            _ => reply.error(Errno::ERANGE),
+        match self.vfs.xattr(Ino(ino.0), name) {
+            Ok(Some(value)) => sized(reply, &value, size),
+            Ok(None) => reply.error(Errno::NO_XATTR),
+            Err(error) => reply.error(errno(&error)),
         }
     }
 
-    /// The mount's own attributes are asked for by name and not listed, so that copying tools do not copy them.
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
-        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.vfs.xattr_names(Ino(ino.0)) {
+            Ok(names) => sized(reply, &names, size),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => XattrMode::Set,
+        };
+        empty(reply, self.vfs.set_xattr(Ino(ino.0), name, value, mode));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.vfs.remove_xattr(Ino(ino.0), name));
     }
 
     /// Permissions are the kernel's to check (`default_permissions`).

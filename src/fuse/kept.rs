@@ -113,6 +113,11 @@ impl Kept {
         matches!(self.pages(ino), Some(Pages::All { .. } | Pages::Coming))
     }
 
+    /// Whether the kernel is being given pages of an inode: what is written to it meanwhile they would undo.
+    pub(super) fn is_being_stored(&self, ino: Ino) -> bool {
+        self.pages(ino) == Some(Pages::Coming)
+    }
+
     /// Notes an open of a complete file.
     pub(super) fn opened(&self, ino: Ino, by: By) {
         self.with(|inodes| {

@@ -1,12 +1,14 @@
 //! The kernel's door: FUSE requests into [`Vfs`](crate::vfs::Vfs) calls and back. Only translation lives here,
 //! and `fuser`'s types do not leave it.
 
+mod attributes;
 mod errno;
 mod filesystem;
 mod gone;
 mod invalidate;
 mod kept;
 mod modes;
+mod opening;
 mod session;
 
 pub use invalidate::Invalidator;

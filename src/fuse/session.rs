@@ -30,6 +30,8 @@ pub struct SessionOptions {
     pub allow_other: bool,
     /// Whether the kernel is given complete cached files to read by itself.
     pub passthrough: Passthrough,
+    /// Refuse writes.
+    pub read_only: bool,
     /// Further mount options for the kernel, as `-o` takes them.
     pub extra: Vec<String>,
     /// Threads that take the kernel's requests.
@@ -53,21 +55,15 @@ impl MountedSession {
     ) -> io::Result<Self> {
         let (kept, wanted) = Kept::new();
         let kept = Arc::new(kept);
-        let filesystem = MountedFs {
-            vfs,
-            modes: Modes::new(options.passthrough),
-            kept: kept.clone(),
-            runtime,
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-        };
+        let filesystem =
+            MountedFs { vfs, modes: Modes::new(options.passthrough), kept: kept.clone(), runtime };
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName(options.name.clone()),
             // As an option of the kernel's, for fuser hands `Subtype` to fusermount3 only.
             MountOption::CUSTOM("subtype=parquedb".into()),
             MountOption::DefaultPermissions,
-            MountOption::RO,
+            if options.read_only { MountOption::RO } else { MountOption::RW },
             MountOption::NoDev,
             MountOption::NoSuid,
         ];

@@ -34,6 +34,11 @@ impl Difference {
         self.0.extend(put.into_iter().map(|(path, file)| (path, Some(file))));
     }
 
+    /// All paths that differ.
+    pub fn paths(&self) -> impl Iterator<Item = &DbPath> {
+        self.0.keys()
+    }
+
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -65,7 +70,7 @@ impl Tree {
         let mut same = HashSet::new();
         for (path, entry) in files {
             let file = FileEntry::from(entry);
-            let found = path.components().try_fold(Ino::ROOT, |at, name| self.lookup(at, name));
+            let found = self.find_path(path);
             let node = found.and_then(|ino| self.node(ino));
             let (slot, _) = found.and_then(Ino::parts).unwrap_or((ROOT, 0));
             match node.map(|node| (&node.kind, node.modified)) {
@@ -82,7 +87,7 @@ impl Tree {
         }
         for (slot, node) in self.nodes.iter().enumerate() {
             let slot = slot as u32;
-            let is_file = node.state == State::Shown && !node.is_directory();
+            let is_file = node.is_in_tree() && !node.is_directory();
             if is_file
                 && !same.contains(&slot)
                 && let Some(path) = self.path(self.ino_at(slot))
@@ -124,6 +129,10 @@ impl Tree {
             }
         }
         if changed.is_empty() {
+            // Something may have come in a directory of which nothing was shown.
+            if self.covered > 0 {
+                self.count(directory);
+            }
             return;
         }
         let mut children = Vec::with_capacity(old.0.len() + changed.len());
@@ -206,10 +215,15 @@ impl Tree {
 
     fn remove(&mut self, slot: u32, step: &Step) {
         let node = &mut self.nodes[slot as usize];
+        let was_covered = node.state == State::Covered;
         node.state = State::Removed;
-        self.shown -= 1;
         match &node.kind {
-            NodeKind::File { size, .. } => self.bytes = self.bytes.saturating_sub(*size),
+            NodeKind::File { .. } if was_covered => self.covered -= 1,
+            _ => self.shown -= 1,
+        }
+        match &node.kind {
+            NodeKind::File { size, .. } if !was_covered => self.bytes = self.bytes.saturating_sub(*size),
+            NodeKind::File { .. } => {}
             NodeKind::Directory { children, .. } => {
                 let children = children.clone();
                 for child in children.0.iter() {

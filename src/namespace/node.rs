@@ -76,6 +76,8 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Shown,
+    /// In the tree, and not shown: it was changed, moved or removed here.
+    Covered,
     /// Removed, and perhaps still known or open.
     Removed,
     /// The slot is free.
@@ -89,8 +91,10 @@ pub enum NodeKind {
     Directory {
         /// Slots, sorted by name. Replaced and never changed, so that a listing may go on with the old ones.
         children: Children,
-        /// How many of them are directories.
+        /// How many of those that are shown are directories.
         subdirectories: u32,
+        /// How many of them are shown. A directory is shown because something in it is.
+        visible: u32,
     },
     /// A file, by the content it has.
     File {
@@ -106,6 +110,18 @@ pub enum NodeKind {
 /// What lies in a directory, as it was when asked.
 #[derive(Debug, Clone, Default)]
 pub struct Children(pub(super) Arc<[u32]>);
+
+impl Children {
+    /// How many, shown or not.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// The kernel was told that a name is absent here.
 const SAID_ABSENT: u8 = 1;
@@ -141,7 +157,7 @@ impl Node {
         &self.name
     }
 
-    /// Whether it is in the tree.
+    /// Whether it is in the tree, and no local change covers it. For a directory see [`Tree::is_visible`](super::Tree::is_visible).
     pub fn is_shown(&self) -> bool {
         self.state == State::Shown
     }
@@ -154,6 +170,21 @@ impl Node {
     /// Notes that the kernel is being told of it. Said before the answer is sent.
     pub fn told(&self) {
         self.known.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the kernel was told of it and has not forgotten it.
+    pub fn known_times(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is of the revision that the tree shows, covered or not.
+    pub fn is_in_tree(&self) -> bool {
+        matches!(self.state, State::Shown | State::Covered)
+    }
+
+    /// What the kernel was told of it, as somebody else counted.
+    pub fn set_known(&self, times: u64) {
+        self.known.store(times, Ordering::Relaxed);
     }
 
     /// Notes that the kernel has forgotten it so many times.
@@ -204,6 +235,6 @@ impl Node {
 
 impl NodeKind {
     pub(super) fn empty_directory() -> Self {
-        Self::Directory { children: Children::default(), subdirectories: 0 }
+        Self::Directory { children: Children::default(), subdirectories: 0, visible: 0 }
     }
 }

@@ -19,6 +19,8 @@ pub struct Tree {
     pub(super) flip: Flip,
     pub(super) shown: u64,
     pub(super) bytes: u64,
+    /// How many nodes are covered.
+    pub(super) covered: usize,
 }
 
 /// When a node left the tree.
@@ -42,6 +44,7 @@ impl Tree {
             flip: Flip::default(),
             shown: 1,
             bytes: 0,
+            covered: 0,
         };
         tree.nodes.push(Node::new("", ROOT, 0, Flip(0), NodeKind::empty_directory(), published));
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -63,6 +66,9 @@ impl Tree {
             let slot = tree.create_file(name, parent, &FileEntry::from(entry));
             children.entry(parent).or_default().push(slot);
         }
+        // A directory comes after the one it lies in, and is counted there when it has its own children.
+        let mut children: Vec<(u32, Vec<u32>)> = children.into_iter().collect();
+        children.sort_unstable_by_key(|(directory, _)| std::cmp::Reverse(*directory));
         for (directory, mut slots) in children {
             slots.sort_unstable_by(|a, b| tree.nodes[*a as usize].name.cmp(&tree.nodes[*b as usize].name));
             tree.set_children(directory, slots);
@@ -90,11 +96,108 @@ impl Tree {
     }
 
     pub(super) fn set_children(&mut self, directory: u32, slots: Vec<u32>) {
-        let directories = slots.iter().filter(|slot| self.nodes[**slot as usize].is_directory()).count();
-        self.nodes[directory as usize].kind = NodeKind::Directory {
-            children: Children(slots.into()),
-            subdirectories: u32::try_from(directories).unwrap_or(u32::MAX),
-        };
+        self.nodes[directory as usize].kind =
+            NodeKind::Directory { children: Children(slots.into()), subdirectories: 0, visible: 0 };
+        self.count(directory);
+    }
+
+    /// Counts anew what is visible in a directory.
+    pub(super) fn count(&mut self, directory: u32) {
+        let NodeKind::Directory { children, .. } = &self.nodes[directory as usize].kind else { return };
+        let visible = children.0.iter().filter(|slot| self.is_visible_at(**slot));
+        let (mut all, mut directories) = (0_u32, 0_u32);
+        for slot in visible {
+            all = all.saturating_add(1);
+            directories = directories.saturating_add(u32::from(self.nodes[*slot as usize].is_directory()));
+        }
+        if let NodeKind::Directory { subdirectories, visible, .. } = &mut self.nodes[directory as usize].kind
+        {
+            (*subdirectories, *visible) = (directories, all);
+        }
+    }
+
+    fn is_visible_at(&self, slot: u32) -> bool {
+        let node = &self.nodes[slot as usize];
+        node.is_shown()
+            && match &node.kind {
+                NodeKind::Directory { visible, .. } => *visible > 0,
+                NodeKind::File { .. } => true,
+            }
+    }
+
+    /// Whether a node is shown; a directory is as long as something in it is.
+    pub fn is_visible(&self, ino: Ino) -> bool {
+        ino == Ino::ROOT
+            || self.node(ino).is_some() && ino.parts().is_some_and(|(slot, _)| self.is_visible_at(slot))
+    }
+
+    /// Covers a file: it is not shown until it is uncovered, or another one comes in its place.
+    pub fn cover(&mut self, ino: Ino) {
+        self.set_covered(ino, State::Shown, State::Covered);
+    }
+
+    /// Shows a file again.
+    pub fn uncover(&mut self, ino: Ino) {
+        self.set_covered(ino, State::Covered, State::Shown);
+    }
+
+    fn set_covered(&mut self, ino: Ino, from: State, to: State) {
+        let Some((slot, _)) = ino.parts().filter(|_| self.node(ino).is_some()) else { return };
+        let node = &mut self.nodes[slot as usize];
+        let NodeKind::File { size, .. } = node.kind else { return };
+        if node.state != from {
+            return;
+        }
+        node.state = to;
+        let parent = node.parent;
+        if to == State::Covered {
+            (self.covered, self.shown) = (self.covered + 1, self.shown - 1);
+            self.bytes = self.bytes.saturating_sub(size);
+        } else {
+            (self.covered, self.shown) = (self.covered - 1, self.shown + 1);
+            self.bytes = self.bytes.saturating_add(size);
+        }
+        self.one_more_or_less(parent, if to == State::Shown { 1 } else { -1 }, 0);
+    }
+
+    /// A directory shows one entry more or less; whether that shows or hides it is passed on to its parent.
+    fn one_more_or_less(&mut self, mut slot: u32, more: i32, mut directories: i32) {
+        loop {
+            let node = &mut self.nodes[slot as usize];
+            let NodeKind::Directory { subdirectories, visible, .. } = &mut node.kind else { return };
+            let was = *visible;
+            *visible = visible.saturating_add_signed(more);
+            *subdirectories = subdirectories.saturating_add_signed(directories);
+            if slot == ROOT || (was > 0) == (*visible > 0) {
+                return;
+            }
+            slot = node.parent;
+            directories = more;
+        }
+    }
+
+    /// Gives a node another number; the old one is never given again.
+    pub fn renumber(&mut self, ino: Ino) -> Option<Ino> {
+        let (slot, _) = ino.parts().filter(|_| self.node(ino).is_some())?;
+        let node = &mut self.nodes[slot as usize];
+        node.generation = node.generation.checked_add(1)?;
+        node.set_known(0);
+        Some(self.ino_at(slot))
+    }
+
+    /// Whether anything is covered.
+    pub fn has_covered(&self) -> bool {
+        self.covered > 0
+    }
+
+    /// Where a path leads, covered or not.
+    pub fn find_path(&self, path: &DbPath) -> Option<Ino> {
+        path.components().try_fold(Ino::ROOT, |at, name| self.lookup_any(at, name))
+    }
+
+    /// The child of that name, covered or not.
+    pub fn lookup_any(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.find(self.children(parent)?, name).map(|slot| self.ino_at(slot))
     }
 
     pub(super) fn ino_at(&self, slot: u32) -> Ino {
@@ -128,9 +231,9 @@ impl Tree {
         Some((self.ino_at(slot), self.nodes.get(slot as usize)?))
     }
 
-    /// The child of that name.
+    /// The child of that name that is shown.
     pub fn lookup(&self, parent: Ino, name: &str) -> Option<Ino> {
-        self.find(self.children(parent)?, name).map(|slot| self.ino_at(slot))
+        self.lookup_any(parent, name).filter(|ino| self.is_visible(*ino))
     }
 
     pub(super) fn find(&self, children: &Children, name: &str) -> Option<u32> {

@@ -37,7 +37,7 @@ impl Foreseeing {
         content: &OpenContent,
         fetcher: &Arc<Fetcher>,
     ) {
-        let tree = &shown.tree;
+        let tree = &shown.tree.base;
         let lacks = if content.lacks_what_is_read_first() { Lacks::Something } else { Lacks::Nothing };
         let mut seen = self.0.lock().unwrap_or_else(|e| e.into_inner());
         if seen.flip != tree.flip() {

@@ -2,21 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use super::scans::Use;
 use crate::fetch::OpenContent;
 use crate::namespace::Ino;
+use crate::overlay::LocalFile;
 
 /// The number of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HandleId(pub u64);
 
-/// An open file: the content it was opened with, whatever the path names later.
+/// An open file.
 pub(super) struct Handle {
     pub(super) ino: Ino,
     pub(super) used: Arc<Use>,
-    pub(super) content: Arc<OpenContent>,
+    /// The remote's content it was opened with, whatever the path names later.
+    pub(super) content: Option<Arc<OpenContent>>,
+    /// What is local: from the open on, or since somebody wrote to the file (rule 16).
+    pub(super) local: OnceLock<Arc<LocalFile>>,
 }
 
 /// All open files.
@@ -27,9 +31,16 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    pub(super) fn insert(&self, ino: Ino, used: Arc<Use>, content: Arc<OpenContent>) -> HandleId {
+    pub(super) fn insert(
+        &self,
+        ino: Ino,
+        used: Arc<Use>,
+        content: Option<Arc<OpenContent>>,
+        local: Option<Arc<LocalFile>>,
+    ) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let handle = Arc::new(Handle { ino, used, content });
+        let local = local.map_or_else(OnceLock::new, OnceLock::from);
+        let handle = Arc::new(Handle { ino, used, content, local });
         self.open.write().unwrap_or_else(|e| e.into_inner()).insert(id, handle);
         id
     }

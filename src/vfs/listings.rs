@@ -2,21 +2,26 @@
 //! meanwhile; begun again, it shows what is there then.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::attr::Attr;
 use super::handles::HandleId;
+use super::read::{forget_once, told_of};
+use super::revisions::Shown;
 use super::scans::{Pid, Use};
 use super::{Vfs, VfsError};
-use crate::namespace::{Children, Flip, Ino};
+use crate::namespace::{Children, Flip, Ino, Merged, Place};
 
 /// An open directory.
 struct Listing {
     ino: Ino,
     flip: Flip,
+    /// What the remote has in it, and what was local in it, as it was then.
     children: Children,
+    local: Arc<[OsString]>,
     used: Arc<Use>,
 }
 
@@ -71,11 +76,18 @@ pub struct Listed<'a> {
     /// Where the next one follows.
     pub next: u64,
     /// Its name.
-    pub name: &'a str,
+    pub name: &'a OsStr,
     /// Its attributes.
     pub attr: Attr,
     /// It is not there any more: nobody should remember it.
     pub gone: bool,
+}
+
+/// What lies in a directory now.
+fn contents(tree: &Merged, ino: Ino) -> (Children, Arc<[OsString]>) {
+    let base = tree.base_directory(ino).and_then(|base| tree.base.children(base));
+    let local = tree.local(ino).map(|(_, node)| node.children.keys().cloned().collect());
+    (base.cloned().unwrap_or_default(), local.unwrap_or_else(|| Arc::from([])))
 }
 
 impl Vfs {
@@ -83,28 +95,48 @@ impl Vfs {
     pub fn open_directory(&self, ino: Ino, opener: Pid) -> Result<(HandleId, KernelListing), VfsError> {
         let shown = self.read_shown();
         let tree = &shown.tree;
-        let node = tree.node(ino).ok_or(VfsError::NotFound)?;
-        let children = tree.children(ino).ok_or(VfsError::NotADirectory)?.clone();
-        let kernel = if node.take_listing_changed() { KernelListing::Forget } else { KernelListing::Keep };
-        let used = self.scans.begin(tree.flip(), opener, Instant::now());
-        node.opened();
+        let place = tree.resolve(ino).ok_or(VfsError::NotFound)?;
+        if !tree.is_directory(ino) {
+            return Err(VfsError::NotADirectory);
+        }
+        let (children, local) = contents(tree, ino);
+        let base = tree.base_directory(ino).and_then(|base| tree.base.node(base));
+        let kernel = match base {
+            Some(node) if node.take_listing_changed() => KernelListing::Forget,
+            _ => KernelListing::Keep,
+        };
+        let flip = tree.base.flip();
+        let used = self.scans.begin(flip, opener, Instant::now());
+        match place {
+            Place::Base(_) => base.iter().for_each(|node| node.opened()),
+            Place::Local(id) => tree.upper.node(id).iter().for_each(|node| node.opened()),
+        }
         let id = HandleId(self.listings.next.fetch_add(1, Ordering::Relaxed) + 1);
-        self.listings.open().insert(id, Listing { ino, flip: tree.flip(), children, used });
+        self.listings.open().insert(id, Listing { ino, flip, children, local, used });
         Ok((id, kernel))
     }
 
     /// Closes a directory.
     pub fn close_directory(&self, id: HandleId) {
         let closed = self.listings.open().remove(&id);
-        if let Some(listing) = closed {
-            listing.used.close(Instant::now());
-            if let Some(node) = self.read_shown().tree.node(listing.ino) {
-                node.closed();
+        let Some(listing) = closed else { return };
+        listing.used.close(Instant::now());
+        let shown = self.read_shown();
+        match shown.tree.resolve(listing.ino) {
+            Some(Place::Base(ino)) => shown.tree.base.node(ino).iter().for_each(|node| node.closed()),
+            Some(Place::Local(id)) => {
+                let last = shown.tree.upper.node(id).is_some_and(|node| node.closed() && node.is_lost());
+                drop(shown);
+                if last {
+                    self.reap(id);
+                }
             }
+            None => {}
         }
     }
 
-    /// A directory's entries from position `from` on, as long as `take` wants more. Position 0 is `.`, 1 is `..`.
+    /// A directory's entries from position `from` on, as long as `take` wants more. Position 0 is `.`, 1 is `..`; then come
+    /// those of the remote, then those that were only local when the listing began.
     pub fn list(
         &self,
         id: HandleId,
@@ -114,44 +146,95 @@ impl Vfs {
     ) -> Result<(), VfsError> {
         let shown = self.read_shown();
         let tree = &shown.tree;
-        let (ino, children) = {
+        let (ino, children, local) = {
             let mut open = self.listings.open();
             let listing = open.get_mut(&id).ok_or(VfsError::BadHandle)?;
             listing.used.touch(Instant::now());
-            if from == 0
-                && listing.flip != tree.flip()
-                && let Some(children) = tree.children(listing.ino)
-            {
-                (listing.children, listing.flip) = (children.clone(), tree.flip());
+            if from == 0 && tree.resolve(listing.ino).is_some() {
+                (listing.children, listing.local) = contents(tree, listing.ino);
+                listing.flip = tree.base.flip();
             }
-            (listing.ino, listing.children.clone())
+            (listing.ino, listing.children.clone(), listing.local.clone())
         };
+        let dot = OsStr::new(".");
         for at in from.. {
-            let (name, ino) = match at {
-                0 => (".", ino),
-                1 => ("..", tree.parent(ino).unwrap_or(Ino::ROOT)),
-                _ => {
-                    let Some(child) = usize::try_from(at - 2).ok().and_then(|at| tree.child(&children, at))
-                    else {
-                        break;
-                    };
-                    (child.1.name(), child.0)
+            let listed = match at {
+                0 => self.listed(&shown, at, dot, Place::Base(ino)),
+                1 => {
+                    let parent = tree.parent(ino).unwrap_or(Ino::ROOT);
+                    self.listed(&shown, at, OsStr::new(".."), Place::Base(parent))
                 }
+                _ => match self.entry_at(&shown, ino, &children, &local, at - 2) {
+                    Entry::Listed(name, place) => self.listed(&shown, at, name, place),
+                    Entry::Passed => None,
+                    Entry::End => break,
+                },
             };
-            let Some(node) = tree.node(ino) else { continue };
-            let listed = Listed { next: at + 1, name, attr: Attr::of(ino, node), gone: !node.is_shown() };
+            let Some(listed) = listed else { continue };
             let counts = telling == Telling::LookedUp && at > 1;
+            let told = listed.attr.ino;
             // Before the answer is sent: the kernel may forget it at once.
             if counts {
-                node.told();
+                told_of(tree, told);
             }
             if take(listed) == Taken::Full {
                 if counts {
-                    node.forgotten(1);
+                    forget_once(tree, told);
                 }
                 break;
             }
         }
         Ok(())
     }
+
+    fn listed<'a>(&self, shown: &Shown, at: u64, name: &'a OsStr, place: Place) -> Option<Listed<'a>> {
+        let tree = &shown.tree;
+        let (attr, gone) = match place {
+            Place::Base(ino) if tree.resolve(ino) == Some(place) => {
+                let attr = self.attr_in(shown, ino).ok()?;
+                (attr, !tree.base.is_visible(ino))
+            }
+            place => (self.attr_in(shown, tree.ino_of(place)).ok()?, false),
+        };
+        Some(Listed { next: at + 1, name, attr, gone })
+    }
+
+    fn entry_at<'a>(
+        &self,
+        shown: &'a Shown,
+        directory: Ino,
+        children: &Children,
+        local: &'a [OsString],
+        at: u64,
+    ) -> Entry<'a> {
+        let tree = &shown.tree;
+        let Ok(at) = usize::try_from(at) else { return Entry::End };
+        if at < children.len() {
+            let Some((ino, node)) = tree.base.child(children, at) else { return Entry::Passed };
+            let name = OsStr::new(node.name());
+            // What is local by that name now stands in its place, so that nothing is missed that was there all along.
+            let here = tree.local(directory).and_then(|(id, _)| tree.upper.child(id, name));
+            return match here.filter(|id| tree.is_shown(*id)) {
+                Some(_) if local.binary_search_by(|known| known.as_os_str().cmp(name)).is_ok() => {
+                    Entry::Passed
+                }
+                Some(id) => Entry::Listed(name, Place::Local(id)),
+                // Covered, it is gone; of an earlier revision, a listing that began then goes on with it.
+                None if node.is_in_tree() && !tree.base.is_visible(ino) => Entry::Passed,
+                None => Entry::Listed(name, Place::Base(ino)),
+            };
+        }
+        let Some(name) = local.get(at - children.len()) else { return Entry::End };
+        let here = tree.local(directory).and_then(|(id, _)| tree.upper.child(id, name));
+        match here.filter(|id| tree.is_shown(*id)) {
+            Some(id) => Entry::Listed(name, Place::Local(id)),
+            None => Entry::Passed,
+        }
+    }
+}
+
+enum Entry<'a> {
+    Listed(&'a OsStr, Place),
+    Passed,
+    End,
 }

@@ -1,5 +1,6 @@
 //! Looking and reading.
 
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
@@ -7,38 +8,77 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::VfsError;
-use super::attr::Attr;
+use super::attr::{Attr, Owner};
 use super::foreseeing::Foreseeing;
-use super::handles::{HandleId, Handles};
+use super::handles::{Handle, HandleId, Handles};
 use super::listings::Listings;
 use super::revisions::Shown;
 use super::scans::{Pid, Scans, process_of};
 use crate::cache::HandedOut;
+use crate::content::Composed;
 use crate::fetch::{FetchError, Fetcher, OpenContent, ReaderThread};
 use crate::metrics::MountCounters;
-use crate::model::{ContentHash, DbRef, MAX_COMPONENT_BYTES};
-use crate::namespace::{Ino, NodeKind};
+use crate::model::{ByteRange, ContentHash, DbRef, MAX_COMPONENT_BYTES};
+use crate::namespace::{Ino, Merged, NodeKind, Place};
+use crate::overlay::{LocalFile, Overlay};
+use crate::state::NodeId;
 
-/// A mounted database, read-only: one revision at a time.
+/// A mounted database: one revision at a time, and over it what is local.
 pub struct Vfs {
-    database: DbRef,
+    pub(super) database: DbRef,
     pub(super) shown: RwLock<Shown>,
+    /// Where what is local lasts; a read-only mount has nothing local.
+    pub(super) overlay: Option<Arc<Overlay>>,
+    pub(super) owner: Owner,
     /// The kernel is being told what a flip changed.
     pub(super) settling: AtomicBool,
     pub(super) scans: Scans,
-    fetcher: Arc<Fetcher>,
+    pub(super) fetcher: Arc<Fetcher>,
     pub(super) handles: Handles,
     foreseeing: Foreseeing,
     pub(super) listings: Listings,
     counters: Arc<MountCounters>,
 }
 
+/// A handle on a file, and how the kernel may be let read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The handle.
+    pub handle: HandleId,
+    /// Whether the file is all the remote's, or how local it is.
+    pub locality: Locality,
+}
+
+/// How much of a file is local.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locality {
+    /// Nothing, and nobody writes to it.
+    Remote,
+    /// Something, or nothing yet.
+    Partly,
+    /// Everything.
+    Local,
+}
+
 impl Vfs {
-    /// Shows a revision of `database`.
-    pub fn new(database: DbRef, shown: Shown, fetcher: Arc<Fetcher>, counters: Arc<MountCounters>) -> Self {
+    /// Shows a revision of `database`, and what is local over it; without an overlay it is read-only.
+    pub fn new(
+        database: DbRef,
+        shown: Shown,
+        overlay: Option<Arc<Overlay>>,
+        fetcher: Arc<Fetcher>,
+        counters: Arc<MountCounters>,
+    ) -> Self {
+        let owner = Owner {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            writable: overlay.is_some(),
+        };
         Self {
             database,
             shown: RwLock::new(shown),
+            overlay,
+            owner,
             settling: AtomicBool::new(false),
             scans: Scans::default(),
             fetcher,
@@ -49,58 +89,86 @@ impl Vfs {
         }
     }
 
+    pub(super) fn attr_in(&self, shown: &Shown, ino: Ino) -> Result<Attr, VfsError> {
+        self.owner.attr(&shown.tree, ino, self.overlay.as_deref())
+    }
+
     /// A node's attributes.
     pub fn attr(&self, ino: Ino) -> Result<Attr, VfsError> {
-        let shown = self.read_shown();
-        let node = shown.tree.node(ino).ok_or(VfsError::NotFound)?;
-        Ok(Attr::of(ino, node))
+        self.attr_in(&self.read_shown(), ino)
+    }
+
+    /// The bytes of a local file.
+    pub fn local_file(&self, id: NodeId) -> Option<Arc<LocalFile>> {
+        self.read_shown().tree.upper.node(id)?.file.clone()
+    }
+
+    /// Opens what shows through of a local file, for the file's own sake.
+    pub fn open_base(&self, file: &LocalFile) -> Option<Arc<OpenContent>> {
+        let base = file.base()?;
+        let key = self.read_shown().key(&self.database, &base);
+        Some(self.fetcher.open(&key))
     }
 
     /// The attributes of `name` in `parent`, which the kernel will remember until it [forgets](Vfs::forget) it. A
     /// name that is not UTF-8 is in no manifest.
-    pub fn lookup(&self, parent: Ino, name: &std::ffi::OsStr, asker: Pid) -> Result<Attr, VfsError> {
+    pub fn lookup(&self, parent: Ino, name: &OsStr, asker: Pid) -> Result<Attr, VfsError> {
         let shown = self.read_shown();
         let tree = &shown.tree;
-        let directory = tree.node(parent).ok_or(VfsError::NotFound)?;
-        if !directory.is_directory() {
+        tree.resolve(parent).ok_or(VfsError::NotFound)?;
+        if !tree.is_directory(parent) {
             return Err(VfsError::NotADirectory);
         }
         if name.len() > MAX_COMPONENT_BYTES {
             return Err(VfsError::NameTooLong);
         }
-        let found = name.to_str().and_then(|name| tree.lookup(parent, name));
-        let Some((ino, node)) = found.and_then(|ino| Some((ino, tree.node(ino)?))) else {
+        let Some(place) = tree.child(parent, name) else {
             // Whoever lists an older revision may miss what that one had.
-            let was_there = name.to_str().is_some_and(|name| tree.had(parent, name));
-            if was_there {
-                let mixes = self.scans.would_mix(asker, directory.changed, Instant::now(), process_of);
-                return Err(if mixes { FetchError::Stale.into() } else { VfsError::Gone });
+            let base = tree.base_directory(parent).and_then(|base| Some((base, tree.base.node(base)?)));
+            if let Some((base, directory)) = base {
+                if name.to_str().is_some_and(|name| tree.base.had(base, name)) {
+                    let mixes = self.scans.would_mix(asker, directory.changed, Instant::now(), process_of);
+                    return Err(if mixes { FetchError::Stale.into() } else { VfsError::Gone });
+                }
+                directory.said_absent();
             }
-            directory.said_absent();
             return Err(VfsError::NotFound);
         };
-        node.told();
-        Ok(Attr::of(ino, node))
+        let attr = self.attr_in(&shown, tree.ino_of(place))?;
+        told_of(tree, attr.ino);
+        Ok(attr)
     }
 
     /// The kernel has forgotten a node so many times.
     pub fn forget(&self, ino: Ino, times: u64) {
-        if let Some(node) = self.read_shown().tree.node(ino) {
+        let shown = self.read_shown();
+        if let Some(node) = shown.tree.base.node(ino) {
             node.forgotten(times);
+        }
+        let Some(Place::Local(id)) = shown.tree.resolve(ino) else { return };
+        let Some(node) = shown.tree.upper.node(id) else { return };
+        node.forgotten(times);
+        if node.is_lost() && id != NodeId::ROOT {
+            drop(shown);
+            self.reap(id);
         }
     }
 
-    /// Opens a file: from now on the handle reads this content and no other.
-    pub fn open(&self, ino: Ino, opener: Pid) -> Result<HandleId, VfsError> {
+    /// Opens a file for reading: from now on the handle reads this content and no other, but for what is written here.
+    pub fn open(&self, ino: Ino, opener: Pid) -> Result<Opened, VfsError> {
         let shown = self.read_shown();
         let tree = &shown.tree;
+        if let Some((_, node)) = tree.local(ino) {
+            return self.open_local(&shown, ino, node, opener);
+        }
+        let tree = &tree.base;
         let node = tree.node(ino).ok_or(VfsError::NotFound)?;
         let NodeKind::File { hash, .. } = &node.kind else { return Err(VfsError::IsADirectory) };
         if matches!(hash, ContentHash::Md5(_)) {
             return Err(VfsError::NotPinned);
         }
         let now = Instant::now();
-        let revision = if node.is_shown() {
+        let revision = if node.is_in_tree() {
             if self.scans.would_mix(opener, node.since, now, process_of) {
                 return Err(FetchError::Stale.into());
             }
@@ -116,27 +184,31 @@ impl Vfs {
         let used = self.scans.begin(tree.flip(), opener, now);
         node.opened();
         let content = self.fetcher.open(&key);
-        if node.is_shown() {
+        if node.is_in_tree() {
             self.foreseeing.opened(&self.database, &shown, ino, &content, &self.fetcher);
         } else {
             content.keep_while_open();
         }
-        Ok(self.handles.insert(ino, used, content))
+        let handle = self.handles.insert(ino, used, Some(content), None);
+        Ok(Opened { handle, locality: Locality::Remote })
     }
 
-    /// Whether all of an open file is cached and checked.
+    /// Whether all of an open file is cached and checked, and nothing of it is local.
     pub fn is_verified(&self, handle: HandleId) -> bool {
-        self.handles.get(handle).is_some_and(|handle| handle.content.is_verified())
+        let Some(handle) = self.handles.get(handle) else { return false };
+        let untouched = handle.local.get().is_none_or(|local| local.staged().is_none());
+        untouched && handle.content.as_ref().is_some_and(|content| content.is_verified())
     }
 
     /// An open file's content for the kernel to read by itself, if all of it is cached and checked.
     pub fn hand_out(&self, handle: HandleId) -> Option<HandedOut> {
-        self.handles.get(handle)?.content.hand_out()
+        self.content(handle)?.hand_out()
     }
 
-    /// What an open file is pinned to.
+    /// The remote's content that an open file is pinned to, if nothing of it is local.
     pub fn content(&self, handle: HandleId) -> Option<Arc<OpenContent>> {
-        Some(self.handles.get(handle)?.content.clone())
+        let handle = self.handles.get(handle)?;
+        handle.content.clone().filter(|_| handle.local.get().is_none_or(|local| local.staged().is_none()))
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
@@ -149,7 +221,13 @@ impl Vfs {
     ) -> Result<Option<Bytes>, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
         handle.used.touch(Instant::now());
-        Ok(handle.content.read_cached(thread, offset, length))
+        match (self.composed(&handle), &handle.content) {
+            (Some(composed), _) => {
+                Ok(composed.read_cached(thread, ByteRange::new(offset, offset.saturating_add(length)))?)
+            }
+            (None, Some(content)) => Ok(content.read_cached(thread, offset, length)),
+            (None, None) => Err(VfsError::BadHandle),
+        }
     }
 
     /// Reads, fetching what is missing: all bytes of the range inside the file, or an error.
@@ -161,40 +239,128 @@ impl Vfs {
         length: u64,
     ) -> Result<Bytes, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
-        let read = handle.content.read(thread, offset, length).await;
+        let read = match (self.composed(&handle), &handle.content) {
+            (Some(composed), _) => {
+                let range = ByteRange::new(offset, offset.saturating_add(length));
+                composed.read(thread, range).await.map_err(VfsError::from)
+            }
+            (None, Some(content)) => content.read(thread, offset, length).await.map_err(VfsError::from),
+            (None, None) => Err(VfsError::BadHandle),
+        };
         handle.used.touch(Instant::now());
-        Ok(read?)
+        read
+    }
+
+    fn composed<'a>(&'a self, handle: &'a Handle) -> Option<Composed<'a>> {
+        let (local, overlay) = (handle.local.get()?, self.overlay.as_deref()?);
+        Some(Composed { local, overlay, base: handle.content.as_ref() })
     }
 
     /// Closes a handle.
     pub fn release(&self, handle: HandleId) {
         let Some(handle) = self.handles.remove(handle) else { return };
         handle.used.close(Instant::now());
-        if let Some(node) = self.read_shown().tree.node(handle.ino) {
+        let last = handle.local.get().is_some_and(|local| local.closed());
+        let shown = self.read_shown();
+        // It was the remote's when it was opened, perhaps.
+        if handle.local.get().is_none()
+            && let Some(node) = shown.tree.base.node(handle.ino)
+        {
             node.closed();
+        }
+        let Some(local) = handle.local.get() else { return };
+        let id = local.node();
+        let Some(node) = shown.tree.upper.node(id) else { return };
+        node.closed();
+        let (lost, unchanged) = (node.is_lost(), !node.row.touched && local.staged().is_none());
+        drop(shown);
+        if lost {
+            self.reap(id);
+        } else if last && unchanged {
+            self.give_back(id);
         }
     }
 
-    /// Files and directories, and bytes, in all.
-    pub fn totals(&self) -> (u64, u64) {
-        let shown = self.read_shown();
-        (shown.tree.len(), shown.tree.total_bytes())
+    /// How many local changes there are that are not published.
+    pub fn pending(&self) -> usize {
+        let pending = self.read_shown().tree.upper.pending(|_| 0);
+        pending.iter().filter(|pending| pending.what.travels()).count()
     }
 
-    /// An extended attribute, which only the mount itself gives: `user.parquedb.stats` (counters, JSON),
-    /// `user.parquedb.revision`, and of files `user.parquedb.sha256` and `user.parquedb.reads` (what reading one has
-    /// cost, JSON).
-    pub fn xattr(&self, ino: Ino, name: &str) -> Result<Option<String>, VfsError> {
-        let shown = self.read_shown();
-        let node = shown.tree.node(ino).ok_or(VfsError::NotFound)?;
-        Ok(match (name, &node.kind) {
-            ("user.parquedb.stats", _) => Some(self.counters.to_json()),
-            ("user.parquedb.revision", _) => shown.revision.map(|revision| revision.to_string()),
-            ("user.parquedb.sha256", NodeKind::File { hash, .. }) => {
-                hash.sha256().map(|hash| hash.to_string())
+    /// Bytes and files on the disk that local changes lie on: in all, free, and free for everybody; of a read-only mount,
+    /// what the revision has.
+    pub fn totals(&self) -> Totals {
+        if let Some(overlay) = &self.overlay
+            && let Ok(disk) = overlay.disk()
+        {
+            return Totals {
+                bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+                free: disk.f_bfree.saturating_mul(disk.f_frsize),
+                available: disk.f_bavail.saturating_mul(disk.f_frsize),
+                files: disk.f_files,
+                free_files: disk.f_ffree,
+            };
+        }
+        let tree = &self.read_shown().tree.base;
+        Totals { bytes: tree.total_bytes(), free: 0, available: 0, files: tree.len(), free_files: 0 }
+    }
+
+    /// An extended attribute that only the mount itself gives: `user.parquedb.stats` (counters, JSON),
+    /// `user.parquedb.revision`, of the mount `user.parquedb.state` (where local changes lie), and of files `user.parquedb.sha256` and `user.parquedb.reads` (what reading one has
+    /// cost, JSON); none of what is local.
+    pub(super) fn own_xattr(&self, shown: &Shown, ino: Ino, name: &str) -> Option<String> {
+        match name {
+            "user.parquedb.stats" => return Some(self.counters.to_json()),
+            "user.parquedb.state" if ino == Ino::ROOT => {
+                return self.overlay.as_ref().map(|overlay| overlay.path().display().to_string());
             }
-            ("user.parquedb.reads", NodeKind::File { size, hash, .. }) => self.fetcher.cost(hash, *size),
+            "user.parquedb.revision" => return shown.revision.map(|revision| revision.to_string()),
+            _ => {}
+        }
+        let entry = match shown.tree.local(ino) {
+            Some((_, node)) => match node.file.as_ref()?.content() {
+                crate::state::Content::Base(entry) => entry,
+                crate::state::Content::Staged { .. } => return None,
+            },
+            None => shown.tree.entry(ino, None)?,
+        };
+        match name {
+            "user.parquedb.sha256" => entry.hash.sha256().map(|hash| hash.to_string()),
+            "user.parquedb.reads" => self.fetcher.cost(&entry.hash, entry.size),
             _ => None,
-        })
+        }
+    }
+}
+
+/// What there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Free bytes.
+    pub free: u64,
+    /// Free bytes, for everybody.
+    pub available: u64,
+    /// Files in all.
+    pub files: u64,
+    /// Files that could be made.
+    pub free_files: u64,
+}
+
+/// Notes that the kernel is being told of a number. Said before the answer is sent.
+pub(super) fn told_of(tree: &Merged, ino: Ino) {
+    match tree.resolve(ino) {
+        Some(Place::Local(id)) => tree.upper.node(id).iter().for_each(|node| node.told(1)),
+        Some(Place::Base(ino)) => tree.base.node(ino).iter().for_each(|node| node.told()),
+        None => {}
+    }
+}
+
+/// It was not told after all.
+pub(super) fn forget_once(tree: &Merged, ino: Ino) {
+    match tree.resolve(ino) {
+        Some(Place::Local(id)) => tree.upper.node(id).iter().for_each(|node| node.forgotten(1)),
+        Some(Place::Base(ino)) => tree.base.node(ino).iter().for_each(|node| node.forgotten(1)),
+        None => {}
     }
 }

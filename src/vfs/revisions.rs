@@ -7,14 +7,16 @@ use super::Vfs;
 use super::scans::{Turn, process_of};
 use crate::manifest::Manifest;
 use crate::model::{DbRef, Revision};
-use crate::namespace::{Difference, Ino, NodeKind, Outdated, Tree};
+use crate::namespace::{Difference, Ino, Merged, Outdated, Tree};
+use crate::overlay::Upper;
 use crate::remote::ContentKey;
+use crate::state::BaseEntry;
 
 /// The revision a mount shows.
 #[derive(Debug)]
 pub struct Shown {
-    /// Its files.
-    pub tree: Tree,
+    /// Its files, and what is local over them.
+    pub tree: Merged,
     /// Its number; a static host has none.
     pub revision: Option<Revision>,
     /// It will be shown as long as the mount is there, whatever is published.
@@ -42,7 +44,12 @@ impl Shown {
     /// The revision of a manifest.
     pub fn new(manifest: &Manifest, revision: Option<Revision>) -> Self {
         let tree = Tree::build(&manifest.files, nanoseconds(&manifest.last_synced_at));
-        Self { tree, revision, stays: false }
+        Self { tree: Merged::new(tree, Upper::empty()), revision, stays: false }
+    }
+
+    /// The same with what is local over it.
+    pub fn under(self, upper: Upper) -> Self {
+        Self { tree: Merged::new(self.tree.base, upper), ..self }
     }
 
     /// What a node's content is asked for by, as `revision` has it.
@@ -52,21 +59,26 @@ impl Shown {
         ino: Ino,
         revision: Option<Revision>,
     ) -> Option<ContentKey> {
-        let NodeKind::File { size, hash, blocks } = &self.tree.node(ino)?.kind else { return None };
-        let path = self.tree.path(ino)?;
-        let key = ContentKey::new(database.clone(), path, *size, *hash, revision).with_blocks(*blocks);
-        Some(match self.revision {
+        Some(self.key(database, &self.tree.entry(ino, revision)?))
+    }
+
+    /// What an entry's content is asked for by.
+    pub(super) fn key(&self, database: &DbRef, entry: &BaseEntry) -> ContentKey {
+        let key =
+            ContentKey::new(database.clone(), entry.path.clone(), entry.size, entry.hash, entry.revision);
+        let key = key.with_blocks(entry.blocks);
+        match self.revision {
             None => key.on_static_host(),
             Some(_) if self.stays => key.of_the_past(),
             Some(_) => key,
-        })
+        }
     }
 }
 
 impl Vfs {
     /// What differs between the revision shown and a manifest.
     pub fn difference(&self, manifest: &Manifest) -> Difference {
-        self.read_shown().tree.difference(&manifest.files)
+        self.read_shown().tree.base.difference(&manifest.files)
     }
 
     /// Whether a flip that has been wanted since then, and may wait so long, may happen now.
@@ -81,7 +93,7 @@ impl Vfs {
         self.settling.store(true, Ordering::SeqCst);
         let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
         let last = shown.revision;
-        let outdated = shown.tree.apply(&next.difference, next.published, last);
+        let outdated = shown.tree.flip(&next.difference, next.published, last);
         shown.revision = next.revision;
         drop(shown);
         self.keep_what_is_not_shown();
@@ -93,8 +105,10 @@ impl Vfs {
     fn keep_what_is_not_shown(&self) {
         let shown = self.read_shown();
         for handle in self.handles.all() {
-            if shown.tree.node(handle.ino).is_none_or(|node| !node.is_shown()) {
-                handle.content.keep_while_open();
+            if shown.tree.base.node(handle.ino).is_none_or(|node| !node.is_in_tree()) {
+                if let Some(content) = &handle.content {
+                    content.keep_while_open();
+                }
             }
         }
     }
@@ -106,13 +120,14 @@ impl Vfs {
 
     /// Gives back what was kept of earlier revisions and is not used any more.
     pub fn sweep(&self) {
-        if self.read_shown().tree.kept() > 0 {
+        if self.read_shown().tree.base.kept() > 0 {
             // Listings begin and are begun again under the other side of this lock.
             let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
             // A scan that began before must hear that what it looks for is gone, and not that it never was.
-            let used = [self.listings.oldest(), self.scans.oldest(Instant::now()), Some(shown.tree.flip())];
+            let used =
+                [self.listings.oldest(), self.scans.oldest(Instant::now()), Some(shown.tree.base.flip())];
             if let Some(oldest) = used.into_iter().flatten().min() {
-                shown.tree.sweep(oldest);
+                shown.tree.base.sweep(oldest);
             }
         }
     }

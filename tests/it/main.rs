@@ -14,3 +14,4 @@ mod mount;
 mod ranges_vs_nginx;
 mod server_http;
 mod server_s3;
+mod writing;

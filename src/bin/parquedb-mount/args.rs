@@ -28,10 +28,16 @@ pub struct MountArgs {
     /// Stay in the foreground and log to standard error
     #[arg(short, long)]
     pub foreground: bool,
-    /// Refuse writes (this version's mounts are always read-only)
+    /// Refuse writes, and show nothing of what was written here
     #[arg(long)]
     pub read_only: bool,
-    /// Show this revision, and stay at it [default: the current one, and those that follow]
+    /// Which of your replicas of the database: each has its own local changes, and one mount at a time
+    #[arg(long, value_name = "NAME", default_value = "main", value_parser = replica)]
+    pub replica: String,
+    /// Where what is written is kept: on disk, until it is published; or in memory, until the mount ends
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = OverlayPlace::Disk)]
+    pub overlay: OverlayPlace,
+    /// Show this revision, and stay at it, read-only [default: the current one, and those that follow]
     #[arg(long, value_name = "REVISION")]
     pub at: Option<u64>,
     /// Where fetched blocks are kept [default: parquedb in your cache directory]
@@ -47,7 +53,7 @@ pub struct MountArgs {
     /// [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<MemoryBudget>,
-    /// Where the daemon keeps its log [default: parquedb in your state directory]
+    /// Where what is written is kept, and the daemon's log [default: parquedb in your state directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// A read that the remote does not answer fails after so many seconds
@@ -64,6 +70,23 @@ pub struct MountArgs {
     pub options: Vec<String>,
     #[command(flatten)]
     pub everywhere: EverywhereFlags,
+}
+
+/// Where what is written is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OverlayPlace {
+    /// In the state directory.
+    Disk,
+    /// In memory: gone when the mount ends.
+    Memory,
+}
+
+fn replica(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(is_plain) {
+        return Err("letters, digits, '-', '_' and '.', at most 64".into());
+    }
+    Ok(text.to_owned())
 }
 
 /// How often to ask for news, if at all.

@@ -11,14 +11,14 @@ use std::time::Duration;
 use clap::Parser;
 use parquedb_mount::config::Dirs;
 use parquedb_mount::daemon::{
-    MountError, MountOptions, Readiness, few_arenas, in_background, prepare_mountpoint, run,
+    MountError, MountOptions, OverlayOptions, Readiness, few_arenas, in_background, prepare_mountpoint, run,
 };
 use parquedb_mount::fuse::Passthrough;
 use parquedb_mount::model::{DbRef, ExitCode as Exit, Revision};
 use parquedb_mount::remote::{Remote, RemoteOptions};
 use serde_json::json;
 
-use args::MountArgs;
+use args::{MountArgs, OverlayPlace};
 use common::failure::{Failure, chain};
 use common::output::Style;
 
@@ -52,7 +52,14 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     let usage = |error: &dyn std::error::Error| Failure::usage(chain(error));
     let mountpoint = prepare_mountpoint(&args.mountpoint).map_err(|error| usage(&error))?;
     let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|error| usage(&error));
+    let state_dir = absolute(args.state_dir.clone().unwrap_or(dirs.state))?;
+    let overlay = (!args.read_only && args.at.is_none()).then(|| OverlayOptions {
+        state_dir: state_dir.clone(),
+        replica: args.replica.clone(),
+        throw_away: args.overlay == OverlayPlace::Memory,
+    });
     let options = MountOptions {
+        overlay,
         database,
         mountpoint,
         cache_dir: absolute(args.cache_dir.clone().unwrap_or(dirs.cache))?,
@@ -69,7 +76,6 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     if args.foreground {
         return serve(remote, &options, &mut Readiness::nobody(), style);
     }
-    let state_dir = absolute(args.state_dir.clone().unwrap_or(dirs.state))?;
     std::fs::create_dir_all(&state_dir)
         .map_err(|error| Failure::usage(format!("{}: {error}", state_dir.display())))?;
     let log = state_dir.join(format!("mount-{}-{}.log", options.database.owner(), options.database.slug()));

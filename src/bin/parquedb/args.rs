@@ -48,6 +48,8 @@ pub enum Command {
     Login(LoginArgs),
     /// Show who the remote says you are
     Whoami,
+    /// Show what was written to a mount and is not published
+    Status(StatusArgs),
     /// Make files of a database fully available offline: fetch them whole, and keep them
     Pin(PinArgs),
     /// Let go of what was pinned
@@ -342,6 +344,23 @@ pub struct PinnedFiles {
     /// Files, or directories with all below them [default: the whole database]
     #[arg(value_name = "PATH")]
     pub paths: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Works whether it is mounted or not, and without the remote.\n\nExamples:\n  parquedb status /mnt/data\n  \
+    parquedb status alice/my-dataset --json"
+)]
+pub struct StatusArgs {
+    /// A mount, or a database that was mounted here
+    #[arg(value_name = "DIR|OWNER/SLUG")]
+    pub of: String,
+    /// Which of your replicas of the database [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub replica: Option<String>,
+    /// Where local state is kept [default: parquedb in your state directory]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -34,7 +34,7 @@ pub use http::{Request, Response, exchange, get, head, request};
 pub use mount::{Mount, Stats, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;
 pub use nginx::Nginx;
-pub use process::{Finished, finish, run_to_end};
+pub use process::{Finished, finish, run_to_end, run_within};
 pub use python::{python, python_within};
 pub use responder::{End, Reply, Responder, answer, json_answer};
 pub use s3::{Kind, S3Server, SECRET_KEY};

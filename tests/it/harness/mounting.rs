@@ -18,6 +18,7 @@ use super::{DEADLINE, Server, run_to_end};
 pub struct Mounting {
     place: Arc<Place>,
     cache: PathBuf,
+    state: PathBuf,
     args: Vec<String>,
     environment: Vec<(String, String)>,
     patience: Duration,
@@ -35,6 +36,7 @@ impl Mounting {
         fs::create_dir(place.mountpoint()).unwrap();
         let mounting = Self {
             cache: place.0.path().join("cache"),
+            state: place.0.path().join("state"),
             place: Arc::new(place),
             args: vec![],
             environment: vec![],
@@ -70,6 +72,17 @@ impl Mounting {
         self
     }
 
+    /// With the state there instead.
+    pub fn state_in(mut self, dir: &Path) -> Self {
+        self.state = dir.into();
+        self
+    }
+
+    /// Where local state lies.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Where it is, or will be, mounted.
     pub fn path(&self) -> PathBuf {
         self.place.mountpoint()
@@ -91,12 +104,7 @@ impl Mounting {
         let program = env!("CARGO_BIN_EXE_parquedb-mount");
         let mut command = Command::new(before.first().unwrap_or(&program));
         command.args(before.iter().skip(1).chain(before.first().map(|_| &program)));
-        command
-            .args(&self.args)
-            .arg("--cache-dir")
-            .arg(&self.cache)
-            .arg("--state-dir")
-            .arg(home.join("state"));
+        command.args(&self.args).arg("--cache-dir").arg(&self.cache).arg("--state-dir").arg(&self.state);
         command.arg(self.path()).env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").current_dir(home);
         for (name, place) in
             [("CONFIG", "config"), ("DATA", "data"), ("CACHE", "caches"), ("STATE", "states")]

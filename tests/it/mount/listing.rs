@@ -154,12 +154,12 @@ fn f01_attributes_are_the_manifests() {
     for (path, _, expected) in times {
         let meta = fs::metadata(mount.at(path)).unwrap();
         assert_eq!(Some((meta.mtime(), meta.mtime_nsec())), expected, "{path}");
-        assert_eq!((meta.len(), meta.nlink(), meta.mode()), (12, 1, 0o100_444), "{path}");
+        assert_eq!((meta.len(), meta.nlink(), meta.mode()), (12, 1, 0o100_644), "{path}");
         assert_eq!((meta.uid(), meta.gid()), me, "whoever mounts owns it");
     }
     for (path, links) in [("", 3), ("dir", 3), ("dir/sub", 2)] {
         let meta = fs::metadata(mount.at(path)).unwrap();
-        assert_eq!((meta.nlink(), meta.mode()), (links, 0o40_555), "{path}");
+        assert_eq!((meta.nlink(), meta.mode()), (links, 0o40_755), "{path}");
         // Directories are as old as the revision.
         let age = SystemTime::now().duration_since(meta.modified().unwrap()).unwrap_or_default();
         assert!(age < Duration::from_secs(300), "{path}: {age:?}");
@@ -187,9 +187,9 @@ fn f01_attributes_are_the_manifests() {
 }
 
 #[test]
-fn f01_nothing_can_be_changed() {
+fn f01_nothing_can_be_changed_in_a_mount_that_is_read_only() {
     let server = pushed(&TempTree::with(&[("dir/file", "bytes"), ("other", "more")]));
-    let mount = Mounting::at(&server.url(), "alice/d").mount();
+    let mount = Mounting::at(&server.url(), "alice/d").arg("--read-only").mount();
     let (file, dir, new) = (mount.at("dir/file"), mount.at("dir"), mount.at("dir/new"));
     let read_only = File::options().read(true).open(&file).unwrap();
     let attempts = [

@@ -28,7 +28,7 @@ grep " $mnt " /proc/self/mountinfo
 user sh -c 'cd "$0" && find . -type f | LC_ALL=C sort | xargs -d "\n" sha256sum' "$mnt"
 user stat -c '%U:%G %a' "$mnt"
 if cat "$mnt/x" 2>/dev/null; then echo "root may read it"; fi
-if user touch "$mnt/new" 2>/dev/null; then echo "it can be written"; fi
+user sh -c 'echo line >> "$0/x" && tail -c 5 "$0/x" && mv "$0/x" "$0/y" && rm "$0/y" && ls "$0"' "$mnt"
 user "$program" --version
 if user "$@" 2>&1; then echo "mounted twice"; else echo "twice: $?"; fi
 trap - EXIT
@@ -86,14 +86,15 @@ fn a_plain_user_mounts_through_fusermount3() {
     assert_eq!(entry[after + 1..after + 3], ["fuse.parquedb", "alice/d"], "{entry:?}");
     let options: Vec<&str> = entry[after + 3].split(',').collect();
     assert!(options.contains(&"user_id=65534"), "it was made by fusermount3 for the user: {entry:?}");
-    for option in ["ro", "nosuid", "nodev"] {
+    for option in ["rw", "nosuid", "nodev"] {
         assert!(entry[5].split(',').any(|word| word == option), "{option}: {entry:?}");
     }
     for (name, bytes) in &files {
         assert_eq!(next(), format!("{}  ./{name}", sha256(bytes)));
     }
-    assert_eq!(next(), "nobody:nogroup 555", "the files are the user's");
-    assert!(next().starts_with("parquedb-mount "), "root is kept out, and nothing can be written: {said}");
+    assert_eq!(next(), "nobody:nogroup 755", "the files are the user's");
+    assert_eq!((next(), next(), next()), ("line", "a b", "z"), "the user writes: {said}");
+    assert!(next().starts_with("parquedb-mount "), "root is kept out: {said}");
     assert!(next().contains("already"), "{said}");
     assert_eq!(next(), "twice: 2");
     assert_eq!((next(), next()), ("0", "0"), "fusermount3 and SIGTERM unmount it: {said}");

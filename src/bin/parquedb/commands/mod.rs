@@ -14,6 +14,7 @@ pub mod pull;
 pub mod push;
 pub mod revert;
 pub mod serve;
+pub mod status;
 mod stores;
 pub mod whoami;
 

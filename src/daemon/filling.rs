@@ -1,0 +1,63 @@
+//! Files that were written to become independent of the remote: what shows through of theirs is copied beside what was
+//! written, in the background (rule 19).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fetch::ReaderThread;
+use crate::overlay::{LocalFile, Overlay};
+use crate::state::NodeId;
+use crate::vfs::Vfs;
+
+/// Whoever has just begun to write may be about to write all of it.
+const PAUSE: Duration = Duration::from_secs(2);
+/// What could not be had is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Bytes at a time.
+const STEP: u64 = 1 << 20;
+
+/// Fills what needs to be filled, for as long as the mount is there.
+pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
+    let mut left: BTreeSet<NodeId> = BTreeSet::new();
+    let mut next_try = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let fresh = overlay.take_dependent();
+        if fresh.is_empty() && tokio::time::Instant::now() < next_try {
+            continue;
+        }
+        left.extend(fresh);
+        let mut failed = BTreeSet::new();
+        for id in std::mem::take(&mut left) {
+            // One that is gone needs nothing.
+            let Some(file) = vfs.local_file(id) else { continue };
+            if let Err(reason) = fill_one(&vfs, &overlay, &file).await {
+                tracing::debug!(node = id.0, reason, "a file that was written to needs the remote still");
+                failed.insert(id);
+            }
+        }
+        left = failed;
+        if !left.is_empty() {
+            next_try = tokio::time::Instant::now() + AGAIN;
+        }
+    }
+}
+
+async fn fill_one(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> Result<(), String> {
+    let Some(content) = vfs.open_base(file) else { return Ok(()) };
+    let mut at = 0;
+    while let Some(missing) = file.missing(at) {
+        let length = missing.len().min(STEP);
+        let bytes =
+            content.read(ReaderThread(0), missing.start, length).await.map_err(|error| error.to_string())?;
+        if bytes.len() as u64 != length {
+            return Err("the remote's content is shorter than its entry says".into());
+        }
+        let (file, overlay, offset) = (file.clone(), overlay.clone(), missing.start);
+        let filling = tokio::task::spawn_blocking(move || file.fill(&overlay, offset, &bytes));
+        filling.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        at = missing.start + length;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Opening a file: how the kernel is to read and write it is decided here, and kept until its last handle is closed.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use fuser::{BackingId, FopenFlags};
+
+use super::filesystem::MountedFs;
+use super::kept::By;
+use super::modes::{Handed, Purpose, ReadsCached, Through};
+use crate::namespace::Ino;
+use crate::vfs::{HandleId, Locality, Number, Opened, Pid, VfsError};
+
+/// What the kernel is told about a handle.
+pub(super) struct Answer {
+    pub(super) handle: HandleId,
+    pub(super) flags: FopenFlags,
+    pub(super) through: Option<Arc<Through>>,
+}
+
+/// A handle as a program asked for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) purpose: Purpose,
+    /// Past the kernel's pages: it would meet the disk's alignment in a file handed over.
+    pub(super) unbuffered: bool,
+}
+
+impl Asked {
+    pub(super) fn of(flags: i32) -> Self {
+        let purpose = if flags & libc::O_ACCMODE == libc::O_RDONLY { Purpose::Read } else { Purpose::Write };
+        Self { purpose, unbuffered: flags & libc::O_DIRECT != 0 }
+    }
+}
+
+impl MountedFs {
+    /// Opens a file that is there.
+    pub(super) fn open_file(
+        &self,
+        ino: Ino,
+        asked: Asked,
+        opener: Pid,
+        open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
+    ) -> Result<Answer, VfsError> {
+        let opened = match asked.purpose {
+            Purpose::Read => self.vfs.open(ino, opener)?,
+            Purpose::Write => {
+                let is_read_elsewhere = self.modes.reads_cached(ino) || self.kept.is_being_stored(ino);
+                let number = if is_read_elsewhere { Number::New } else { Number::Same };
+                self.vfs.open_to_write(ino, opener, number)?
+            }
+        };
+        match self.decide(ino, opened, asked, open_backing) {
+            Ok(answer) => Ok(answer),
+            Err(ReadsCached) => {
+                // Since it was asked a moment ago, somebody has begun to read it.
+                self.vfs.release(opened.handle);
+                self.vfs.open_to_write(ino, opener, Number::New).and(Err(VfsError::LookAgain))
+            }
+        }
+    }
+
+    /// Decides how the kernel reads and writes through a new handle.
+    pub(super) fn decide(
+        &self,
+        ino: Ino,
+        opened: Opened,
+        asked: Asked,
+        open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
+    ) -> Result<Answer, ReadsCached> {
+        let Opened { handle, locality } = opened;
+        let writes = asked.purpose == Purpose::Write;
+        let file = || match locality {
+            _ if asked.unbuffered => None,
+            Locality::Local => self.vfs.staged(handle).map(Handed::Staged),
+            Locality::Partly if writes => None,
+            Locality::Partly | Locality::Remote if self.kept.is_stored(ino) => None,
+            Locality::Partly | Locality::Remote => self.vfs.hand_out(handle).map(Handed::Cached),
+        };
+        let through = self.modes.open(ino, asked.purpose, open_backing, file)?;
+        if through.is_some() {
+            if locality != Locality::Local {
+                self.kept.opened(ino, By::Passthrough);
+            }
+            // What was written is with the disk's own file: there is nothing to be flushed to us.
+            return Ok(Answer { handle, flags: FopenFlags::FOPEN_NOFLUSH, through });
+        }
+        let flags = match locality {
+            // The kernel's pages are right: all that is written passes through them.
+            Locality::Local => FopenFlags::FOPEN_KEEP_CACHE,
+            // An inode has one content until somebody here writes to it.
+            Locality::Partly | Locality::Remote if !writes && self.vfs.is_verified(handle) => {
+                if !asked.unbuffered && locality == Locality::Remote {
+                    self.kept.opened(ino, By::Kept);
+                }
+                FopenFlags::FOPEN_KEEP_CACHE
+            }
+            Locality::Partly | Locality::Remote => FopenFlags::FOPEN_DIRECT_IO,
+        };
+        // A mapping's pages come to us when it is closed.
+        let flushes = if writes { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
+        Ok(Answer { handle, flags: flags | flushes, through: None })
+    }
+}

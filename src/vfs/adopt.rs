@@ -1,0 +1,246 @@
+//! From the remote's to ours and back: what is about to change becomes local first, in a step of its own that shows
+//! nothing new, and so does no harm if it is the last one.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attr::Attr;
+use super::read::{Locality, Opened, told_of};
+use super::revisions::Shown;
+use super::scans::Pid;
+use super::{Vfs, VfsError};
+use crate::namespace::{Ino, Place};
+use crate::overlay::{LocalFile, Overlay, UpperNode};
+use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
+
+/// Under which number a file of the remote's goes on when it becomes local.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    /// Under its own: everybody who has it open sees what is written (rule 16).
+    Same,
+    /// Under a new one: the kernel reads the old one by itself, and would not see it.
+    New,
+}
+
+impl Vfs {
+    pub(super) fn overlay(&self) -> Result<&Arc<Overlay>, VfsError> {
+        self.overlay.as_ref().ok_or(VfsError::ReadOnly)
+    }
+
+    pub(super) fn write_shown(&self) -> std::sync::RwLockWriteGuard<'_, Shown> {
+        self.shown.write().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Records changes and takes them in.
+    pub(super) fn change(&self, shown: &mut Shown, changes: Vec<Change>) -> Result<(), VfsError> {
+        self.overlay()?.record(changes.clone())?;
+        shown.tree.apply(&changes);
+        Ok(())
+    }
+
+    /// A directory as a local one.
+    pub(super) fn adopt_directory(&self, shown: &mut Shown, ino: Ino) -> Result<NodeId, VfsError> {
+        let overlay = self.overlay()?;
+        match shown.tree.resolve(ino).ok_or(VfsError::NotFound)? {
+            Place::Local(id) => {
+                let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
+                if !node.is_directory() {
+                    return Err(VfsError::NotADirectory);
+                }
+                // What has no name any more takes nothing in.
+                if node.names.is_empty() && id != NodeId::ROOT { Err(VfsError::NotFound) } else { Ok(id) }
+            }
+            Place::Base(ino) => {
+                let node = shown.tree.base.node(ino).ok_or(VfsError::NotFound)?;
+                if !node.is_directory() {
+                    return Err(VfsError::NotADirectory);
+                }
+                if !node.is_shown() {
+                    return Err(VfsError::NotFound);
+                }
+                let (name, modified) = (node.name().as_bytes().to_vec(), node.modified);
+                let known = node.known_times();
+                let above = shown.tree.base.parent(ino).ok_or(VfsError::NotFound)?;
+                let parent = self.adopt_directory(shown, above)?;
+                let id = overlay.new_node();
+                let row = self.row(Kind::Directory, modified, u32::from(self.owner.directory_mode()));
+                let changes = vec![Change::Node(id, row), Change::Name { parent, name, node: id }];
+                self.change(shown, changes)?;
+                shown.tree.show_directory_as(id, ino);
+                if let Some(node) = shown.tree.upper.node(id) {
+                    node.told(known);
+                }
+                shown.tree.put_under_below(id);
+                Ok(id)
+            }
+        }
+    }
+
+    fn row(&self, kind: Kind, modified: i64, mode: u32) -> NodeRow {
+        let (uid, gid) = (self.owner.uid, self.owner.gid);
+        NodeRow { kind, mode, uid, gid, accessed: modified, modified, changed: modified, touched: false }
+    }
+
+    /// A file as a local one; nothing of it is local yet.
+    pub(super) fn adopt_file(&self, shown: &mut Shown, ino: Ino, number: Number) -> Result<NodeId, VfsError> {
+        match shown.tree.resolve(ino).ok_or(VfsError::NotFound)? {
+            Place::Local(id) => Ok(id),
+            Place::Base(ino) => {
+                let entry = self.shown_entry(shown, ino)?;
+                let above = shown.tree.base.parent(ino).ok_or(VfsError::NotFound)?;
+                let parent = self.adopt_directory(shown, above)?;
+                let (id, changes) = self.adoption(entry, parent)?;
+                self.change(shown, changes)?;
+                self.go_on_as(shown, ino, id, number);
+                Ok(id)
+            }
+        }
+    }
+
+    /// The entry of a file that is shown.
+    pub(super) fn shown_entry(&self, shown: &Shown, ino: Ino) -> Result<BaseEntry, VfsError> {
+        shown.tree.base.node(ino).filter(|node| node.is_shown()).ok_or(VfsError::NotFound)?;
+        shown.tree.entry(ino, shown.revision).ok_or(VfsError::IsADirectory)
+    }
+
+    pub(super) fn adoption(
+        &self,
+        entry: BaseEntry,
+        parent: NodeId,
+    ) -> Result<(NodeId, Vec<Change>), VfsError> {
+        let id = self.overlay()?.new_node();
+        let row = self.row(Kind::File, entry.modified, u32::from(self.owner.file_mode()));
+        let name = entry.path.components().last().unwrap_or_default().as_bytes().to_vec();
+        let changes = vec![
+            Change::Node(id, row),
+            Change::Content(id, Content::Base(entry.clone())),
+            Change::Name { parent, name, node: id },
+            Change::Cover(entry),
+        ];
+        Ok((id, changes))
+    }
+
+    /// Whoever knows the file by its number goes on with it.
+    pub(super) fn go_on_as(&self, shown: &mut Shown, ino: Ino, id: NodeId, number: Number) {
+        if number == Number::New {
+            return;
+        }
+        shown.tree.show_as(id, ino);
+        let known = shown.tree.base.node(ino).map_or(0, |node| node.known_times());
+        let Some(node) = shown.tree.upper.node(id) else { return };
+        node.told(known);
+        let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else { return };
+        for handle in self.handles.all().into_iter().filter(|handle| handle.ino == ino) {
+            if handle.local.get().is_none() && file.opened(overlay).is_ok() {
+                node.opened();
+                let _ = handle.local.set(file.clone());
+                if let Some(base) = shown.tree.base.node(ino) {
+                    base.closed();
+                }
+            }
+        }
+    }
+
+    /// Opens a local file.
+    pub(super) fn open_local(
+        &self,
+        shown: &Shown,
+        ino: Ino,
+        node: &UpperNode,
+        opener: Pid,
+    ) -> Result<Opened, VfsError> {
+        let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else {
+            return Err(VfsError::IsADirectory);
+        };
+        file.opened(overlay)?;
+        node.opened();
+        let content = file.base().map(|base| self.fetcher.open(&shown.key(&self.database, &base)));
+        let used = self.scans.begin(shown.tree.base.flip(), opener, Instant::now());
+        let handle = self.handles.insert(ino, used, content, Some(file.clone()));
+        Ok(Opened { handle, locality: locality(file) })
+    }
+
+    /// Opens a file for writing, and perhaps for reading too. Nothing is fetched (rule 19). With a new number nothing is
+    /// opened: looked up again, the name leads to the file that may be written to.
+    pub fn open_to_write(&self, ino: Ino, opener: Pid, number: Number) -> Result<Opened, VfsError> {
+        if number == Number::New {
+            return self.part_from_readers(ino).and(Err(VfsError::LookAgain));
+        }
+        let mut shown = self.write_shown();
+        let id = self.adopt_file(&mut shown, ino, number)?;
+        let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
+        let file = node.file.clone().ok_or(VfsError::IsADirectory)?;
+        let opened = self.open_local(&shown, ino, node, opener)?;
+        self.overlay()?.may_be_written(&file);
+        Ok(opened)
+    }
+
+    /// A file becomes local under a number of its own: whoever has the one it had keeps what it was.
+    pub fn part_from_readers(&self, ino: Ino) -> Result<(), VfsError> {
+        let mut shown = self.write_shown();
+        let id = self.adopt_file(&mut shown, ino, Number::New)?;
+        if shown.tree.ino(id) == ino {
+            let fresh = self.overlay()?.new_node();
+            shown.tree.renumber_local(id, fresh);
+        }
+        Ok(())
+    }
+
+    /// A local node to which nothing leads any more is given up, with its bytes.
+    pub(super) fn reap(&self, id: NodeId) {
+        let Some(overlay) = &self.overlay else { return };
+        let mut shown = self.write_shown();
+        let Some(node) = shown.tree.upper.node(id).filter(|node| node.is_lost() && id != NodeId::ROOT) else {
+            return;
+        };
+        let staged: Vec<_> = node.file.iter().filter_map(|file| file.staged()).collect();
+        let gone = vec![Change::NodeGone(id)];
+        // What cannot be recorded now is swept at the next start.
+        if overlay.record_removing(gone.clone(), staged).is_ok() {
+            shown.tree.apply(&gone);
+        }
+    }
+
+    /// A file that was opened for writing and not changed is the remote's again.
+    pub(super) fn give_back(&self, id: NodeId) {
+        let mut shown = self.write_shown();
+        let Some(node) = shown.tree.upper.node(id) else { return };
+        let Some(file) = &node.file else { return };
+        let Content::Base(entry) = file.content() else { return };
+        let [(parent, name)] = node.names.as_slice() else { return };
+        // It may have been moved with a directory it lies in.
+        let path = shown.tree.upper.path(id).unwrap_or_default();
+        let stays = path.into_iter().eq(entry.path.components().map(OsStr::new));
+        if !stays || node.is_open() || node.row.touched || !node.xattrs.is_empty() {
+            return;
+        }
+        let known = node.known_times();
+        let name = std::os::unix::ffi::OsStrExt::as_bytes(name.as_os_str()).to_vec();
+        let changes = vec![
+            Change::NameGone { parent: *parent, name },
+            Change::NodeGone(id),
+            Change::CoverGone(entry.path.clone()),
+        ];
+        let ino = shown.tree.ino(id);
+        if self.change(&mut shown, changes).is_ok()
+            && let Some(base) = shown.tree.base.node(ino)
+        {
+            base.set_known(known);
+        }
+    }
+
+    /// The attributes of a local node that the kernel is being told of.
+    pub(super) fn tell(&self, shown: &Shown, id: NodeId) -> Result<Attr, VfsError> {
+        let attr = self.owner.local_attr(&shown.tree, id, self.overlay.as_deref())?;
+        told_of(&shown.tree, attr.ino);
+        Ok(attr)
+    }
+}
+
+pub(super) fn locality(file: &LocalFile) -> Locality {
+    match file.content() {
+        Content::Staged { under: None, .. } => Locality::Local,
+        _ => Locality::Partly,
+    }
+}

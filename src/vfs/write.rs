@@ -1,0 +1,98 @@
+//! Writing through handles. Nothing here waits for the network.
+
+use std::sync::Arc;
+
+use super::handles::{Handle, HandleId};
+use super::{Vfs, VfsError};
+use crate::model::ByteRange;
+use crate::overlay::{Allocate, LocalFile, Overlay, Seek};
+
+/// Whether whoever writes may keep set-id bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetIds {
+    /// They stay.
+    Keep,
+    /// They are taken away.
+    Drop,
+}
+
+impl Vfs {
+    /// Runs `act` on an open file that may be written to.
+    fn writing<T>(
+        &self,
+        handle: HandleId,
+        act: impl FnOnce(&LocalFile, &Overlay) -> Result<T, VfsError>,
+    ) -> Result<T, VfsError> {
+        let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
+        act(local(&handle)?, self.overlay()?)
+    }
+
+    /// Writes all the bytes; when this returns, they survive the daemon's death (rule 17).
+    pub fn write(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        bytes: &[u8],
+        set_ids: SetIds,
+    ) -> Result<(), VfsError> {
+        self.writing(handle, |file, overlay| {
+            file.write(overlay, offset, bytes)?;
+            if set_ids == SetIds::Drop { self.drop_set_ids(file.node()) } else { Ok(()) }
+        })
+    }
+
+    /// Makes a file durable. Waits for the disk.
+    pub fn fsync(&self, handle: HandleId) -> Result<(), VfsError> {
+        let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
+        match (handle.local.get(), &self.overlay) {
+            (Some(file), Some(overlay)) => Ok(overlay.fsync(file)?),
+            // Of what is the remote's nothing can be lost here.
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes names durable. Waits for the disk.
+    pub fn fsync_names(&self) -> Result<(), VfsError> {
+        match &self.overlay {
+            Some(overlay) => Ok(overlay.commit()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Allocates room, or makes a hole or zeros.
+    pub fn allocate(&self, handle: HandleId, range: ByteRange, how: Allocate) -> Result<(), VfsError> {
+        self.writing(handle, |file, overlay| Ok(file.allocate(overlay, range, how)?))
+    }
+
+    /// Finds data or a hole.
+    pub fn seek(&self, handle: HandleId, from: Seek) -> Result<u64, VfsError> {
+        let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
+        if let (Some(file), Some(overlay)) = (handle.local.get(), &self.overlay) {
+            return Ok(file.seek(overlay, from)?);
+        }
+        let size = handle.content.as_ref().ok_or(VfsError::BadHandle)?.size();
+        match from {
+            Seek::Data(offset) | Seek::Hole(offset) if offset >= size => {
+                Err(VfsError::Local { errno: libc::ENXIO, reason: "beyond the end".into() })
+            }
+            Seek::Data(offset) => Ok(offset),
+            Seek::Hole(_) => Ok(size),
+        }
+    }
+
+    /// Copies bytes from one open file to another without reading them, where both are all local; how many.
+    pub fn copy(&self, from: HandleId, range: ByteRange, to: HandleId, offset: u64) -> Result<u64, VfsError> {
+        let source = self.handles.get(from).ok_or(VfsError::BadHandle)?;
+        let Some(source) = source.local.get() else { return Err(VfsError::NotSupported) };
+        self.writing(to, |file, overlay| Ok(file.copy_from(overlay, offset, source, range)?))
+    }
+
+    /// An open file's staged file, for the kernel to read and write by itself, if it is all of the content.
+    pub fn staged(&self, handle: HandleId) -> Option<Arc<std::fs::File>> {
+        self.handles.get(handle)?.local.get()?.backing()
+    }
+}
+
+fn local(handle: &Handle) -> Result<&Arc<LocalFile>, VfsError> {
+    handle.local.get().ok_or(VfsError::BadHandle)
+}

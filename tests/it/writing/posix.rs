@@ -1,0 +1,46 @@
+//! All of POSIX that programs use: two test programs of others', which pass on ext4, on a mount.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{database, mounting};
+use crate::harness::{run_within, text};
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posix").join(name)
+}
+
+fn run(name: &str, args: &[&str]) -> String {
+    let mut command = Command::new(script(name));
+    command.args(args).current_dir("/");
+    let ended = run_within(&mut command, b"", Duration::from_secs(900));
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    println!("{}", ended.stdout);
+    ended.stdout
+}
+
+#[test]
+fn pjdfstest_finds_nothing_to_complain_of() {
+    let (server, _) = database();
+    for flag in ["--read-timeout=9", "--no-passthrough"] {
+        let mount = mounting(&server).args(&[flag, "-o", "allow_other"]).mount();
+        // Other users must reach it.
+        for dir in [mount.path().parent().unwrap().to_owned()] {
+            let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(dir, all).unwrap();
+        }
+        let told = run("run-pjdfstest", &[text(&mount.path())]);
+        assert!(told.contains("384 ok, 14 skipped, 0 expected failures, 0 failed"), "{told}");
+    }
+}
+
+#[test]
+fn fsx_finds_no_divergence() {
+    let (server, _) = database();
+    let operations = std::env::var("PARQUEDB_TEST_FSX").unwrap_or("3000".into());
+    for flag in ["--read-timeout=9", "--no-passthrough"] {
+        let mount = mounting(&server).arg(flag).mount();
+        run("run-fsx", &[text(&mount.path()), "1-4", &operations]);
+    }
+}
