@@ -38,13 +38,15 @@ const FLOORS: [(&str, u32); 25] = [
 ];
 
 /// Crates that stay in their rooms.
-const ROOMS: [(&str, &[&str]); 6] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("fuser", &["fuse"]),
     ("axum", &["server"]),
     ("object_store", &["store"]),
     ("daemonize", &["daemon"]),
     ("clap", &["bin"]),
     ("indicatif", &["bin"]),
+    ("rusqlite", &["state"]),
+    ("postcard", &["state"]),
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

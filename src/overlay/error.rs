@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::state::{JournalError, PlaceError};
+use crate::state::{JournalError, PlaceError, RowsError};
 
 /// Why something local could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum OverlayError {
     Disk(#[from] io::Error),
     /// The tables could not be read or written.
     #[error("local state: {0}")]
-    Rows(#[from] rusqlite::Error),
+    Rows(#[from] RowsError),
     /// The replica's directory could not be had.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -23,11 +23,7 @@ impl OverlayError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::Disk(error) => error.raw_os_error().unwrap_or(libc::EIO),
-            Self::Rows(rusqlite::Error::SqliteFailure(error, _))
-                if error.code == rusqlite::ErrorCode::DiskFull =>
-            {
-                libc::ENOSPC
-            }
+            Self::Rows(error) if error.is_for_want_of_room() => libc::ENOSPC,
             Self::Rows(_) | Self::Place(_) => libc::EIO,
         }
     }

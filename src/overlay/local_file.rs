@@ -15,6 +15,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::OverlayError;
 use super::overlay::Overlay;
+use crate::disk::point;
 use crate::model::ByteRange;
 use crate::state::{BaseEntry, Change, Content, NodeId, StagedId, Under};
 
@@ -35,6 +36,8 @@ struct Layers {
     handles: u32,
     /// Bytes known to be on the disk and the staged file's time of change then.
     synced: Option<(u64, i64)>,
+    /// The size that was noted last as being on the disk, of a file without a base.
+    noted: Option<u64>,
     /// The staged file's name is known to be on the disk.
     named: bool,
 }
@@ -170,7 +173,8 @@ impl LocalFile {
             }
         };
         let named = synced.is_some();
-        let layers = Layers { content, open: None, handles: 0, synced, named };
+        let noted = synced.map(|(size, _)| size);
+        let layers = Layers { content, open: None, handles: 0, synced, noted, named };
         Self { node, layers: RwLock::new(layers), failed: AtomicBool::new(false) }
     }
 
@@ -203,6 +207,7 @@ impl LocalFile {
             (Change::Size { size, .. }, Layered::Over(over)) => over.cut(*size),
             (Change::Synced { size, changed, .. }, _) => {
                 layers.synced = Some((*size, *changed));
+                layers.noted = Some(*size);
                 layers.named = true;
             }
             _ => {}
@@ -355,13 +360,16 @@ impl LocalFile {
         {
             let layers = self.read_layers();
             if let Layered::Whole(file) = &layers.content {
+                point()?;
                 layers.opened_file(overlay, *file)?.write_all_at(bytes, offset)?;
                 return Ok(());
             }
         }
         let end = offset.checked_add(bytes.len() as u64).ok_or(io::Error::from_raw_os_error(libc::EFBIG))?;
         let mut layers = self.write_layers();
-        layers.file_over(self.node, overlay)?.write_all_at(bytes, offset)?;
+        let open = layers.file_over(self.node, overlay)?;
+        point()?;
+        open.write_all_at(bytes, offset)?;
         layers.is_local(self.node, overlay, ByteRange::new(offset, end))?;
         layers.settle(self.node, overlay)
     }
@@ -388,6 +396,7 @@ impl LocalFile {
         let Layered::Over(over) = &mut layers.content else { return Ok(()) };
         for (_, piece) in pieces.into_iter().filter(|(here, _)| !here) {
             let part = in_memory(piece.start - offset)..in_memory(piece.end - offset);
+            point()?;
             open.write_all_at(&bytes[part], piece.start)?;
             let filled = Change::Filled { node: self.node, start: piece.start, end: piece.end };
             overlay.record_after_sync(vec![filled], (self.node, file))?;
@@ -405,10 +414,12 @@ impl LocalFile {
             over.cut(size);
             // Cut off, never made longer: where nothing is local the staged file has nothing.
             if open.metadata()?.len() > size {
+                point()?;
                 open.set_len(size)?;
             }
             return layers.settle(self.node, overlay);
         }
+        point()?;
         open.set_len(size)?;
         Ok(())
     }
@@ -424,8 +435,10 @@ impl LocalFile {
             Allocate::Zeros { keep_size: false } => FallocateFlags::ZERO_RANGE,
             Allocate::Zeros { keep_size: true } => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
         };
-        let fallocate =
-            |flags| rustix::fs::fallocate(&open, flags, range.start, range.len()).map_err(io::Error::from);
+        let fallocate = |flags| {
+            point()?;
+            rustix::fs::fallocate(&open, flags, range.start, range.len()).map_err(io::Error::from)
+        };
         let Layered::Over(over) = &layers.content else { return Ok(fallocate(flags)?) };
         let size = over.under.size;
         let longer = match how {
@@ -439,6 +452,7 @@ impl LocalFile {
                 if !zeros.is_empty() {
                     fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE)?;
                     if open.metadata()?.len() < zeros.end {
+                        point()?;
                         open.set_len(zeros.end)?;
                     }
                     layers.is_local(self.node, overlay, zeros)?;
@@ -536,7 +550,7 @@ impl LocalFile {
         }
         // Looked at before: what is written while it is synced may not be on the disk.
         let before = open.metadata()?;
-        let mark = Mark { file, size: before.len(), changed: changed(&before) };
+        let mark = Mark::of(file, &before);
         if self.is_known_synced(mark) {
             return Ok(None);
         }
@@ -558,7 +572,7 @@ impl LocalFile {
     pub(super) fn unsynced(&self, overlay: &Overlay) -> Result<Option<Mark>, OverlayError> {
         let Some(file) = self.staged() else { return Ok(None) };
         let metadata = std::fs::metadata(overlay.staged.path(file))?;
-        let mark = Mark { file, size: metadata.len(), changed: changed(&metadata) };
+        let mark = Mark::of(file, &metadata);
         Ok((!self.is_known_synced(mark)).then_some(mark))
     }
 
@@ -570,9 +584,18 @@ impl LocalFile {
             Layered::Whole(file) if *file == mark.file => true,
             _ => return None,
         };
+        // Where the size was noted before, nothing is to be noted: a data base's file is synced many times and stays as long.
+        let noted = layers.named && layers.noted == Some(mark.size);
         layers.named = true;
-        layers.synced = Some((mark.size, mark.changed));
-        whole.then_some(Change::Synced { node: self.node, size: mark.size, changed: mark.changed })
+        layers.synced = mark.tells.then_some((mark.size, mark.changed));
+        if whole {
+            layers.noted = Some(mark.size);
+        }
+        (whole && !noted).then_some(Change::Synced {
+            node: self.node,
+            size: mark.size,
+            changed: mark.changed,
+        })
     }
 
     /// After another boot: what was not synced is given up (rule 18), and said. `true`: something was.
@@ -590,12 +613,14 @@ impl LocalFile {
                 let known = layers.synced.map_or(0, |(size, _)| size);
                 let more = length > known;
                 if more {
+                    point()?;
                     open.set_len(known)?;
                 }
                 Ok(more || layers.synced.is_none())
             }
             Layered::Over(over) => {
                 if length > over.under.size {
+                    point()?;
                     open.set_len(over.under.size)?;
                 }
                 Ok(false)
@@ -610,6 +635,7 @@ impl LocalFile {
         if let Layered::Over(over) = &layers.content {
             let open = overlay.staged.open(over.file)?;
             if open.metadata()?.len() > over.under.size {
+                point()?;
                 open.set_len(over.under.size)?;
             }
         }
@@ -623,6 +649,20 @@ pub(super) struct Mark {
     file: StagedId,
     size: u64,
     changed: i64,
+    /// What is written to it later shows in its time: some file systems tell times apart only after a tick of the clock.
+    tells: bool,
+}
+
+/// Longer than any kernel's tick.
+const TICK: i64 = 20_000_000;
+
+impl Mark {
+    fn of(file: StagedId, metadata: &std::fs::Metadata) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+        let changed = changed(metadata);
+        Self { file, size: metadata.len(), changed, tells: now.saturating_sub(changed) > TICK }
+    }
 }
 
 /// Where to find data or a hole from.
@@ -666,7 +706,7 @@ impl Layers {
             let (local, filled) = (RangeSet::new(), RangeSet::new());
             self.content = Layered::Over(Box::new(Over { file, under, local, filled }));
             self.named = false;
-            self.synced = None;
+            (self.synced, self.noted) = (None, None);
             self.open = (self.handles > 0).then(|| open.clone());
             overlay.depends_on_remote(node);
             return Ok(open);
@@ -703,13 +743,14 @@ impl Layers {
         }
         let file = over.file;
         // What lies between local ranges beyond the base reads as zeros, which the staged file has there as holes.
+        point()?;
         self.opened_file(overlay, file)?.set_len(over.under.size)?;
         overlay.record_after_sync(
             vec![Change::Content(node, Content::Staged { file, under: None })],
             (node, file),
         )?;
         self.content = Layered::Whole(file);
-        self.synced = None;
+        (self.synced, self.noted) = (None, None);
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! The overlay: what was written to the mount and is not published. Names and attributes are the [`Upper`] layer; bytes lie in
 //! staged files ([`LocalFile`]); the [`Overlay`] makes both last.
 
+#[cfg(test)]
+mod crash_tests;
 mod error;
 mod local_file;
 #[allow(clippy::module_inception)]

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::OverlayError;
 use super::local_file::LocalFile;
@@ -21,8 +21,12 @@ use crate::state::{
     Boot, Change, Content, Journal, JournalError, Kind, NodeId, NodeRow, Rows, StagedId, StateDir,
 };
 
-/// What was written is on the disk after so long, though nobody asked for it.
+/// Names are on the disk after so long, though nobody asked for it.
 const EVERY: Duration = Duration::from_secs(5);
+/// And bytes after so many times that: who writes a lot and removes it again need not wait for the disk.
+const BYTES_EVERY: u32 = 6;
+/// So much room is not kept waiting for the next commit.
+const MUCH_ROOM: u64 = 16 << 20;
 /// More files than that are not synced one by one.
 const MANY: usize = 32;
 /// `f_type` of FUSE, where `syncfs` syncs nothing.
@@ -41,6 +45,8 @@ pub struct Overlay {
     /// Files that may have bytes that are not on the disk.
     dirty: Mutex<HashMap<NodeId, Arc<LocalFile>>>,
     failed: Mutex<HashSet<NodeId>>,
+    /// Staged files made since the last commit began.
+    fresh: Mutex<HashSet<StagedId>>,
     /// Files that need the remote for some of their bytes.
     dependent: Mutex<BTreeSet<NodeId>>,
     committer: Mutex<Option<Thread>>,
@@ -108,6 +114,7 @@ impl Overlay {
             committed: AtomicU64::new(committed),
             dirty: Mutex::default(),
             failed: Mutex::default(),
+            fresh: Mutex::default(),
             dependent: Mutex::default(),
             committer: Mutex::default(),
             dir,
@@ -172,6 +179,7 @@ impl Overlay {
     pub fn new_file(&self) -> Result<Content, OverlayError> {
         let file = StagedId(self.next_id());
         self.staged.create(file)?;
+        self.fresh().insert(file);
         Ok(Content::Staged { file, under: None })
     }
 
@@ -206,9 +214,23 @@ impl Overlay {
         }
     }
 
-    /// The same; the staged file is of nobody's use once it survives a power cut.
-    pub fn record_removing(&self, changes: Vec<Change>, files: Vec<StagedId>) -> Result<(), OverlayError> {
-        self.record_with(changes, |pending| pending.remove.extend(&files))
+    /// The same; the staged file is of nobody's use once it survives a power cut; or at once, if no commit knows of it.
+    pub fn record_removing(&self, changes: Vec<Change>, file: Option<StagedId>) -> Result<(), OverlayError> {
+        let Some(file) = file else { return self.record(changes) };
+        if self.fresh().remove(&file) {
+            self.record(changes)?;
+            self.remove(vec![file]);
+            return Ok(());
+        }
+        self.record_with(changes, |pending| pending.remove.push(file))?;
+        if std::fs::metadata(self.staged.path(file)).is_ok_and(|found| found.len() >= MUCH_ROOM) {
+            self.wake_committer();
+        }
+        Ok(())
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, HashSet<StagedId>> {
+        self.fresh.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn record_with(&self, changes: Vec<Change>, note: impl Fn(&mut Pending)) -> Result<(), OverlayError> {
@@ -264,6 +286,7 @@ impl Overlay {
         let mut log = self.log();
         let Log { journal: Some(journal), pending } = &mut *log else { return Ok(()) };
         let (before, last) = (pending.changes.len(), pending.last);
+        self.fresh().clear();
         pending.changes.extend(changes);
         pending.last = journal.next_number();
         note(pending);
@@ -298,6 +321,7 @@ impl Overlay {
         }
         let pending = {
             let mut log = self.log();
+            self.fresh().clear();
             let last = log.pending.last;
             std::mem::replace(&mut log.pending, Pending { last, ..Pending::default() })
         };
@@ -459,10 +483,17 @@ impl Overlay {
     pub fn start_committing(self: &Arc<Self>) -> io::Result<()> {
         let overlay = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("overlay-commit".into()).spawn(move || {
+            let mut bytes_due = Instant::now() + EVERY * BYTES_EVERY;
             loop {
                 std::thread::park_timeout(EVERY);
                 let Some(overlay) = overlay.upgrade() else { return };
-                if let Err(error) = overlay.sync_everything() {
+                let synced = if Instant::now() >= bytes_due {
+                    bytes_due = Instant::now() + EVERY * BYTES_EVERY;
+                    overlay.sync_everything()
+                } else {
+                    overlay.commit()
+                };
+                if let Err(error) = synced {
                     tracing::error!(%error, "local changes are not on the disk yet: trying again");
                 }
             }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::sync_dir;
+use crate::disk::{point, sync_dir};
 use crate::state::StagedId;
 
 /// Files in one directory.
@@ -39,6 +39,7 @@ impl StagedFiles {
 
     /// A new, empty file.
     pub(super) fn create(&self, id: StagedId) -> io::Result<File> {
+        point()?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         match options.open(self.path(id)) {
@@ -56,6 +57,7 @@ impl StagedFiles {
     }
 
     pub(super) fn remove(&self, id: StagedId) -> io::Result<()> {
+        point()?;
         match std::fs::remove_file(self.path(id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,

@@ -17,6 +17,7 @@ use rustix::fs::FallocateFlags;
 
 use super::change::Change;
 use super::place::Boot;
+use crate::disk::point;
 
 const MAGIC: &[u8; 8] = b"PQJOURN1";
 /// Magic and boot.
@@ -119,6 +120,7 @@ impl Journal {
             self.current = other;
         }
         let segment = &mut self.segments[self.current];
+        point()?;
         segment.file.write_all_at(&self.buffer, segment.offset)?;
         segment.offset += total;
         segment.last = self.next;
@@ -162,6 +164,7 @@ impl Segment {
         let mut header = vec![0; HEADER as usize + RECORD_HEADER];
         header[..8].copy_from_slice(MAGIC);
         header[8..8 + boot.as_bytes().len()].copy_from_slice(boot.as_bytes());
+        point()?;
         file.write_all_at(&header, 0)?;
         Ok(Self { file, offset: HEADER, last: 0 })
     }

@@ -10,4 +10,4 @@ mod rows;
 pub use change::{BaseEntry, Change, Content, Kind, NodeId, NodeRow, StagedId, Under};
 pub use journal::{Journal, JournalError, RECORD_LIMIT};
 pub use place::{Boot, Place, PlaceError, StateDir};
-pub use rows::{Rows, Stored, StoredNode};
+pub use rows::{Rows, RowsError, Stored, StoredNode};

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
+use crate::disk::point;
+
 use super::change::{BaseEntry, Change, Content, NodeId, NodeRow, Under};
 
 const FORMAT: i64 = 1;
@@ -29,6 +31,18 @@ const SCHEMA: &str = "
 #[derive(Debug)]
 pub struct Rows {
     connection: Connection,
+}
+
+/// The tables could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RowsError(#[from] rusqlite::Error);
+
+impl RowsError {
+    /// Whether the disk has no room for them.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(&self.0, rusqlite::Error::SqliteFailure(error, _) if error.code == rusqlite::ErrorCode::DiskFull)
+    }
 }
 
 /// Everything the tables say.
@@ -84,7 +98,7 @@ fn corrupt(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::E
 
 impl Rows {
     /// Opens the tables in `dir`, made if they are not there.
-    pub fn open(dir: &Path) -> rusqlite::Result<Self> {
+    pub fn open(dir: &Path) -> Result<Self, RowsError> {
         let mut connection = Connection::open(path(dir))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -101,7 +115,7 @@ impl Rows {
     }
 
     /// Opens the tables in `dir` to look at them; nothing is changed, and a daemon may be writing.
-    pub fn open_read_only(dir: &Path) -> rusqlite::Result<Self> {
+    pub fn open_read_only(dir: &Path) -> Result<Self, RowsError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path(dir), flags)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -109,79 +123,15 @@ impl Rows {
     }
 
     /// Reads everything, of one moment.
-    pub fn load(&mut self) -> rusqlite::Result<Stored> {
+    pub fn load(&mut self) -> Result<Stored, RowsError> {
         let transaction = self.connection.transaction()?;
-        let mut stored = transaction.query_row("SELECT committed, next, boot FROM state", [], |row| {
-            let (committed, next) = (unsigned(row.get(0)?), unsigned(row.get(1)?));
-            Ok(Stored { committed, next, boot: row.get(2)?, ..Stored::default() })
-        })?;
-        let mut select = transaction.prepare("SELECT id, row FROM nodes")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            let id = NodeId(unsigned(row.get(0)?));
-            let text = row.get_ref(1)?.as_str()?;
-            let row = serde_json::from_str(text).map_err(corrupt)?;
-            let node = StoredNode {
-                row,
-                content: None,
-                xattrs: Vec::new(),
-                locals: Vec::new(),
-                filled: Vec::new(),
-                synced: None,
-            };
-            stored.nodes.insert(id, node);
-        }
-        let mut select = transaction.prepare("SELECT node, content FROM contents")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
-                node.content = Some(serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(corrupt)?);
-            }
-        }
-        let mut select = transaction.prepare("SELECT parent, name, node FROM names")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            stored.names.push((NodeId(unsigned(row.get(0)?)), row.get(1)?, NodeId(unsigned(row.get(2)?))));
-        }
-        let mut select = transaction.prepare("SELECT entry FROM covers")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            stored.covers.push(serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(corrupt)?);
-        }
-        let mut select = transaction.prepare("SELECT node, name, value FROM xattrs")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
-                node.xattrs.push((row.get(1)?, row.get(2)?));
-            }
-        }
-        let mut select = transaction.prepare("SELECT node, start, end FROM locals")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
-                node.locals.push((unsigned(row.get(1)?), unsigned(row.get(2)?)));
-            }
-        }
-        let mut select = transaction.prepare("SELECT node, start, end FROM filled")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
-                node.filled.push((unsigned(row.get(1)?), unsigned(row.get(2)?)));
-            }
-        }
-        let mut select = transaction.prepare("SELECT node, size, changed FROM synced")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
-                node.synced = Some((unsigned(row.get(1)?), row.get(2)?));
-            }
-        }
-        Ok(stored)
+        Ok(read(&transaction)?)
     }
 
     /// The number that was reached last.
-    pub fn committed(&self) -> rusqlite::Result<u64> {
-        self.connection.query_row("SELECT committed FROM state", [], |row| row.get(0)).map(unsigned)
+    pub fn committed(&self) -> Result<u64, RowsError> {
+        let committed = self.connection.query_row("SELECT committed FROM state", [], |row| row.get(0))?;
+        Ok(unsigned(committed))
     }
 
     /// Takes changes in, all or none; when this returns, they survive a power cut. `number`: that of the last journal record among
@@ -192,7 +142,8 @@ impl Rows {
         number: u64,
         next: u64,
         boot: &str,
-    ) -> rusqlite::Result<()> {
+    ) -> Result<(), RowsError> {
+        point().map_err(|_| rusqlite::Error::InvalidQuery)?;
         let transaction = self.connection.transaction()?;
         for change in changes {
             apply(&transaction, change)?;
@@ -200,8 +151,77 @@ impl Rows {
         transaction
             .prepare_cached("UPDATE state SET committed = ?, next = ?, boot = ?")?
             .execute(params![signed(number), signed(next), boot])?;
-        transaction.commit()
+        Ok(transaction.commit()?)
     }
+}
+
+fn read(transaction: &Transaction<'_>) -> rusqlite::Result<Stored> {
+    let mut stored = transaction.query_row("SELECT committed, next, boot FROM state", [], |row| {
+        let (committed, next) = (unsigned(row.get(0)?), unsigned(row.get(1)?));
+        Ok(Stored { committed, next, boot: row.get(2)?, ..Stored::default() })
+    })?;
+    let mut select = transaction.prepare("SELECT id, row FROM nodes")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = NodeId(unsigned(row.get(0)?));
+        let text = row.get_ref(1)?.as_str()?;
+        let row = serde_json::from_str(text).map_err(corrupt)?;
+        let node = StoredNode {
+            row,
+            content: None,
+            xattrs: Vec::new(),
+            locals: Vec::new(),
+            filled: Vec::new(),
+            synced: None,
+        };
+        stored.nodes.insert(id, node);
+    }
+    let mut select = transaction.prepare("SELECT node, content FROM contents")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
+            node.content = Some(serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(corrupt)?);
+        }
+    }
+    let mut select = transaction.prepare("SELECT parent, name, node FROM names")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        stored.names.push((NodeId(unsigned(row.get(0)?)), row.get(1)?, NodeId(unsigned(row.get(2)?))));
+    }
+    let mut select = transaction.prepare("SELECT entry FROM covers")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        stored.covers.push(serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(corrupt)?);
+    }
+    let mut select = transaction.prepare("SELECT node, name, value FROM xattrs")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
+            node.xattrs.push((row.get(1)?, row.get(2)?));
+        }
+    }
+    let mut select = transaction.prepare("SELECT node, start, end FROM locals")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
+            node.locals.push((unsigned(row.get(1)?), unsigned(row.get(2)?)));
+        }
+    }
+    let mut select = transaction.prepare("SELECT node, start, end FROM filled")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
+            node.filled.push((unsigned(row.get(1)?), unsigned(row.get(2)?)));
+        }
+    }
+    let mut select = transaction.prepare("SELECT node, size, changed FROM synced")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(node) = stored.nodes.get_mut(&NodeId(unsigned(row.get(0)?))) {
+            node.synced = Some((unsigned(row.get(1)?), row.get(2)?));
+        }
+    }
+    Ok(stored)
 }
 
 fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {

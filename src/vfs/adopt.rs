@@ -194,7 +194,7 @@ impl Vfs {
         let Some(node) = shown.tree.upper.node(id).filter(|node| node.is_lost() && id != NodeId::ROOT) else {
             return;
         };
-        let staged: Vec<_> = node.file.iter().filter_map(|file| file.staged()).collect();
+        let staged = node.file.as_ref().and_then(|file| file.staged());
         let gone = vec![Change::NodeGone(id)];
         // What cannot be recorded now is swept at the next start.
         if overlay.record_removing(gone.clone(), staged).is_ok() {

@@ -105,10 +105,10 @@ impl Vfs {
     fn keep_what_is_not_shown(&self) {
         let shown = self.read_shown();
         for handle in self.handles.all() {
-            if shown.tree.base.node(handle.ino).is_none_or(|node| !node.is_in_tree()) {
-                if let Some(content) = &handle.content {
-                    content.keep_while_open();
-                }
+            if shown.tree.base.node(handle.ino).is_none_or(|node| !node.is_in_tree())
+                && let Some(content) = &handle.content
+            {
+                content.keep_while_open();
             }
         }
     }

@@ -2,8 +2,12 @@
 
 mod changes;
 mod copy_on_write;
+mod full_disk;
+mod kills;
 mod lasting;
+mod model;
 mod posix;
+mod power;
 mod programs;
 mod status;
 mod throw_away;

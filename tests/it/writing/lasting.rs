@@ -23,7 +23,8 @@ fn is_changed(mount: &Mount) {
 #[test]
 fn f38_what_was_written_is_there_after_an_unmount_a_signal_and_a_kill() {
     let (server, _) = database();
-    let ends: [(&str, fn(Mount)); 3] =
+    type End = fn(Mount);
+    let ends: [(&str, End); 3] =
         [("unmount", Mount::unmount), ("SIGTERM", Mount::sigterm), ("SIGKILL", Mount::kill9)];
     for (how, end) in ends {
         let mounting = mounting(&server);

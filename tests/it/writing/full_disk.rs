@@ -1,0 +1,124 @@
+//! The disk of local changes is full, or fails: writers hear of it, and nothing that was acknowledged is lost.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{database, mounting, names};
+use crate::harness::{Forgetful, Tearing, noise, run_to_end, text};
+
+/// A small disk, mounted as long as this lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(dir: &Path, megabytes: u32) -> Self {
+        let size = format!("size={megabytes}m");
+        let ended =
+            run_to_end(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir), b"");
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        Self(dir.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn errno(error: &std::io::Error) -> Option<i32> {
+    error.raw_os_error()
+}
+
+#[test]
+fn rule_25_a_full_disk_is_said_at_the_write_and_what_was_written_stays() {
+    for flag in ["--read-timeout=9", "--no-passthrough"] {
+        let (server, _) = database();
+        let place = tempfile::tempdir().unwrap();
+        let _disk = SmallDisk::mount(place.path(), 40);
+        let mounting = mounting(&server).state_in(place.path()).arg(flag);
+        let mount = mounting.mount();
+        let mut written: Vec<(String, Vec<u8>)> = Vec::new();
+        for n in 0..20 {
+            let name = format!("early-{n}");
+            fs::write(mount.at(&name), noise(n, 1000)).unwrap();
+            written.push((name, noise(n, 1000)));
+        }
+        let mut filler = File::create(mount.at("filler")).unwrap();
+        let mut filled = Vec::new();
+        for size in [1 << 20, 1 << 12, 1] {
+            let error = loop {
+                let bytes = noise(filled.len() as u64, size);
+                match filler.write_all(&bytes) {
+                    Ok(()) => filled.extend_from_slice(&bytes),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(errno(&error), Some(libc::ENOSPC), "{flag}: {error}");
+            // What part of it was taken is not known from the error.
+            filler.set_len(filled.len() as u64).unwrap();
+            std::io::Seek::seek(&mut filler, std::io::SeekFrom::Start(filled.len() as u64)).unwrap();
+        }
+        let over = File::options().write(true).open(mount.at("large")).unwrap();
+        let refused = (0..100).find_map(|n| over.write_all_at(&[1; 40_000], n * 50_000).err());
+        assert_eq!(refused.as_ref().and_then(errno), Some(libc::ENOSPC), "{flag}");
+        // Names need little room, and there is some set aside.
+        for (name, _) in written.iter_mut() {
+            let renamed = format!("renamed-{name}");
+            fs::rename(mount.at(name), mount.at(&renamed)).unwrap();
+            *name = renamed;
+        }
+        fs::remove_file(mount.at("text")).unwrap();
+        let dir = File::open(mount.path()).unwrap();
+        dir.sync_all().unwrap();
+        drop((dir, over));
+        let check = |mount: &crate::harness::Mount| {
+            for (name, bytes) in &written {
+                assert_eq!(mount.read(name).unwrap(), *bytes, "{name}");
+            }
+            assert!(!mount.at("text").exists());
+        };
+        check(&mount);
+        assert!(mount.read("filler").unwrap() == filled);
+        drop(filler);
+        mount.kill9();
+        let mount = mounting.mount();
+        check(&mount);
+        assert!(mount.read("filler").unwrap() == filled, "{flag}");
+        fs::remove_file(mount.at("filler")).unwrap();
+        // Room comes with the next commit.
+        File::open(mount.path()).unwrap().sync_all().unwrap();
+        fs::write(mount.at("late"), noise(3, 1 << 20)).unwrap();
+        check(&mount);
+        mount.unmount();
+        let mount = mounting.mount();
+        check(&mount);
+        assert!(mount.read("late").unwrap() == noise(3, 1 << 20));
+        assert!(names(&mount.path()).contains(&"late".to_owned()));
+        assert!(text(&mount.path()).starts_with('/'));
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_said_at_the_write() {
+    let (server, _) = database();
+    let place = tempfile::tempdir().unwrap();
+    let disk = Forgetful::mount(place.path(), Tearing::All);
+    let mount = mounting(&server).state_in(place.path()).mount();
+    let file = File::create(mount.at("file")).unwrap();
+    file.write_all_at(b"bytes", 0).unwrap();
+    file.sync_all().unwrap();
+    disk.power_off();
+    let said = |result: std::io::Result<()>| result.err().as_ref().and_then(errno);
+    assert_eq!(said(file.write_all_at(b"more", 5)), Some(libc::EIO));
+    assert_eq!(said(file.sync_all()), Some(libc::EIO));
+    assert_eq!(said(file.sync_all()), Some(libc::EIO), "it sticks");
+    assert_eq!(said(fs::create_dir(mount.at("made"))), Some(libc::EIO));
+    assert_eq!(said(fs::remove_file(mount.at("text"))), Some(libc::EIO));
+    assert_eq!(mount.read("text").unwrap(), b"hello\n", "what the remote has can be read");
+    drop(file);
+    mount.kill9();
+    drop(disk);
+}
