@@ -14,9 +14,9 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::answers::{empty, entry, said, sized, taken};
 use super::attributes::{BLOCK_SIZE, file_attr, kind, nanoseconds, nothing, remember, remember_absent};
 use super::errno::errno;
-use super::gone::gone;
 use super::kept::Kept;
 use super::modes::Modes;
 use super::opening::{Answer, Asked};
@@ -25,8 +25,7 @@ use crate::model::ByteRange;
 use crate::namespace::Ino;
 use crate::overlay::{Allocate, Seek};
 use crate::vfs::{
-    Attr, HandleId, KernelListing, Maker, Pid, Rename, SetIds, Setting, Taken, Telling, Vfs, VfsError,
-    XattrMode,
+    HandleId, KernelListing, Maker, Pid, Rename, SetIds, Setting, Telling, Vfs, VfsError, XattrMode,
 };
 
 /// How far the kernel reads ahead by itself, and around a page of a mapping: more would reach beyond a Parquet file's
@@ -42,43 +41,8 @@ pub(super) struct MountedFs {
     pub(super) runtime: tokio::runtime::Handle,
 }
 
-fn taken(full: bool) -> Taken {
-    if full { Taken::Full } else { Taken::Yes }
-}
-
 fn maker(req: &Request) -> Maker {
     Maker { uid: req.uid(), gid: req.gid(), pid: Pid(req.pid()) }
-}
-
-fn entry(reply: ReplyEntry, made: Result<Attr, VfsError>) {
-    match made {
-        Ok(attr) => reply.entry(&remember(&attr), &file_attr(&attr), Generation(0)),
-        Err(error) => reply.error(said(&error)),
-    }
-}
-
-fn empty(reply: ReplyEmpty, done: Result<(), VfsError>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(said(&error)),
-    }
-}
-
-/// The error's number; what the disk of local changes says is said in the log as well.
-fn said(error: &VfsError) -> Errno {
-    if let VfsError::Local { reason, .. } = error {
-        tracing::warn!(reason, "a local change failed");
-    }
-    errno(error)
-}
-
-/// Bytes as an attribute's value or list of names, or their number if there is no room asked for.
-fn sized(reply: ReplyXattr, value: &[u8], size: u32) {
-    match (u32::try_from(value.len()), size) {
-        (Ok(length), 0) => reply.size(length),
-        (Ok(length), size) if length <= size => reply.data(value),
-        _ => reply.error(Errno::ERANGE),
-    }
 }
 
 impl Filesystem for MountedFs {
@@ -152,7 +116,7 @@ impl Filesystem for MountedFs {
         let (accessed, modified) = (atime.map(nanoseconds), mtime.map(nanoseconds));
         let drops_set_ids = req.uid() != 0;
         let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids };
-        let set = if size.is_some() && self.modes.reads_cached(ino) {
+        let set = if size.is_some() && (self.modes.reads_cached(ino) || self.kept.is_being_stored(ino)) {
             // Whoever reads it goes on with what it was.
             self.vfs.part_from_readers(ino).and(Err(VfsError::LookAgain))
         } else {
@@ -254,27 +218,7 @@ impl Filesystem for MountedFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let must_be_new = flags & libc::O_EXCL != 0;
-        let (attr, opened) = match self.vfs.create(Ino(parent.0), name, mode, must_be_new, maker(req)) {
-            Ok(created) => created,
-            Err(error) => return reply.error(said(&error)),
-        };
-        let (remember, file) = (remember(&attr), file_attr(&attr));
-        let asked = Asked::of(flags);
-        match self.decide(attr.ino, opened, asked, |file| reply.open_backing(file)) {
-            Ok(Answer { handle, flags, through: Some(through) }) => {
-                let handle = FileHandle(handle.0);
-                reply.created_passthrough(&remember, &file, Generation(0), handle, flags, &through.backing);
-            }
-            Ok(Answer { handle, flags, through: None }) => {
-                reply.created(&remember, &file, Generation(0), FileHandle(handle.0), flags);
-            }
-            Err(_) => {
-                self.vfs.release(opened.handle);
-                self.vfs.forget(attr.ino, 1);
-                reply.error(Errno::ESTALE);
-            }
-        }
+        self.create_file(Ino(parent.0), name, mode, flags, maker(req), reply);
     }
 
     fn read(
@@ -293,26 +237,7 @@ impl Filesystem for MountedFs {
         if flags.0 & libc::O_DIRECT == 0 {
             self.kept.asked(Ino(ino.0), u64::from(size), || self.vfs.content(handle));
         }
-        match self.vfs.read_cached(handle, thread, offset, u64::from(size)) {
-            Ok(Some(bytes)) => reply.data(&bytes),
-            Ok(None) => {
-                let vfs = self.vfs.clone();
-                self.runtime.spawn(async move {
-                    let read = tokio::select! {
-                        read = vfs.read(handle, thread, offset, u64::from(size)) => read,
-                        () = gone(thread.0) => return reply.error(Errno::EINTR),
-                    };
-                    match read {
-                        Ok(bytes) => reply.data(&bytes),
-                        Err(error) => {
-                            tracing::warn!(ino = ino.0, offset, size, %error, "cannot read");
-                            reply.error(errno(&error));
-                        }
-                    }
-                });
-            }
-            Err(error) => reply.error(said(&error)),
-        }
+        self.read_bytes(Ino(ino.0), handle, thread, offset, size, reply);
     }
 
     fn write(

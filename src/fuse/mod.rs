@@ -1,6 +1,7 @@
 //! The kernel's door: FUSE requests into [`Vfs`](crate::vfs::Vfs) calls and back. Only translation lives here,
 //! and `fuser`'s types do not leave it.
 
+mod answers;
 mod attributes;
 mod errno;
 mod filesystem;
@@ -9,6 +10,7 @@ mod invalidate;
 mod kept;
 mod modes;
 mod opening;
+mod reading;
 mod session;
 
 pub use invalidate::Invalidator;

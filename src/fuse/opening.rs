@@ -1,16 +1,19 @@
 //! Opening a file: how the kernel is to read and write it is decided here, and kept until its last handle is closed.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use fuser::{BackingId, FopenFlags};
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, Generation, ReplyCreate};
 
+use super::answers::said;
+use super::attributes::{file_attr, remember};
 use super::filesystem::MountedFs;
 use super::kept::By;
 use super::modes::{Handed, Purpose, ReadsCached, Through};
 use crate::namespace::Ino;
-use crate::vfs::{HandleId, Locality, Number, Opened, Pid, VfsError};
+use crate::vfs::{Create, HandleId, Locality, Maker, Number, Opened, Pid, VfsError};
 
 /// What the kernel is told about a handle.
 pub(super) struct Answer {
@@ -25,12 +28,15 @@ pub(super) struct Asked {
     pub(super) purpose: Purpose,
     /// Past the kernel's pages: it would meet the disk's alignment in a file handed over.
     pub(super) unbuffered: bool,
+    /// Each write is to be durable, and we must hear of it: its name is to be as well.
+    pub(super) synced: bool,
 }
 
 impl Asked {
     pub(super) fn of(flags: i32) -> Self {
         let purpose = if flags & libc::O_ACCMODE == libc::O_RDONLY { Purpose::Read } else { Purpose::Write };
-        Self { purpose, unbuffered: flags & libc::O_DIRECT != 0 }
+        let synced = flags & (libc::O_SYNC | libc::O_DSYNC) != 0 && purpose == Purpose::Write;
+        Self { purpose, unbuffered: flags & libc::O_DIRECT != 0, synced }
     }
 }
 
@@ -72,7 +78,7 @@ impl MountedFs {
         let Opened { handle, locality } = opened;
         let writes = asked.purpose == Purpose::Write;
         let file = || match locality {
-            _ if asked.unbuffered => None,
+            _ if asked.unbuffered || asked.synced => None,
             Locality::Local => self.vfs.staged(handle).map(Handed::Staged),
             Locality::Partly if writes => None,
             Locality::Partly | Locality::Remote if self.kept.is_stored(ino) => None,
@@ -101,5 +107,42 @@ impl MountedFs {
         // A mapping's pages come to us when it is closed.
         let flushes = if writes { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
         Ok(Answer { handle, flags: flags | flushes, through: None })
+    }
+
+    /// Makes a file and opens it.
+    pub(super) fn create_file(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        maker: Maker,
+        reply: ReplyCreate,
+    ) {
+        let how = match (flags & libc::O_EXCL, flags & libc::O_TRUNC) {
+            (0, 0) => Create::Open,
+            (0, _) => Create::Empty,
+            _ => Create::New,
+        };
+        let (attr, opened) = match self.vfs.create(parent, name, mode, how, maker) {
+            Ok(created) => created,
+            Err(error) => return reply.error(said(&error)),
+        };
+        let (remember, file) = (remember(&attr), file_attr(&attr));
+        let asked = Asked::of(flags);
+        match self.decide(attr.ino, opened, asked, |file| reply.open_backing(file)) {
+            Ok(Answer { handle, flags, through: Some(through) }) => {
+                let handle = FileHandle(handle.0);
+                reply.created_passthrough(&remember, &file, Generation(0), handle, flags, &through.backing);
+            }
+            Ok(Answer { handle, flags, through: None }) => {
+                reply.created(&remember, &file, Generation(0), FileHandle(handle.0), flags);
+            }
+            Err(_) => {
+                self.vfs.release(opened.handle);
+                self.vfs.forget(attr.ino, 1);
+                reply.error(Errno::ESTALE);
+            }
+        }
     }
 }

@@ -351,7 +351,7 @@ impl Merged {
         let mut at = NodeId::ROOT;
         for name in path.components() {
             let fresh = told.insert((at, name.into()));
-            if fresh && at != NodeId::ROOT {
+            if fresh {
                 outdated.names.push((self.ino(at), name.into()));
                 if !outdated.directories.contains(&self.ino(at)) {
                     outdated.directories.push(self.ino(at));

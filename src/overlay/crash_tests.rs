@@ -125,7 +125,7 @@ impl Life {
                     Change::Name { parent: NodeId::ROOT, name: NAMES[at].into(), node: other },
                 ];
                 let by = self.file(1 - at).unwrap();
-                overlay.record_replacing(changes.clone(), &by)?;
+                overlay.record_replacing(changes.clone(), [&*by])?;
                 changes.iter().for_each(|change| self.upper.apply(change));
                 self.reap(id)
             }

@@ -7,150 +7,37 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use rangemap::RangeSet;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::OverlayError;
+use super::asked::{Allocate, Extent, FileState, Piece, Seek};
+use super::durable::Durable;
+use super::layers::{Layered, Layers, Over};
 use super::overlay::Overlay;
 use crate::disk::point;
 use crate::model::ByteRange;
-use crate::state::{BaseEntry, Change, Content, NodeId, StagedId, Under};
+use crate::state::{BaseEntry, Change, Content, NodeId, StagedId};
 
 /// One file's bytes.
 #[derive(Debug)]
 pub struct LocalFile {
-    node: NodeId,
+    pub(super) node: NodeId,
     layers: RwLock<Layers>,
+    /// Held while the bytes are synced and that is noted, so that what is noted is never older than what was noted before.
+    pub(super) durable: Mutex<Durable>,
     /// The disk did not take what was written: every later `fsync` says so, too (rule 17).
-    failed: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Layers {
-    content: Layered,
-    /// Open as long as anybody has the file open.
-    open: Option<Arc<File>>,
-    handles: u32,
-    /// Bytes known to be on the disk and the staged file's time of change then.
-    synced: Option<(u64, i64)>,
-    /// The size that was noted last as being on the disk, of a file without a base.
-    noted: Option<u64>,
-    /// The staged file's name is known to be on the disk.
-    named: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Layered {
-    Base(BaseEntry),
-    Over(Box<Over>),
-    Whole(StagedId),
-}
-
-/// Local bytes over a base.
-#[derive(Debug, Clone)]
-struct Over {
-    file: StagedId,
-    under: Under,
-    /// What was written.
-    local: RangeSet<u64>,
-    /// What was copied from the base, so that the remote is not needed any more.
-    filled: RangeSet<u64>,
-}
-
-impl Over {
-    /// What the staged file has of a range, piece after piece, and what it has not.
-    fn here(&self, range: std::ops::Range<u64>) -> Vec<(bool, ByteRange)> {
-        let mut all = RangeSet::new();
-        for set in [&self.local, &self.filled] {
-            for found in set.overlapping(&range) {
-                all.insert(found.start.max(range.start)..found.end.min(range.end));
-            }
-        }
-        let here = all.iter().map(|found| (true, ByteRange::new(found.start, found.end)));
-        let gaps = all.gaps(&range).map(|found| (false, ByteRange::new(found.start, found.end)));
-        let mut pieces: Vec<_> = here.chain(gaps).collect();
-        pieces.sort_unstable_by_key(|(_, piece)| piece.start);
-        pieces
-    }
-
-    /// What was cut off is gone; so is the base behind it, for good.
-    fn cut(&mut self, size: u64) {
-        if size < self.under.size {
-            self.local.remove(size..u64::MAX);
-            self.filled.remove(size..u64::MAX);
-            self.under.visible = self.under.visible.min(size);
-        }
-        self.under.size = size;
-    }
-}
-
-/// What a part of a file is read from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// Here.
-    Local(Bytes),
-    /// The base has it.
-    Base(ByteRange),
-}
-
-/// What a file's attributes come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileState {
-    /// Its size in bytes.
-    pub size: u64,
-    /// What it takes on the disk here, in blocks of 512 bytes.
-    pub blocks: u64,
-    /// The staged file's times of modification and of change, in nanoseconds since 1970.
-    pub times: Option<(i64, i64)>,
-}
-
-/// Which local bytes a file has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Extent {
-    /// None.
-    None,
-    /// These ranges.
-    Ranges(Vec<ByteRange>),
-    /// All of them.
-    All,
-}
-
-/// How to allocate room in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allocate {
-    /// Room for later writes.
-    Room {
-        /// The size stays.
-        keep_size: bool,
-    },
-    /// A hole that reads as zeros.
-    Hole,
-    /// Zeros, with room for them.
-    Zeros {
-        /// The size stays.
-        keep_size: bool,
-    },
+    pub(super) failed: AtomicBool,
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
-fn changed(metadata: &std::fs::Metadata) -> i64 {
+pub(super) fn changed(metadata: &std::fs::Metadata) -> i64 {
     nanoseconds(metadata.ctime(), metadata.ctime_nsec())
-}
-
-impl Layered {
-    fn staged(&self) -> Option<StagedId> {
-        match self {
-            Self::Base(_) => None,
-            Self::Over(over) => Some(over.file),
-            Self::Whole(file) => Some(*file),
-        }
-    }
 }
 
 impl LocalFile {
@@ -159,7 +46,7 @@ impl LocalFile {
         content: Content,
         local: Vec<(u64, u64)>,
         filled: Vec<(u64, u64)>,
-        synced: Option<(u64, i64)>,
+        synced: Option<u64>,
     ) -> Self {
         let ranges = |found: Vec<(u64, u64)>| {
             found.into_iter().filter(|(start, end)| start < end).map(|(start, end)| start..end).collect()
@@ -172,10 +59,8 @@ impl LocalFile {
                 Layered::Over(Box::new(Over { file, under: *under, local, filled }))
             }
         };
-        let named = synced.is_some();
-        let noted = synced.map(|(size, _)| size);
-        let layers = Layers { content, open: None, handles: 0, synced, noted, named };
-        Self { node, layers: RwLock::new(layers), failed: AtomicBool::new(false) }
+        let layers = Layers { content, open: None, handles: 0, synced };
+        Self { node, layers: RwLock::new(layers), durable: Mutex::default(), failed: AtomicBool::new(false) }
     }
 
     /// The node whose bytes they are.
@@ -183,11 +68,11 @@ impl LocalFile {
         self.node
     }
 
-    fn read_layers(&self) -> RwLockReadGuard<'_, Layers> {
+    pub(super) fn read_layers(&self) -> RwLockReadGuard<'_, Layers> {
         self.layers.read().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn write_layers(&self) -> RwLockWriteGuard<'_, Layers> {
+    pub(super) fn write_layers(&self) -> RwLockWriteGuard<'_, Layers> {
         self.layers.write().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -205,11 +90,7 @@ impl LocalFile {
                 over.filled.insert(*start..*end);
             }
             (Change::Size { size, .. }, Layered::Over(over)) => over.cut(*size),
-            (Change::Synced { size, changed, .. }, _) => {
-                layers.synced = Some((*size, *changed));
-                layers.noted = Some(*size);
-                layers.named = true;
-            }
+            (Change::Synced { size, .. }, _) => layers.synced = Some(*size),
             _ => {}
         }
     }
@@ -397,7 +278,9 @@ impl LocalFile {
         for (_, piece) in pieces.into_iter().filter(|(here, _)| !here) {
             let part = in_memory(piece.start - offset)..in_memory(piece.end - offset);
             point()?;
+            let times = open.metadata()?;
             open.write_all_at(&bytes[part], piece.start)?;
+            set_modified(&open, nanoseconds(times.mtime(), times.mtime_nsec()))?;
             let filled = Change::Filled { node: self.node, start: piece.start, end: piece.end };
             overlay.record_after_sync(vec![filled], (self.node, file))?;
             over.filled.insert(piece.start..piece.end);
@@ -410,13 +293,14 @@ impl LocalFile {
         let mut layers = self.write_layers();
         let open = layers.file_over(self.node, overlay)?;
         if let Layered::Over(over) = &mut layers.content {
-            overlay.record(vec![Change::Size { node: self.node, size }])?;
-            over.cut(size);
-            // Cut off, never made longer: where nothing is local the staged file has nothing.
-            if open.metadata()?.len() > size {
+            // Longer than the disk has files is said here, and not when it is too late. What is cut off stays in the staged file
+            // for as long as the tables may speak of it.
+            if size > open.metadata()?.len() {
                 point()?;
                 open.set_len(size)?;
             }
+            overlay.record(vec![Change::Size { node: self.node, size }])?;
+            over.cut(size);
             return layers.settle(self.node, overlay);
         }
         point()?;
@@ -523,13 +407,7 @@ impl LocalFile {
         let layers = self.read_layers();
         let Some(file) = layers.content.staged() else { return Ok(false) };
         let open = layers.opened_file(overlay, file)?;
-        let time = |nanoseconds: i64| rustix::fs::Timespec {
-            tv_sec: nanoseconds.div_euclid(1_000_000_000),
-            tv_nsec: nanoseconds.rem_euclid(1_000_000_000),
-        };
-        let omit = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        let times = rustix::fs::Timestamps { last_access: omit, last_modification: time(modified) };
-        rustix::fs::futimens(&*open, &times).map_err(io::Error::from)?;
+        set_modified(&open, modified)?;
         Ok(true)
     }
 
@@ -537,222 +415,15 @@ impl LocalFile {
     pub(super) fn is_open(&self) -> bool {
         self.read_layers().handles > 0
     }
-
-    /// Makes its bytes durable, if they may not be, and gives what there is to be noted of it.
-    pub(super) fn sync_bytes(&self, overlay: &Overlay) -> Result<Option<Change>, OverlayError> {
-        let (open, file, named) = {
-            let layers = self.read_layers();
-            let Some(file) = layers.content.staged() else { return Ok(None) };
-            (layers.opened_file(overlay, file)?, file, layers.named)
-        };
-        if self.failed.load(Ordering::Relaxed) || overlay.has_failed(self.node) {
-            return Err(io::Error::from_raw_os_error(libc::EIO).into());
-        }
-        // Looked at before: what is written while it is synced may not be on the disk.
-        let before = open.metadata()?;
-        let mark = Mark::of(file, &before);
-        if self.is_known_synced(mark) {
-            return Ok(None);
-        }
-        let done =
-            open.sync_data().and_then(|()| if named { Ok(()) } else { overlay.staged.sync_name(file) });
-        if let Err(error) = done {
-            self.failed.store(true, Ordering::Relaxed);
-            return Err(error.into());
-        }
-        Ok(self.was_synced(mark))
-    }
-
-    fn is_known_synced(&self, mark: Mark) -> bool {
-        let layers = self.read_layers();
-        layers.named && layers.synced == Some((mark.size, mark.changed))
-    }
-
-    /// How its staged file is now, if it has one and that may not be on the disk.
-    pub(super) fn unsynced(&self, overlay: &Overlay) -> Result<Option<Mark>, OverlayError> {
-        let Some(file) = self.staged() else { return Ok(None) };
-        let metadata = std::fs::metadata(overlay.staged.path(file))?;
-        let mark = Mark::of(file, &metadata);
-        Ok((!self.is_known_synced(mark)).then_some(mark))
-    }
-
-    /// Everything up to a mark is on the disk, and what is to be noted of it.
-    pub(super) fn was_synced(&self, mark: Mark) -> Option<Change> {
-        let mut layers = self.write_layers();
-        let whole = match &layers.content {
-            Layered::Over(over) if over.file == mark.file => false,
-            Layered::Whole(file) if *file == mark.file => true,
-            _ => return None,
-        };
-        // Where the size was noted before, nothing is to be noted: a data base's file is synced many times and stays as long.
-        let noted = layers.named && layers.noted == Some(mark.size);
-        layers.named = true;
-        layers.synced = mark.tells.then_some((mark.size, mark.changed));
-        if whole {
-            layers.noted = Some(mark.size);
-        }
-        (whole && !noted).then_some(Change::Synced {
-            node: self.node,
-            size: mark.size,
-            changed: mark.changed,
-        })
-    }
-
-    /// After another boot: what was not synced is given up (rule 18), and said. `true`: something was.
-    pub(super) fn give_up_what_was_not_synced(&self, overlay: &Overlay) -> Result<bool, OverlayError> {
-        let layers = self.read_layers();
-        let Some(file) = layers.content.staged() else { return Ok(false) };
-        let open = match overlay.staged.open(file) {
-            // It was named only after its directory had been synced, unless nothing was.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => overlay.staged.create(file)?,
-            opened => opened?,
-        };
-        let length = open.metadata()?.len();
-        match &layers.content {
-            Layered::Whole(_) => {
-                let known = layers.synced.map_or(0, |(size, _)| size);
-                let more = length > known;
-                if more {
-                    point()?;
-                    open.set_len(known)?;
-                }
-                Ok(more || layers.synced.is_none())
-            }
-            Layered::Over(over) => {
-                if length > over.under.size {
-                    point()?;
-                    open.set_len(over.under.size)?;
-                }
-                Ok(false)
-            }
-            Layered::Base(_) => Ok(false),
-        }
-    }
-
-    /// After a death of the daemon in the middle of something: what it had begun to do to the staged file is done.
-    pub(super) fn finish(&self, overlay: &Overlay) -> Result<(), OverlayError> {
-        let mut layers = self.write_layers();
-        if let Layered::Over(over) = &layers.content {
-            let open = overlay.staged.open(over.file)?;
-            if open.metadata()?.len() > over.under.size {
-                point()?;
-                open.set_len(over.under.size)?;
-            }
-        }
-        layers.settle(self.node, overlay)
-    }
 }
 
-/// A staged file at a moment.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Mark {
-    file: StagedId,
-    size: u64,
-    changed: i64,
-    /// What is written to it later shows in its time: some file systems tell times apart only after a tick of the clock.
-    tells: bool,
-}
-
-/// Longer than any kernel's tick.
-const TICK: i64 = 20_000_000;
-
-impl Mark {
-    fn of(file: StagedId, metadata: &std::fs::Metadata) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
-        let changed = changed(metadata);
-        Self { file, size: metadata.len(), changed, tells: now.saturating_sub(changed) > TICK }
-    }
-}
-
-/// Where to find data or a hole from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seek {
-    /// The next byte that is no hole.
-    Data(u64),
-    /// The next byte of a hole, the end being one.
-    Hole(u64),
-}
-
-impl Layers {
-    /// The staged file, open for as long as anybody has the file open.
-    fn file(&mut self, overlay: &Overlay) -> Result<Option<Arc<File>>, OverlayError> {
-        let Some(file) = self.content.staged() else { return Ok(None) };
-        if self.open.is_none() {
-            self.open = Some(Arc::new(overlay.staged.open(file)?));
-        }
-        Ok(self.open.clone())
-    }
-
-    /// The same where nobody may have it open: then it is opened for the moment.
-    fn opened_file(&self, overlay: &Overlay, file: StagedId) -> Result<Arc<File>, OverlayError> {
-        match &self.open {
-            Some(open) => Ok(open.clone()),
-            None => Ok(Arc::new(overlay.staged.open(file)?)),
-        }
-    }
-
-    /// The staged file, made if there is none: then all of the base shows through.
-    fn file_over(&mut self, node: NodeId, overlay: &Overlay) -> Result<Arc<File>, OverlayError> {
-        if let Layered::Base(base) = &self.content {
-            let file = StagedId(overlay.next_id());
-            let open = Arc::new(overlay.staged.create(file)?);
-            let under = Under { base: base.clone(), visible: base.size, size: base.size };
-            let content = Content::Staged { file, under: Some(Box::new(under.clone())) };
-            if let Err(error) = overlay.record(vec![Change::Content(node, content)]) {
-                let _ = overlay.staged.remove(file);
-                return Err(error);
-            }
-            let (local, filled) = (RangeSet::new(), RangeSet::new());
-            self.content = Layered::Over(Box::new(Over { file, under, local, filled }));
-            self.named = false;
-            (self.synced, self.noted) = (None, None);
-            self.open = (self.handles > 0).then(|| open.clone());
-            overlay.depends_on_remote(node);
-            return Ok(open);
-        }
-        match self.content.staged() {
-            Some(file) => self.opened_file(overlay, file),
-            None => Err(io::Error::from_raw_os_error(libc::EIO).into()),
-        }
-    }
-
-    /// Bytes that have been written are noted.
-    fn is_local(&mut self, node: NodeId, overlay: &Overlay, range: ByteRange) -> Result<(), OverlayError> {
-        let Layered::Over(over) = &mut self.content else { return Ok(()) };
-        let bytes = range.start..range.end;
-        if over.local.gaps(&bytes).next().is_none() {
-            return Ok(());
-        }
-        overlay.record_after_sync(
-            vec![Change::Local { node, start: range.start, end: range.end }],
-            (node, over.file),
-        )?;
-        over.local.insert(bytes);
-        over.under.size = over.under.size.max(range.end);
-        Ok(())
-    }
-
-    /// Lets the base go once nothing of it shows through.
-    fn settle(&mut self, node: NodeId, overlay: &Overlay) -> Result<(), OverlayError> {
-        let Layered::Over(over) = &self.content else { return Ok(()) };
-        let visible = over.under.visible;
-        let covered = visible == 0 || over.local.get(&0).is_some_and(|first| first.end >= visible);
-        if !covered {
-            return Ok(());
-        }
-        let file = over.file;
-        // What lies between local ranges beyond the base reads as zeros, which the staged file has there as holes.
-        point()?;
-        self.opened_file(overlay, file)?.set_len(over.under.size)?;
-        overlay.record_after_sync(
-            vec![Change::Content(node, Content::Staged { file, under: None })],
-            (node, file),
-        )?;
-        self.content = Layered::Whole(file);
-        (self.synced, self.noted) = (None, None);
-        Ok(())
-    }
+fn set_modified(file: &File, modified: i64) -> io::Result<()> {
+    let last_modification = rustix::fs::Timespec {
+        tv_sec: modified.div_euclid(1_000_000_000),
+        tv_nsec: modified.rem_euclid(1_000_000_000),
+    };
+    let last_access = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    Ok(rustix::fs::futimens(file, &rustix::fs::Timestamps { last_access, last_modification })?)
 }
 
 fn piece_of_base(range: ByteRange, size: u64) -> Vec<Piece> {

@@ -5,163 +5,64 @@
 //! nobody needs it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
 
 use super::OverlayError;
 use super::local_file::LocalFile;
 use super::staged::StagedFiles;
-use super::upper::Upper;
 use crate::state::{
     Boot, Change, Content, Journal, JournalError, Kind, NodeId, NodeRow, Rows, StagedId, StateDir,
 };
 
-/// Names are on the disk after so long, though nobody asked for it.
-const EVERY: Duration = Duration::from_secs(5);
-/// And bytes after so many times that: who writes a lot and removes it again need not wait for the disk.
-const BYTES_EVERY: u32 = 6;
 /// So much room is not kept waiting for the next commit.
 const MUCH_ROOM: u64 = 16 << 20;
-/// More files than that are not synced one by one.
-const MANY: usize = 32;
-/// `f_type` of FUSE, where `syncfs` syncs nothing.
-const FUSE: i64 = 0x6573_5546;
 
 /// The overlay's way to the disk.
 #[derive(Debug)]
 pub struct Overlay {
-    dir: StateDir,
-    boot: Boot,
+    pub(super) dir: StateDir,
+    pub(super) boot: Boot,
     pub(super) staged: StagedFiles,
-    next: AtomicU64,
-    log: Mutex<Log>,
-    rows: Mutex<Rows>,
-    committed: AtomicU64,
+    pub(super) next: AtomicU64,
+    pub(super) log: Mutex<Log>,
+    pub(super) rows: Mutex<Rows>,
+    pub(super) committed: AtomicU64,
     /// Files that may have bytes that are not on the disk.
-    dirty: Mutex<HashMap<NodeId, Arc<LocalFile>>>,
-    failed: Mutex<HashSet<NodeId>>,
+    pub(super) dirty: Mutex<HashMap<NodeId, Arc<LocalFile>>>,
+    pub(super) failed: Mutex<HashSet<NodeId>>,
+    /// What the tables, with what is pending, say of files without a base: so many bytes are on the disk.
+    pub(super) noted: Mutex<HashMap<NodeId, u64>>,
     /// Staged files made since the last commit began.
-    fresh: Mutex<HashSet<StagedId>>,
+    pub(super) fresh: Mutex<HashSet<StagedId>>,
     /// Files that need the remote for some of their bytes.
-    dependent: Mutex<BTreeSet<NodeId>>,
-    committer: Mutex<Option<Thread>>,
+    pub(super) dependent: Mutex<BTreeSet<NodeId>>,
+    pub(super) committer: Mutex<Option<Thread>>,
 }
 
 #[derive(Debug)]
-struct Log {
+pub(super) struct Log {
     /// None while the last daemon's is read.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
     /// Recorded and not committed.
-    pending: Pending,
+    pub(super) pending: Pending,
 }
 
 #[derive(Debug, Default)]
-struct Pending {
-    changes: Vec<Change>,
+pub(super) struct Pending {
+    pub(super) changes: Vec<Change>,
     /// The number of the last record.
-    last: u64,
+    pub(super) last: u64,
     /// Whose bytes are to be on the disk before the commit.
-    sync_first: BTreeMap<StagedId, NodeId>,
+    pub(super) sync_first: BTreeMap<StagedId, NodeId>,
     /// Of nobody's use after the commit.
-    remove: Vec<StagedId>,
-}
-
-/// What was found when the state was opened.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Changes that had been acknowledged and not committed when the last daemon died.
-    pub replayed: usize,
-    /// Files of which something was written and not synced before the machine stopped: it was given up.
-    pub given_up: Vec<NodeId>,
+    pub(super) remove: Vec<StagedId>,
 }
 
 impl Overlay {
-    /// Opens a replica's state.
-    pub fn open(dir: StateDir) -> Result<(Arc<Self>, Upper, Recovered), OverlayError> {
-        let boot = Boot::current()?;
-        let staged = StagedFiles::below(dir.path())?;
-        let mut rows = Rows::open(dir.path())?;
-        let stored = rows.load()?;
-        let same_boot = stored.boot.is_empty() || stored.boot == boot.as_str();
-        let (committed, mut next) = (stored.committed, stored.next);
-        let mut upper = Upper::load(stored);
-        let records = Journal::read(dir.path(), &boot, committed)?;
-        let number = records.last().map_or(committed, |(number, _)| *number);
-        let mut changes: Vec<Change> = records.into_iter().flat_map(|(_, changes)| changes).collect();
-        let mut recovered = Recovered { replayed: changes.len(), ..Recovered::default() };
-        for change in &changes {
-            upper.apply(change);
-        }
-        for (id, node) in upper.nodes() {
-            let staged = node.file.as_ref().and_then(|file| file.staged()).map_or(0, |file| file.0);
-            next = next.max(id.0 + 1).max(staged + 1);
-        }
-        let on_disk = staged.all()?;
-        next = on_disk.iter().fold(next, |next, file| next.max(file.0 + 1));
-        let overlay = Self {
-            staged,
-            next: AtomicU64::new(next),
-            log: Mutex::new(Log {
-                journal: None,
-                pending: Pending { last: number + 1, ..Pending::default() },
-            }),
-            rows: Mutex::new(rows),
-            committed: AtomicU64::new(committed),
-            dirty: Mutex::default(),
-            failed: Mutex::default(),
-            fresh: Mutex::default(),
-            dependent: Mutex::default(),
-            committer: Mutex::default(),
-            dir,
-            boot,
-        };
-        if upper.node(NodeId::ROOT).is_none() {
-            changes.push(Change::Node(NodeId::ROOT, implied_directory()));
-        }
-        // Nobody can have open what the last daemon had.
-        let lost = upper.nodes().filter(|(id, node)| *id != NodeId::ROOT && node.names.is_empty());
-        changes.extend(lost.map(|(id, _)| Change::NodeGone(id)));
-        for change in changes.iter().skip(recovered.replayed) {
-            upper.apply(change);
-        }
-        let files: Vec<Arc<LocalFile>> = upper.nodes().filter_map(|(_, node)| node.file.clone()).collect();
-        if same_boot {
-            for file in &files {
-                file.finish(&overlay)?;
-            }
-        } else {
-            for file in &files {
-                if file.give_up_what_was_not_synced(&overlay)? {
-                    recovered.given_up.push(file.node());
-                }
-            }
-        }
-        // `finish` may have recorded that bases are no longer needed.
-        let finished = std::mem::take(&mut overlay.log().pending.changes);
-        changes.extend(finished);
-        changes.extend(overlay.sync_all(&files)?);
-        overlay.log().pending.changes = changes;
-        overlay.log().pending.sync_first.clear();
-        overlay.commit()?;
-        let committed = overlay.committed.load(Ordering::SeqCst);
-        overlay.log().journal = Some(Journal::begin(overlay.dir.path(), &overlay.boot, committed)?);
-        let used: HashSet<StagedId> = files.iter().filter_map(|file| file.staged()).collect();
-        for file in on_disk.into_iter().filter(|file| !used.contains(file)) {
-            overlay.staged.remove(file)?;
-        }
-        overlay.dir.set_room_aside();
-        for file in files.iter().filter(|file| file.missing(0).is_some()) {
-            overlay.depends_on_remote(file.node());
-        }
-        Ok((Arc::new(overlay), upper, recovered))
-    }
-
-    fn log(&self) -> MutexGuard<'_, Log> {
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -206,12 +107,14 @@ impl Overlay {
         })
     }
 
-    /// The same for a file that takes another one's name: never shall there be the name and not the bytes (rule 17).
-    pub fn record_replacing(&self, changes: Vec<Change>, by: &LocalFile) -> Result<(), OverlayError> {
-        match by.staged() {
-            Some(file) => self.record_after_sync(changes, (by.node(), file)),
-            None => self.record(changes),
-        }
+    /// The same for files that take others' names: never shall there be the name and not the bytes (rule 17).
+    pub fn record_replacing<'a>(
+        &self,
+        changes: Vec<Change>,
+        by: impl IntoIterator<Item = &'a LocalFile>,
+    ) -> Result<(), OverlayError> {
+        let files: Vec<_> = by.into_iter().filter_map(|by| Some((by.staged()?, by.node()))).collect();
+        self.record_with(changes, |pending| pending.sync_first.extend(files.iter().copied()))
     }
 
     /// The same; the staged file is of nobody's use once it survives a power cut; or at once, if no commit knows of it.
@@ -244,6 +147,7 @@ impl Overlay {
             let Log { journal, pending } = &mut *log;
             let Some(journal) = journal else {
                 pending.changes.extend(changes);
+                pending.last += 1;
                 note(pending);
                 return Ok(());
             };
@@ -319,13 +223,13 @@ impl Overlay {
         if self.committed.load(Ordering::SeqCst) >= wanted {
             return Ok(());
         }
-        let pending = {
+        let mut pending = {
             let mut log = self.log();
             self.fresh().clear();
             let last = log.pending.last;
             std::mem::replace(&mut log.pending, Pending { last, ..Pending::default() })
         };
-        if let Err(error) = self.take_in(&mut rows, &pending) {
+        if let Err(error) = self.take_in(&mut rows, &mut pending) {
             tracing::error!(%error, "local changes could not be committed; they are in the journal");
             let mut log = self.log();
             let later = std::mem::replace(&mut log.pending, pending);
@@ -335,17 +239,17 @@ impl Overlay {
             log.pending.remove.extend(later.remove);
             return Err(error);
         }
-        self.committed.store(pending.last, Ordering::SeqCst);
         if let Some(journal) = &mut self.log().journal {
             journal.committed(pending.last);
         }
+        self.committed.store(pending.last, Ordering::SeqCst);
         drop(rows);
         self.remove(pending.remove);
         Ok(())
     }
 
     /// One transaction, after the bytes that it speaks of.
-    fn take_in(&self, rows: &mut Rows, pending: &Pending) -> Result<(), OverlayError> {
+    fn take_in(&self, rows: &mut Rows, pending: &mut Pending) -> Result<(), OverlayError> {
         let synced = self.sync_before(pending);
         let next = self.next.load(Ordering::Relaxed);
         let mut commit = || {
@@ -361,7 +265,7 @@ impl Overlay {
         }
     }
 
-    fn remove(&self, files: Vec<StagedId>) {
+    pub(super) fn remove(&self, files: Vec<StagedId>) {
         for file in files {
             if let Err(error) = self.staged.remove(file) {
                 tracing::warn!(%error, file = file.0, "a staged file stays until the next start");
@@ -369,45 +273,16 @@ impl Overlay {
         }
     }
 
-    /// Syncs what the changes that are about to be committed speak of.
-    fn sync_before(&self, pending: &Pending) -> Vec<Change> {
-        let mut synced = Vec::new();
-        for (file, node) in &pending.sync_first {
-            match self.sync_one(*file) {
-                Ok(Some((size, changed))) => synced.push(Change::Synced { node: *node, size, changed }),
-                Ok(None) => {}
-                Err(error) => {
-                    // An `fsync` of it will say so. What else was done is not to be lost with it.
-                    tracing::error!(%error, file = file.0, "the disk did not take what was written to a file");
-                    self.failed.lock().unwrap_or_else(|e| e.into_inner()).insert(*node);
-                }
-            }
-        }
-        synced
-    }
-
-    fn sync_one(&self, file: StagedId) -> io::Result<Option<(u64, i64)>> {
-        let open = match self.staged.open(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let before = open.metadata()?;
-        open.sync_data()?;
-        self.staged.sync_name(file)?;
-        Ok(Some((before.len(), before.ctime() * 1_000_000_000 + before.ctime_nsec())))
-    }
-
     /// Whether the disk refused bytes of the file once, where nobody could be told.
     pub(super) fn has_failed(&self, node: NodeId) -> bool {
         self.failed.lock().unwrap_or_else(|e| e.into_inner()).contains(&node)
     }
 
-    /// Makes a file durable, its bytes and its name (rule 17). Never waits for the network.
-    pub fn fsync(&self, file: &LocalFile) -> Result<(), OverlayError> {
-        if let Some(synced) = file.sync_bytes(self)? {
-            self.record(vec![synced])?;
-        }
-        self.commit()
+    /// A node is gone: nothing of it is to be synced any more.
+    pub fn forget(&self, node: NodeId) {
+        self.dirty.lock().unwrap_or_else(|e| e.into_inner()).remove(&node);
+        self.failed.lock().unwrap_or_else(|e| e.into_inner()).remove(&node);
+        self.noted().remove(&node);
     }
 
     /// Where it lies.
@@ -427,79 +302,6 @@ impl Overlay {
     /// What there is on the disk that local changes lie on.
     pub fn disk(&self) -> Result<rustix::fs::StatVfs, OverlayError> {
         Ok(rustix::fs::statvfs(self.dir.path()).map_err(io::Error::from)?)
-    }
-
-    /// Notes that a file may be written to from now on, by us or by the kernel.
-    pub fn may_be_written(&self, file: &Arc<LocalFile>) {
-        self.dirty.lock().unwrap_or_else(|e| e.into_inner()).insert(file.node(), file.clone());
-    }
-
-    /// Syncs everything there is: at the end, and every few seconds.
-    pub fn sync_everything(&self) -> Result<(), OverlayError> {
-        let dirty: Vec<Arc<LocalFile>> = {
-            let mut dirty = self.dirty.lock().unwrap_or_else(|e| e.into_inner());
-            // Who has it open may go on writing.
-            let (open, closed): (HashMap<_, _>, HashMap<_, _>) =
-                std::mem::take(&mut *dirty).into_iter().partition(|(_, file)| file.is_open());
-            *dirty = open;
-            dirty.values().cloned().chain(closed.into_values()).collect()
-        };
-        let synced = self.sync_all(&dirty)?;
-        self.record(synced)?;
-        self.commit()?;
-        self.dir.set_room_aside();
-        Ok(())
-    }
-
-    /// Syncs many files: all at once where the file system can do that, for each one by itself takes a turn of the disk.
-    fn sync_all(&self, files: &[Arc<LocalFile>]) -> Result<Vec<Change>, OverlayError> {
-        let (mut changes, mut unsynced) = (Vec::new(), Vec::new());
-        for file in files {
-            if let Some(mark) = file.unsynced(self)? {
-                unsynced.push((file, mark));
-            }
-        }
-        if unsynced.len() > MANY && self.sync_file_system()? {
-            changes.extend(unsynced.iter().filter_map(|(file, mark)| file.was_synced(*mark)));
-            return Ok(changes);
-        }
-        for (file, _) in unsynced {
-            match file.sync_bytes(self) {
-                Ok(synced) => changes.extend(synced),
-                Err(error) => tracing::error!(%error, "the disk did not take what was written to a file"),
-            }
-        }
-        Ok(changes)
-    }
-
-    /// Syncs everything on the disk; `false` where that cannot be had.
-    fn sync_file_system(&self) -> Result<bool, OverlayError> {
-        let dir = File::open(self.dir.path())?;
-        let kind = rustix::fs::fstatfs(&dir).map_err(io::Error::from)?.f_type;
-        Ok(kind != FUSE && rustix::fs::syncfs(&dir).is_ok())
-    }
-
-    /// Commits every few seconds and when the journal fills, until the overlay is dropped.
-    pub fn start_committing(self: &Arc<Self>) -> io::Result<()> {
-        let overlay = Arc::downgrade(self);
-        let thread = std::thread::Builder::new().name("overlay-commit".into()).spawn(move || {
-            let mut bytes_due = Instant::now() + EVERY * BYTES_EVERY;
-            loop {
-                std::thread::park_timeout(EVERY);
-                let Some(overlay) = overlay.upgrade() else { return };
-                let synced = if Instant::now() >= bytes_due {
-                    bytes_due = Instant::now() + EVERY * BYTES_EVERY;
-                    overlay.sync_everything()
-                } else {
-                    overlay.commit()
-                };
-                if let Err(error) = synced {
-                    tracing::error!(%error, "local changes are not on the disk yet: trying again");
-                }
-            }
-        })?;
-        *self.committer.lock().unwrap_or_else(|e| e.into_inner()) = Some(thread.thread().clone());
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::OverlayError;
-use super::local_file::Extent;
+use super::asked::Extent;
 use super::staged::StagedFiles;
 use super::upper::{Upper, UpperNode};
 use crate::model::{ByteRange, DbPath};

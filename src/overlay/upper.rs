@@ -109,9 +109,9 @@ impl Upper {
     pub fn load(stored: Stored) -> Self {
         let mut upper = Self::default();
         for (id, node) in stored.nodes {
-            let file = node
-                .content
-                .map(|content| LocalFile::new(id, content, node.locals, node.filled, node.synced));
+            let file = node.content.map(|content| {
+                LocalFile::new(id, content, node.locals, node.filled, node.synced.map(|(size, _)| size))
+            });
             let mut loaded = UpperNode::new(node.row);
             loaded.file = file.map(Arc::new);
             loaded.xattrs =

@@ -5,7 +5,7 @@
 //! Two files of fixed size, allocated when they are made, so that writing to them does not fail for want of room. One is
 //! written until it is full, then the other, which begins anew as soon as all it says is in the rows.
 //!
-//! A record: length of the text (32 bits), CRC-32C of number and text (32 bits), its number (64 bits), the text; all
+//! A record: length of the text (32 bits), CRC-32C of the boot's id, number and text (32 bits), its number (64 bits), the text; all
 //! little-endian. Numbers go up by one; where one does not, the record is of an earlier round.
 
 use std::fs::{File, OpenOptions};
@@ -49,6 +49,8 @@ pub struct Journal {
     next: u64,
     committed: u64,
     buffer: Vec<u8>,
+    /// Checksums begin with the boot, so that no record of another one counts.
+    seed: u32,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,14 @@ impl Journal {
     pub fn begin(dir: &Path, boot: &Boot, committed: u64) -> io::Result<Self> {
         let [first, second] = names(dir);
         let segments = [Segment::begin(&first, boot)?, Segment::begin(&second, boot)?];
-        Ok(Self { segments, current: 0, next: committed + 1, committed, buffer: Vec::new() })
+        Ok(Self {
+            segments,
+            current: 0,
+            next: committed + 1,
+            committed,
+            buffer: Vec::new(),
+            seed: crc32c::crc32c(boot.as_bytes()),
+        })
     }
 
     /// What the journal in `dir` says beyond the record of number `committed`, if it was written in this boot.
@@ -105,7 +114,7 @@ impl Journal {
         // Bounded by the limit.
         self.buffer[..4].copy_from_slice(&(length as u32).to_le_bytes());
         self.buffer[8..16].copy_from_slice(&self.next.to_le_bytes());
-        let checksum = crc32c::crc32c(&self.buffer[8..]);
+        let checksum = crc32c::crc32c_append(self.seed, &self.buffer[8..]);
         self.buffer[4..8].copy_from_slice(&checksum.to_le_bytes());
         let total = self.buffer.len() as u64;
         if self.segments[self.current].last <= self.committed {
@@ -176,8 +185,9 @@ fn read_segment(bytes: &[u8], boot: &Boot, records: &mut Vec<(u64, Vec<Change>)>
     if &header[..8] != MAGIC || written_in != boot.as_bytes() {
         return;
     }
+    let seed = crc32c::crc32c(boot.as_bytes());
     let mut due = None;
-    while let Some((number, changes, after)) = read_record(rest) {
+    while let Some((number, changes, after)) = read_record(rest, seed) {
         if due.is_some_and(|due| due != number) {
             return;
         }
@@ -187,12 +197,12 @@ fn read_segment(bytes: &[u8], boot: &Boot, records: &mut Vec<(u64, Vec<Change>)>
     }
 }
 
-fn read_record(bytes: &[u8]) -> Option<(u64, Vec<Change>, &[u8])> {
+fn read_record(bytes: &[u8], seed: u32) -> Option<(u64, Vec<Change>, &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER>()?;
     let (length, checksum) = (u32_at(header, 0), u32_at(header, 4));
     let length = usize::try_from(length).ok().filter(|length| *length > 0)?;
     let (text, after) = rest.split_at_checked(length)?;
-    if crc32c::crc32c_append(crc32c::crc32c(&header[8..]), text) != checksum {
+    if crc32c::crc32c_append(crc32c::crc32c_append(seed, &header[8..]), text) != checksum {
         return None;
     }
     let number = u64::from(u32_at(header, 8)) | u64::from(u32_at(header, 12)) << 32;

@@ -294,9 +294,10 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
                 under.visible = under.visible.min(*size);
             })
         }
-        Change::Synced { node, size, changed } => {
-            run("INSERT OR REPLACE INTO synced VALUES(?, ?, ?)", &[&signed(node.0), &signed(*size), changed])
-        }
+        Change::Synced { node, size, changed } => run(
+            "INSERT OR REPLACE INTO synced SELECT ?1, ?2, ?3 WHERE EXISTS(SELECT 1 FROM nodes WHERE id = ?1)",
+            &[&signed(node.0), &signed(*size), changed],
+        ),
     }
 }
 

@@ -84,10 +84,13 @@ impl Vfs {
 
     /// A file as a local one; nothing of it is local yet.
     pub(super) fn adopt_file(&self, shown: &mut Shown, ino: Ino, number: Number) -> Result<NodeId, VfsError> {
-        match shown.tree.resolve(ino).ok_or(VfsError::NotFound)? {
+        match shown.tree.resolve(ino).ok_or(VfsError::LookAgain)? {
             Place::Local(id) => Ok(id),
             Place::Base(ino) => {
                 let entry = self.shown_entry(shown, ino)?;
+                if entry.hash.sha256().is_none() {
+                    return Err(VfsError::NotPinned);
+                }
                 let above = shown.tree.base.parent(ino).ok_or(VfsError::NotFound)?;
                 let parent = self.adopt_directory(shown, above)?;
                 let (id, changes) = self.adoption(entry, parent)?;
@@ -100,7 +103,11 @@ impl Vfs {
 
     /// The entry of a file that is shown.
     pub(super) fn shown_entry(&self, shown: &Shown, ino: Ino) -> Result<BaseEntry, VfsError> {
-        shown.tree.base.node(ino).filter(|node| node.is_shown()).ok_or(VfsError::NotFound)?;
+        let node = shown.tree.base.node(ino).ok_or(VfsError::LookAgain)?;
+        if !node.is_shown() {
+            // The name leads to another one by now, or will in a moment.
+            return Err(VfsError::LookAgain);
+        }
         shown.tree.entry(ino, shown.revision).ok_or(VfsError::IsADirectory)
     }
 
@@ -153,6 +160,9 @@ impl Vfs {
         let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else {
             return Err(VfsError::IsADirectory);
         };
+        if file.base().is_some_and(|base| base.hash.sha256().is_none()) {
+            return Err(VfsError::NotPinned);
+        }
         file.opened(overlay)?;
         node.opened();
         let content = file.base().map(|base| self.fetcher.open(&shown.key(&self.database, &base)));
@@ -180,7 +190,15 @@ impl Vfs {
     pub fn part_from_readers(&self, ino: Ino) -> Result<(), VfsError> {
         let mut shown = self.write_shown();
         let id = self.adopt_file(&mut shown, ino, Number::New)?;
-        if shown.tree.ino(id) == ino {
+        let old = shown.tree.ino(id);
+        if let Some(node) = shown.tree.upper.node(id)
+            && old == ino
+        {
+            // The kernel's memory is of the number.
+            if let Some(base) = shown.tree.base.node(ino) {
+                base.set_known(node.known_times());
+            }
+            node.forgotten(node.known_times());
             let fresh = self.overlay()?.new_node();
             shown.tree.renumber_local(id, fresh);
         }
@@ -199,6 +217,7 @@ impl Vfs {
         // What cannot be recorded now is swept at the next start.
         if overlay.record_removing(gone.clone(), staged).is_ok() {
             shown.tree.apply(&gone);
+            overlay.forget(id);
         }
     }
 
@@ -212,7 +231,14 @@ impl Vfs {
         // It may have been moved with a directory it lies in.
         let path = shown.tree.upper.path(id).unwrap_or_default();
         let stays = path.into_iter().eq(entry.path.components().map(OsStr::new));
-        if !stays || node.is_open() || node.row.touched || !node.xattrs.is_empty() {
+        // One with a number of its own is known to the kernel by that.
+        let number = shown.tree.ino(id);
+        if shown.tree.base.node(number).is_none()
+            || !stays
+            || node.is_open()
+            || node.row.touched
+            || !node.xattrs.is_empty()
+        {
             return;
         }
         let known = node.known_times();

@@ -66,9 +66,19 @@ impl Vfs {
 
     /// Changes attributes.
     pub fn set_attributes(&self, ino: Ino, setting: &Setting) -> Result<Attr, VfsError> {
-        let overlay = self.overlay()?;
+        self.overlay()?;
         let mut shown = self.write_shown();
         let id = self.adopt(&mut shown, ino)?;
+        self.set_attributes_of(&mut shown, id, setting)
+    }
+
+    pub(super) fn set_attributes_of(
+        &self,
+        shown: &mut Shown,
+        id: NodeId,
+        setting: &Setting,
+    ) -> Result<Attr, VfsError> {
+        let overlay = self.overlay()?;
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
         let is_file = node.row.kind == Kind::File;
         let file = node.file.clone();
@@ -79,8 +89,8 @@ impl Vfs {
             if i64::try_from(size).is_err() {
                 return Err(VfsError::Invalid);
             }
-            overlay.may_be_written(file);
             file.set_size(overlay, size)?;
+            overlay.may_be_written(file);
             if setting.modified.is_none() && !file.set_modified(overlay, now)? {
                 row.modified = now;
             }
@@ -107,7 +117,7 @@ impl Vfs {
         }
         row.changed = now;
         row.touched = true;
-        self.change(&mut shown, vec![Change::Node(id, row)])?;
+        self.change(shown, vec![Change::Node(id, row)])?;
         self.owner.local_attr(&shown.tree, id, Some(overlay))
     }
 

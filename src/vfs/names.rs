@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
-use super::adopt::{Number, locality};
+use super::adopt::Number;
 use super::attr::Attr;
-use super::read::{Locality, Opened};
+use super::attributes::Setting;
+use super::read::Opened;
 use super::revisions::Shown;
 use super::scans::Pid;
 use super::{Vfs, VfsError};
@@ -28,15 +29,15 @@ pub struct Maker {
     pub pid: Pid,
 }
 
-/// What a rename does about a name that is taken.
+/// What making a file does about one that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rename {
-    /// What bore it is gone.
-    Replace,
+pub enum Create {
     /// It fails.
-    NoReplace,
-    /// Both change places.
-    Exchange,
+    New,
+    /// That one is opened.
+    Open,
+    /// That one is emptied and opened.
+    Empty,
 }
 
 /// Now, in nanoseconds since 1970.
@@ -45,24 +46,24 @@ pub(super) fn now() -> i64 {
     i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn checked(name: &OsStr) -> Result<&OsStr, VfsError> {
+pub(super) fn checked(name: &OsStr) -> Result<&OsStr, VfsError> {
     if name.len() > MAX_COMPONENT_BYTES {
         return Err(VfsError::NameTooLong);
     }
     Ok(name)
 }
 
-fn named(parent: NodeId, name: &OsStr, node: NodeId) -> Change {
+pub(super) fn named(parent: NodeId, name: &OsStr, node: NodeId) -> Change {
     Change::Name { parent, name: name.as_bytes().to_vec(), node }
 }
 
-fn unnamed(parent: NodeId, name: &OsStr) -> Change {
+pub(super) fn unnamed(parent: NodeId, name: &OsStr) -> Change {
     Change::NameGone { parent, name: name.as_bytes().to_vec() }
 }
 
 impl Shown {
     /// A directory in which something was made or removed.
-    fn touched_directory(&self, id: NodeId, now: i64, touched: bool) -> Result<Change, VfsError> {
+    pub(super) fn touched_directory(&self, id: NodeId, now: i64, touched: bool) -> Result<Change, VfsError> {
         let mut row = self.tree.upper.node(id).ok_or(VfsError::NotFound)?.row.clone();
         (row.modified, row.changed) = (now, now);
         row.touched |= touched;
@@ -70,12 +71,12 @@ impl Shown {
     }
 
     /// A directory from which a name is about to go; if it is the last, the directory stays all the same.
-    fn left_directory(&self, id: NodeId, name: &OsStr, now: i64) -> Result<Change, VfsError> {
+    pub(super) fn left_directory(&self, id: NodeId, name: &OsStr, now: i64) -> Result<Change, VfsError> {
         let stays_shown = self.tree.has_other_than(id, name);
         self.touched_directory(id, now, !stays_shown)
     }
 
-    fn changed_node(&self, id: NodeId, now: i64) -> Result<Change, VfsError> {
+    pub(super) fn changed_node(&self, id: NodeId, now: i64) -> Result<Change, VfsError> {
         let mut row = self.tree.upper.node(id).ok_or(VfsError::NotFound)?.row.clone();
         row.changed = now;
         row.touched = true;
@@ -114,6 +115,19 @@ impl Vfs {
         })
     }
 
+    /// A directory that is not shown, for nobody made it and nothing is in it, gives way to what takes its name.
+    pub(super) fn hidden(&self, shown: &mut Shown, directory: NodeId, name: &OsStr) -> Vec<Change> {
+        let Some(id) = shown.tree.upper.child(directory, name) else { return Vec::new() };
+        if shown.tree.is_shown(id) {
+            return Vec::new();
+        }
+        let mut changes = self.removal(shown, id);
+        changes.push(unnamed(directory, name));
+        changes.push(Change::NodeGone(id));
+        shown.tree.leave_place(id);
+        changes
+    }
+
     /// Makes something that is no regular file.
     fn make(&self, parent: Ino, name: &OsStr, kind: Kind, mode: u32, maker: Maker) -> Result<Attr, VfsError> {
         let name = checked(name)?;
@@ -124,12 +138,17 @@ impl Vfs {
         let directory = self.adopt_directory(&mut shown, parent)?;
         let row = self.new_row(&shown, directory, kind, mode, maker)?;
         let id = self.overlay()?.new_node();
-        let changes = vec![
+        let is_directory = row.kind == Kind::Directory;
+        let mut changes = self.hidden(&mut shown, directory, name);
+        changes.extend([
             shown.touched_directory(directory, row.modified, false)?,
             Change::Node(id, row),
             named(directory, name, id),
-        ];
+        ]);
         self.change(&mut shown, changes)?;
+        if is_directory {
+            shown.tree.put_under_below(directory);
+        }
         self.tell(&shown, id)
     }
 
@@ -207,12 +226,13 @@ impl Vfs {
         let overlay = self.overlay()?;
         let id = overlay.new_node();
         let content = overlay.new_file()?;
-        let changes = vec![
+        let mut changes = self.hidden(shown, directory, name);
+        changes.extend([
             touched,
             Change::Node(id, row),
             Change::Content(id, content.clone()),
             named(directory, name, id),
-        ];
+        ]);
         if let Err(error) = self.change(shown, changes) {
             overlay.drop_new_file(&content);
             return Err(error);
@@ -226,23 +246,35 @@ impl Vfs {
         parent: Ino,
         name: &OsStr,
         mode: u32,
-        must_be_new: bool,
+        how: Create,
         maker: Maker,
     ) -> Result<(Attr, Opened), VfsError> {
         let mut shown = self.write_shown();
-        let id = match shown.tree.child(parent, name) {
-            Some(_) if must_be_new => return Err(VfsError::Exists),
+        let was_there = shown.tree.child(parent, name);
+        let id = match was_there {
+            Some(_) if how == Create::New => return Err(VfsError::Exists),
             Some(Place::Base(ino)) => self.adopt_file(&mut shown, ino, Number::Same)?,
             Some(Place::Local(id)) => id,
             None => self.make_file(&mut shown, parent, name, mode, maker)?,
         };
+        if was_there.is_some() && how == Create::Empty {
+            // The kernel takes it for new, and will not ask for it.
+            let setting = Setting { size: Some(0), drops_set_ids: maker.uid != 0, ..Setting::default() };
+            self.set_attributes_of(&mut shown, id, &setting)?;
+        }
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
         let file = node.file.clone().ok_or(VfsError::IsADirectory)?;
         let opened = self.open_local(&shown, shown.tree.ino(id), node, maker.pid)?;
         self.overlay()?.may_be_written(&file);
-        let opened = Opened { locality: locality(&file), ..opened };
-        debug_assert!(opened.locality != Locality::Remote);
-        Ok((self.tell(&shown, id)?, opened))
+        let told = self.tell(&shown, id);
+        drop(shown);
+        match told {
+            Ok(attr) => Ok((attr, opened)),
+            Err(error) => {
+                self.release(opened.handle);
+                Err(error)
+            }
+        }
     }
 
     /// Removes a name of what is no directory.
@@ -298,7 +330,7 @@ impl Vfs {
     }
 
     /// What lies unseen in a directory that is removed: others that nobody made.
-    fn removal(&self, shown: &Shown, id: NodeId) -> Vec<Change> {
+    pub(super) fn removal(&self, shown: &Shown, id: NodeId) -> Vec<Change> {
         let mut changes = Vec::new();
         for (name, child) in shown.tree.upper.node(id).iter().flat_map(|node| &node.children) {
             changes.extend(self.removal(shown, *child));
@@ -324,145 +356,13 @@ impl Vfs {
         }
         let directory = self.adopt_directory(&mut shown, parent)?;
         let now = now();
-        let changes = vec![
+        let mut changes = self.hidden(&mut shown, directory, name);
+        changes.extend([
             shown.touched_directory(directory, now, false)?,
             shown.changed_node(id, now)?,
             named(directory, name, id),
-        ];
+        ]);
         self.change(&mut shown, changes)?;
         self.tell(&shown, id)
-    }
-
-    /// Gives something another name in place of one it has.
-    pub fn rename(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        new_parent: Ino,
-        new_name: &OsStr,
-        how: Rename,
-    ) -> Result<(), VfsError> {
-        checked(new_name)?;
-        let mut shown = self.write_shown();
-        let source = shown.tree.child(parent, name).ok_or(VfsError::NotFound)?;
-        let target = shown.tree.child(new_parent, new_name);
-        match (how, target) {
-            (Rename::NoReplace, Some(_)) => return Err(VfsError::Exists),
-            (Rename::Exchange, None) => return Err(VfsError::NotFound),
-            // Two names of one file: nothing is to be done.
-            (_, Some(target)) if target == source => return Ok(()),
-            _ => {}
-        }
-        if how != Rename::Exchange
-            && let Some(target) = target
-        {
-            let (from, to) = (shown.tree.ino_of(source), shown.tree.ino_of(target));
-            match (shown.tree.is_directory(from), shown.tree.is_directory(to)) {
-                (true, false) => return Err(VfsError::NotADirectory),
-                (false, true) => return Err(VfsError::IsADirectory),
-                (true, true) if !shown.tree.is_empty_directory(to) => return Err(VfsError::NotEmpty),
-                _ => {}
-            }
-        }
-        let moved = self.adopt_all(&mut shown, source)?;
-        let from = self.adopt_directory(&mut shown, parent)?;
-        let to = self.adopt_directory(&mut shown, new_parent)?;
-        if how == Rename::Exchange {
-            let Some(target) = target else { return Err(VfsError::NotFound) };
-            let other = self.adopt_all(&mut shown, target)?;
-            return self.exchange(&mut shown, (from, name, moved), (to, new_name, other));
-        }
-        let now = now();
-        let mut changes = vec![shown.left_directory(from, name, now)?];
-        if from != to {
-            changes.push(shown.touched_directory(to, now, false)?);
-        }
-        changes.push(shown.changed_node(moved, now)?);
-        let mut lost = None;
-        match target {
-            Some(Place::Base(ino)) => changes.push(Change::Cover(self.shown_entry(&shown, ino)?)),
-            Some(Place::Local(id)) => {
-                changes.extend(self.removal(&shown, id));
-                changes.push(shown.changed_node(id, now)?);
-                changes.push(unnamed(to, new_name));
-                lost = Some(id);
-            }
-            None => {}
-        }
-        changes.push(unnamed(from, name));
-        changes.push(named(to, new_name, moved));
-        let file = shown.tree.upper.node(moved).and_then(|node| node.file.clone());
-        match (&file, target) {
-            (Some(file), Some(_)) => self.overlay()?.record_replacing(changes.clone(), file)?,
-            _ => self.overlay()?.record(changes.clone())?,
-        }
-        for left in lost.into_iter().chain([moved]) {
-            if shown.tree.upper.node(left).is_some_and(|node| node.is_directory()) {
-                shown.tree.leave_place(left);
-            }
-        }
-        shown.tree.apply(&changes);
-        shown.tree.put_under_below(to);
-        drop(shown);
-        if let Some(id) = lost {
-            self.reap(id);
-        }
-        Ok(())
-    }
-
-    fn exchange(
-        &self,
-        shown: &mut Shown,
-        (from, name, one): (NodeId, &OsStr, NodeId),
-        (to, new_name, other): (NodeId, &OsStr, NodeId),
-    ) -> Result<(), VfsError> {
-        let now = now();
-        let mut changes = vec![shown.touched_directory(from, now, false)?];
-        if from != to {
-            changes.push(shown.touched_directory(to, now, false)?);
-        }
-        changes.push(shown.changed_node(one, now)?);
-        changes.push(shown.changed_node(other, now)?);
-        changes.push(unnamed(from, name));
-        changes.push(unnamed(to, new_name));
-        changes.push(named(to, new_name, one));
-        changes.push(named(from, name, other));
-        self.overlay()?.record(changes.clone())?;
-        for left in [one, other] {
-            if shown.tree.upper.node(left).is_some_and(|node| node.is_directory()) {
-                shown.tree.leave_place(left);
-            }
-        }
-        shown.tree.apply(&changes);
-        shown.tree.put_under_below(from);
-        shown.tree.put_under_below(to);
-        Ok(())
-    }
-
-    /// What is about to be moved, as local: a directory with all that the remote has in it, for a newcomer that appears at its
-    /// old place later is none of it (rule 10).
-    fn adopt_all(&self, shown: &mut Shown, place: Place) -> Result<NodeId, VfsError> {
-        let ino = shown.tree.ino_of(place);
-        if !shown.tree.is_directory(ino) {
-            return self.adopt_file(shown, ino, Number::Same);
-        }
-        let top = self.adopt_directory(shown, ino)?;
-        let mut adopted = Vec::new();
-        let mut changes = Vec::new();
-        for directory in shown.tree.directories_below(top) {
-            for file in shown.tree.base_files_in(directory) {
-                let parent = self.adopt_directory(shown, directory)?;
-                let (id, adoption) = self.adoption(self.shown_entry(shown, file)?, parent)?;
-                adopted.push((file, id));
-                changes.extend(adoption);
-            }
-        }
-        if !changes.is_empty() {
-            self.change(shown, changes)?;
-            for (file, id) in adopted {
-                self.go_on_as(shown, file, id, Number::Same);
-            }
-        }
-        Ok(top)
     }
 }

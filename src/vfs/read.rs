@@ -202,13 +202,15 @@ impl Vfs {
 
     /// An open file's content for the kernel to read by itself, if all of it is cached and checked.
     pub fn hand_out(&self, handle: HandleId) -> Option<HandedOut> {
-        self.content(handle)?.hand_out()
+        let handle = self.handles.get(handle)?;
+        let untouched = handle.local.get().is_none_or(|local| local.staged().is_none());
+        handle.content.as_ref().filter(|_| untouched)?.hand_out()
     }
 
     /// The remote's content that an open file is pinned to, if nothing of it is local.
     pub fn content(&self, handle: HandleId) -> Option<Arc<OpenContent>> {
         let handle = self.handles.get(handle)?;
-        handle.content.clone().filter(|_| handle.local.get().is_none_or(|local| local.staged().is_none()))
+        handle.content.clone().filter(|_| handle.local.get().is_none())
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
@@ -260,8 +262,9 @@ impl Vfs {
     pub fn release(&self, handle: HandleId) {
         let Some(handle) = self.handles.remove(handle) else { return };
         handle.used.close(Instant::now());
-        let last = handle.local.get().is_some_and(|local| local.closed());
+        // It becomes local, if it does, under the other side of this lock.
         let shown = self.read_shown();
+        let last = handle.local.get().is_some_and(|local| local.closed());
         // It was the remote's when it was opened, perhaps.
         if handle.local.get().is_none()
             && let Some(node) = shown.tree.base.node(handle.ino)

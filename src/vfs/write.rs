@@ -89,7 +89,13 @@ impl Vfs {
 
     /// An open file's staged file, for the kernel to read and write by itself, if it is all of the content.
     pub fn staged(&self, handle: HandleId) -> Option<Arc<std::fs::File>> {
-        self.handles.get(handle)?.local.get()?.backing()
+        let handle = self.handles.get(handle)?;
+        let local = handle.local.get()?;
+        // Who writes may have to lose set-id bits, and we must hear of it.
+        let set_ids = libc::S_ISUID | libc::S_ISGID;
+        let shown = self.read_shown();
+        shown.tree.upper.node(local.node()).filter(|node| node.row.mode & set_ids == 0)?;
+        local.backing()
     }
 }
 

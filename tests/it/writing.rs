@@ -1,5 +1,6 @@
 //! Writing to the mount: what is written stays here, lasts, and costs the network nothing.
 
+mod caches;
 mod changes;
 mod copy_on_write;
 mod full_disk;

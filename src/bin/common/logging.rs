@@ -8,6 +8,8 @@ pub fn init(default: &str) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log that cannot be written, on a disk that is full, is no reason to end.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // Set up twice, the first one stays.
     let _ = log.try_init();

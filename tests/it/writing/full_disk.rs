@@ -117,7 +117,13 @@ fn a_disk_that_fails_is_said_at_the_write() {
     assert_eq!(said(file.sync_all()), Some(libc::EIO), "it sticks");
     assert_eq!(said(fs::create_dir(mount.at("made"))), Some(libc::EIO));
     assert_eq!(said(fs::remove_file(mount.at("text"))), Some(libc::EIO));
-    assert_eq!(mount.read("text").unwrap(), b"hello\n", "what the remote has can be read");
+    let read = mount.read("text");
+    assert_eq!(
+        read.as_deref().ok(),
+        Some(&b"hello\n"[..]),
+        "what the remote has can be read: {read:?} {}",
+        mount.log()
+    );
     drop(file);
     mount.kill9();
     drop(disk);
