@@ -174,11 +174,13 @@ fn f01_attributes_are_the_manifests() {
     let after = entry.iter().position(|word| word == "-").unwrap();
     assert_eq!(entry[after + 1..after + 3], ["fuse.parquedb", "alice/d"]);
     let options: Vec<&str> = entry[5].split(',').collect();
-    for option in ["ro", "nosuid", "nodev"] {
+    for option in ["rw", "nosuid", "nodev"] {
         assert!(options.contains(&option), "{options:?}");
     }
-    let space = rustix::fs::statvfs(mount.path()).unwrap();
-    assert_eq!((space.f_bavail, space.f_namemax, space.f_files), (0, 255, 3 + times.len() as u64));
+    // Room is what the disk has that local changes lie on.
+    let (space, disk) = (rustix::fs::statvfs(mount.path()).unwrap(), rustix::fs::statvfs("/tmp").unwrap());
+    assert_eq!((space.f_namemax, space.f_files), (255, disk.f_files));
+    assert!(space.f_bavail > 0);
     assert_eq!(xattr(&mount.path(), "user.parquedb.revision").unwrap(), "1");
     assert_eq!(errno(xattr(&mount.at("new"), "user.other")), Some(libc::ENODATA));
     let mut list = [0; 64];
