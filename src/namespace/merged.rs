@@ -5,13 +5,12 @@
 //! A remote file that becomes local keeps its number, so that the kernel and everybody who has it open go on with it.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsStr;
 
 use super::flip::{Difference, Outdated};
 use super::node::{Ino, Node, NodeKind};
 use super::tree::Tree;
-use crate::model::{DbPath, Revision};
+use crate::model::Revision;
 use crate::overlay::{Upper, UpperNode};
 use crate::state::{BaseEntry, Change, NodeId};
 
@@ -40,6 +39,14 @@ pub struct Merged {
     numbers: HashMap<NodeId, Ino>,
     /// The remote's directory of the same path, by the local one.
     under: HashMap<NodeId, Ino>,
+}
+
+/// How a name in a local directory is seen.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    leads_to: Option<Ino>,
+    /// The lower layer has it as it is seen, under the same numbers: then it knows what the kernel has to be told.
+    is_known_below: bool,
 }
 
 impl Merged {
@@ -138,19 +145,25 @@ impl Merged {
 
     /// Whether nothing is shown in a directory.
     pub fn is_empty_directory(&self, ino: Ino) -> bool {
-        let local = match self.resolve(ino) {
-            Some(Place::Local(id)) => self.upper.node(id),
-            _ => None,
-        };
-        if local.is_some_and(|node| node.children.values().any(|child| self.is_shown(*child))) {
-            return false;
+        match self.resolve(ino) {
+            // No name is empty.
+            Some(Place::Local(id)) => !self.has_other_than(id, OsStr::new("")),
+            Some(Place::Base(ino)) => !self.base.is_visible(ino),
+            None => true,
         }
-        let Some(base) = self.base_directory(ino) else { return true };
-        let Some(NodeKind::Directory { visible, .. }) = self.base.node(base).map(|node| &node.kind) else {
-            return true;
-        };
-        // What a local name hides is not shown, and a local name is none here.
-        *visible == 0
+    }
+
+    /// The directories among what is local in a directory.
+    fn local_directories(&self, directory: NodeId) -> impl Iterator<Item = (&OsStr, NodeId)> {
+        let children = self.upper.node(directory).into_iter().flat_map(|node| &node.children);
+        let directories =
+            children.filter(|(_, id)| self.upper.node(**id).is_some_and(UpperNode::is_directory));
+        directories.map(|(name, id)| (name.as_os_str(), *id))
+    }
+
+    /// Whether something local in a directory has a name, and so hides what the remote has of that name.
+    fn hides(&self, directory: Ino, name: &str) -> bool {
+        self.local(directory).is_some_and(|(_, local)| local.children.contains_key(OsStr::new(name)))
     }
 
     /// How many directories lie in a directory.
@@ -160,19 +173,18 @@ impl Merged {
             NodeKind::Directory { subdirectories, .. } => *subdirectories,
             NodeKind::File { .. } => 0,
         });
-        let Some((_, node)) = self.local(ino) else { return below };
+        let Some((id, node)) = self.local(ino) else { return below };
         if node.subdirectories == 0 {
             return below;
         }
-        let here = node.children.iter().filter(|(name, child)| {
-            let is_directory = self.upper.node(**child).is_some_and(UpperNode::is_directory);
+        let here = self.local_directories(id).filter(|(name, child)| {
             // Those of both layers were counted below.
             let both = base
                 .zip(name.to_str())
                 .and_then(|((base, _), name)| self.base.lookup(base, name))
                 .and_then(|ino| self.base.node(ino))
                 .is_some_and(Node::is_directory);
-            is_directory && !both && self.is_shown(**child)
+            !both && self.is_shown(*child)
         });
         below.saturating_add(u32::try_from(here.count()).unwrap_or(u32::MAX))
     }
@@ -183,14 +195,6 @@ impl Merged {
             Place::Local(NodeId::ROOT) => Some(Ino::ROOT),
             Place::Local(id) => self.upper.node(id)?.names.first().map(|(parent, _)| self.ino(*parent)),
             Place::Base(ino) => self.base.parent(ino),
-        }
-    }
-
-    /// The path of something, as its names are.
-    pub fn path(&self, ino: Ino) -> Option<OsString> {
-        match self.resolve(ino)? {
-            Place::Local(id) => Some(self.upper.path(id)?.join(OsStr::new("/"))),
-            Place::Base(ino) => self.base.path(ino).map(|path| path.as_str().into()),
         }
     }
 
@@ -234,9 +238,7 @@ impl Merged {
 
     /// Shows a local node by a number that nobody has had, `fresh` being one; whoever has the old one keeps what that was.
     pub fn renumber_local(&mut self, id: NodeId, fresh: NodeId) {
-        if let Some(ino) = self.numbers.remove(&id) {
-            self.by_base_number.remove(&ino);
-        }
+        self.forget_number(id);
         self.show_as(id, Ino(LOCAL | fresh.0));
     }
 
@@ -249,19 +251,16 @@ impl Merged {
     }
 
     /// A local directory has left its place, or is gone: the remote's directory there, should anything be shown in it
-    /// again, is another one with another number.
+    /// again, is another one with another number. Of anything else nothing is to be done.
     pub fn leave_place(&mut self, id: NodeId) {
         if let Some(base) = self.under.remove(&id)
             && self.by_base_number.contains_key(&base)
         {
             self.base.renumber(base);
         }
-        let children: Vec<NodeId> =
-            self.upper.node(id).map(|node| node.children.values().copied().collect()).unwrap_or_default();
-        for child in children {
-            if self.upper.node(child).is_some_and(UpperNode::is_directory) {
-                self.leave_place(child);
-            }
+        let below: Vec<NodeId> = self.local_directories(id).map(|(_, child)| child).collect();
+        for child in below {
+            self.leave_place(child);
         }
     }
 
@@ -275,16 +274,12 @@ impl Merged {
         let mut open = vec![top];
         while let Some(directory) = open.pop() {
             let base = self.under.get(&directory).copied();
-            let Some(node) = self.upper.node(directory) else { continue };
-            let children = node
-                .children
-                .iter()
-                .filter(|(_, child)| self.upper.node(**child).is_some_and(UpperNode::is_directory));
-            let children: Vec<(NodeId, Option<Ino>)> = children
+            let children: Vec<(NodeId, Option<Ino>)> = self
+                .local_directories(directory)
                 .map(|(name, child)| {
                     let below =
                         base.zip(name.to_str()).and_then(|(base, name)| self.base.lookup_any(base, name));
-                    (*child, below.filter(|ino| self.base.node(*ino).is_some_and(Node::is_directory)))
+                    (child, below.filter(|ino| self.base.node(*ino).is_some_and(Node::is_directory)))
                 })
                 .collect();
             for (child, below) in children {
@@ -304,7 +299,7 @@ impl Merged {
 
     /// The difference to a later revision comes in below.
     pub fn flip(&mut self, difference: &Difference, published: i64, last: Option<Revision>) -> Outdated {
-        let hidden = self.hidden_directories(difference);
+        let before = self.names_in_local_directories(difference);
         let mut outdated = self.base.apply(difference, published, last);
         for path in difference.paths() {
             // The remote may have published just what is covered.
@@ -313,55 +308,43 @@ impl Merged {
             }
         }
         self.put_under();
-        let mut told = HashSet::new();
-        for path in difference.paths() {
-            self.outdate_local(path, &mut outdated, &mut told);
-        }
-        for ino in hidden.into_iter().filter(|ino| self.base.is_visible(*ino)) {
-            // Its name was said to be absent.
-            if let Some((parent, node)) = self.base.parent(ino).zip(self.base.node(ino)) {
-                let parent = self.by_base_number.get(&parent).map_or(parent, |id| self.ino(*id));
-                outdated.names.push((parent, node.name().into()));
-                outdated.directories.push(parent);
+        let mut changed = HashSet::new();
+        for ((directory, name), before) in before {
+            let after = self.seen(directory, name);
+            if after.leads_to != before.leads_to && !(before.is_known_below && after.is_known_below) {
+                let ino = self.ino(directory);
+                outdated.names.push((ino, name.into()));
+                if changed.insert(ino) {
+                    outdated.directories.push(ino);
+                }
             }
         }
         outdated
     }
 
-    /// The directories of the remote's that a difference is about and in which nothing is shown.
-    fn hidden_directories(&self, difference: &Difference) -> HashSet<Ino> {
-        let mut hidden = HashSet::new();
-        if self.base.has_covered() {
-            for path in difference.paths() {
-                let mut at = Ino::ROOT;
-                for name in path.components() {
-                    let Some(next) = self.base.lookup_any(at, name) else { break };
-                    if self.base.node(next).is_some_and(Node::is_directory) && !self.base.is_visible(next) {
-                        hidden.insert(next);
-                    }
-                    at = next;
+    /// How the names are seen that a difference is about and that lie in local directories.
+    fn names_in_local_directories<'a>(&self, difference: &'a Difference) -> HashMap<(NodeId, &'a str), Seen> {
+        let mut names = HashMap::new();
+        for path in difference.paths() {
+            let mut at = NodeId::ROOT;
+            for name in path.components() {
+                names.entry((at, name)).or_insert_with(|| self.seen(at, name));
+                match self.upper.child(at, OsStr::new(name)) {
+                    Some(child) if self.upper.node(child).is_some_and(UpperNode::is_directory) => at = child,
+                    _ => break,
                 }
             }
         }
-        hidden
+        names
     }
 
-    /// What the kernel may remember of local directories that a path leads through: they have numbers of their own.
-    fn outdate_local(&self, path: &DbPath, outdated: &mut Outdated, told: &mut HashSet<(NodeId, Box<str>)>) {
-        let mut at = NodeId::ROOT;
-        for name in path.components() {
-            let fresh = told.insert((at, name.into()));
-            if fresh {
-                outdated.names.push((self.ino(at), name.into()));
-                if !outdated.directories.contains(&self.ino(at)) {
-                    outdated.directories.push(self.ino(at));
-                }
-            }
-            match self.upper.child(at, OsStr::from_bytes(name.as_bytes())) {
-                Some(child) if self.upper.node(child).is_some_and(UpperNode::is_directory) => at = child,
-                _ => return,
-            }
-        }
+    fn seen(&self, directory: NodeId, name: &str) -> Seen {
+        let ino = self.ino(directory);
+        let leads_to = self.child(ino, OsStr::new(name)).map(|place| self.ino_of(place));
+        let below = self.under.get(&directory).copied();
+        let is_known_below =
+            below == Some(ino) && below.and_then(|below| self.base.lookup_any(below, name)) == leads_to;
+        Seen { leads_to, is_known_below }
     }
 
     /// The entry that a file of the remote's is of.
@@ -390,22 +373,15 @@ impl Merged {
         let (mut open, mut found) = (vec![self.ino(top)], Vec::new());
         while let Some(ino) = open.pop() {
             found.push(ino);
-            if let Some((_, node)) = self.local(ino) {
-                let directories = node
-                    .children
-                    .values()
-                    .filter(|child| self.upper.node(**child).is_some_and(UpperNode::is_directory));
-                open.extend(directories.map(|child| self.ino(*child)));
+            if let Some((id, _)) = self.local(ino) {
+                open.extend(self.local_directories(id).map(|(_, child)| self.ino(child)));
             }
             let Some(base) = self.base_directory(ino) else { continue };
             let Some(children) = self.base.children(base) else { continue };
             for at in 0..children.len() {
                 let Some((child, node)) = self.base.child(children, at) else { continue };
                 // One that is local as well was found above; one that a local name hides does not move.
-                let hidden = self
-                    .local(ino)
-                    .is_some_and(|(_, local)| local.children.contains_key(OsStr::new(node.name())));
-                if node.is_directory() && self.base.is_visible(child) && !hidden {
+                if node.is_directory() && self.base.is_visible(child) && !self.hides(ino, node.name()) {
                     open.push(child);
                 }
             }
@@ -419,10 +395,7 @@ impl Merged {
         let Some(children) = self.base.children(base) else { return Vec::new() };
         let shown = (0..children.len()).filter_map(|at| self.base.child(children, at));
         let files = shown.filter(|(_, node)| {
-            let hidden = self
-                .local(directory)
-                .is_some_and(|(_, local)| local.children.contains_key(OsStr::new(node.name())));
-            !node.is_directory() && node.is_shown() && !hidden
+            !node.is_directory() && node.is_shown() && !self.hides(directory, node.name())
         });
         files.map(|(ino, _)| ino).collect()
     }

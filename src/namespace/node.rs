@@ -209,8 +209,13 @@ impl Node {
         let _ = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| open.checked_sub(1));
     }
 
+    /// Whether a handle is open on it.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn is_needed(&self) -> bool {
-        self.is_known() || self.open.load(Ordering::Relaxed) > 0
+        self.is_known() || self.is_open()
     }
 
     /// Notes that the kernel is being told that a name is absent in this directory.

@@ -185,11 +185,6 @@ impl Tree {
         Some(self.ino_at(slot))
     }
 
-    /// Whether anything is covered.
-    pub fn has_covered(&self) -> bool {
-        self.covered > 0
-    }
-
     /// Where a path leads, covered or not.
     pub fn find_path(&self, path: &DbPath) -> Option<Ino> {
         path.components().try_fold(Ino::ROOT, |at, name| self.lookup_any(at, name))

@@ -11,7 +11,7 @@ use super::layers::Layered;
 use super::local_file::{LocalFile, changed};
 use super::overlay::Overlay;
 use crate::disk::point;
-use crate::state::StagedId;
+use crate::state::{StagedId, now};
 
 /// What is known to be on the disk.
 #[derive(Debug, Default)]
@@ -43,10 +43,8 @@ impl PartialEq for Mark {
 
 impl Mark {
     fn of(file: StagedId, metadata: &std::fs::Metadata) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
         let changed = changed(metadata);
-        Self { file, size: metadata.len(), changed, tells: now.saturating_sub(changed) > TICK }
+        Self { file, size: metadata.len(), changed, tells: now().saturating_sub(changed) > TICK }
     }
 }
 
@@ -144,8 +142,7 @@ impl LocalFile {
                 Ok(more || layers.synced.is_none())
             }
             // What was written and not synced is in no range.
-            Layered::Over(_) => Ok(false),
-            Layered::Base(_) => Ok(false),
+            Layered::Over(_) | Layered::Base(_) => Ok(false),
         }
     }
 

@@ -54,7 +54,8 @@ impl LocalFile {
         let content = match content {
             Content::Base(base) => Layered::Base(base),
             Content::Staged { file, under: None } => Layered::Whole(file),
-            Content::Staged { file, under: Some(under) } => {
+            Content::Staged { file, under: Some(mut under) } => {
+                under.size = local.iter().fold(under.size, |size, (_, end)| size.max(*end));
                 let (local, filled) = (ranges(local), ranges(filled));
                 Layered::Over(Box::new(Over { file, under: *under, local, filled }))
             }

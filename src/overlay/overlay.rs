@@ -137,10 +137,6 @@ impl Overlay {
     }
 
     fn record_with(&self, changes: Vec<Change>, note: impl Fn(&mut Pending)) -> Result<(), OverlayError> {
-        if changes.is_empty() {
-            note(&mut self.log().pending);
-            return Ok(());
-        }
         let mut tries = 0;
         loop {
             let mut log = self.log();

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::OverlayError;
-use super::local_file::LocalFile;
+use super::local_file::{LocalFile, changed};
 use super::overlay::{Overlay, Pending};
 use crate::state::{Change, NodeId, StagedId};
 
@@ -52,7 +51,7 @@ impl Overlay {
         let before = open.metadata()?;
         open.sync_data()?;
         self.staged.sync_name(file)?;
-        Ok(Some((before.len(), before.ctime() * 1_000_000_000 + before.ctime_nsec())))
+        Ok(Some((before.len(), changed(&before))))
     }
 
     /// Makes a file durable, its bytes and its name (rule 17). Never waits for the network.

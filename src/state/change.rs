@@ -45,7 +45,8 @@ pub struct Under {
     pub base: BaseEntry,
     /// Only its first bytes do: the file was shorter than it for a while.
     pub visible: u64,
-    /// The file's size; without a base below, the staged file's own length is the size.
+    /// The file's size, or less: it is at least as long as its local ranges reach. Without a base below, the staged file's own
+    /// length is the size.
     pub size: u64,
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::disk::point;
 
-use super::change::{BaseEntry, Change, Content, NodeId, NodeRow, Under};
+use super::change::{BaseEntry, Change, Content, NodeId, NodeRow};
 
 const FORMAT: i64 = 1;
 
@@ -272,12 +272,11 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
         }
         Change::Local { node, start, end } => {
             let (node, start, end) = (signed(node.0), signed(*start), signed(*end));
-            // One that begins at the same place may be longer.
+            // One that begins at the same place may be longer. That the file is as long follows from the ranges.
             run(
                 "INSERT INTO locals VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET end = max(end, excluded.end)",
                 &[&node, &start, &end],
-            )?;
-            change_under(transaction, node, |under| under.size = under.size.max(unsigned(end)))
+            )
         }
         Change::Filled { node, start, end } => run(
             "INSERT INTO filled VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET end = max(end, excluded.end)",
@@ -289,10 +288,7 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
             run("UPDATE locals SET end = ? WHERE node = ? AND end > ?", &[&at, &node, &at])?;
             run("DELETE FROM filled WHERE node = ? AND start >= ?", &[&node, &at])?;
             run("UPDATE filled SET end = ? WHERE node = ? AND end > ?", &[&at, &node, &at])?;
-            change_under(transaction, node, |under| {
-                under.size = *size;
-                under.visible = under.visible.min(*size);
-            })
+            cut_under(transaction, node, *size)
         }
         Change::Synced { node, size, changed } => run(
             "INSERT OR REPLACE INTO synced SELECT ?1, ?2, ?3 WHERE EXISTS(SELECT 1 FROM nodes WHERE id = ?1)",
@@ -301,22 +297,15 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
     }
 }
 
-fn change_under(
-    transaction: &Transaction<'_>,
-    node: i64,
-    change: impl FnOnce(&mut Under),
-) -> rusqlite::Result<()> {
+fn cut_under(transaction: &Transaction<'_>, node: i64, size: u64) -> rusqlite::Result<()> {
     let mut select = transaction.prepare_cached("SELECT content FROM contents WHERE node = ?")?;
     let Some(text) = select.query_row([node], |row| row.get::<_, String>(0)).optional()? else {
         return Ok(());
     };
     let mut content: Content = serde_json::from_str(&text).map_err(corrupt)?;
     let Content::Staged { under: Some(under), .. } = &mut content else { return Ok(()) };
-    let before = (under.size, under.visible);
-    change(under);
-    if (under.size, under.visible) == before {
-        return Ok(());
-    }
+    under.size = size;
+    under.visible = under.visible.min(size);
     let text = serde_json::to_string(&content).map_err(corrupt)?;
     transaction
         .prepare_cached("UPDATE contents SET content = ? WHERE node = ?")?

@@ -134,17 +134,18 @@ impl Vfs {
             return;
         }
         shown.tree.show_as(id, ino);
-        let known = shown.tree.base.node(ino).map_or(0, |node| node.known_times());
-        let Some(node) = shown.tree.upper.node(id) else { return };
-        node.told(known);
+        let (Some(base), Some(node)) = (shown.tree.base.node(ino), shown.tree.upper.node(id)) else { return };
+        node.told(base.known_times());
         let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else { return };
+        // Of the many that move with their directory few are open.
+        if !base.is_open() {
+            return;
+        }
         for handle in self.handles.all().into_iter().filter(|handle| handle.ino == ino) {
             if handle.local.get().is_none() && file.opened(overlay).is_ok() {
                 node.opened();
                 let _ = handle.local.set(file.clone());
-                if let Some(base) = shown.tree.base.node(ino) {
-                    base.closed();
-                }
+                base.closed();
             }
         }
     }

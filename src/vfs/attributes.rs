@@ -5,11 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::adopt::Number;
 use super::attr::Attr;
-use super::names::now;
 use super::revisions::Shown;
 use super::{Vfs, VfsError};
 use crate::namespace::Ino;
-use crate::state::{Change, Kind, NodeId};
+use crate::state::{Change, Kind, NodeId, now};
 
 /// Attributes that are changed; the others stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -177,11 +176,9 @@ impl Vfs {
             (XattrMode::Replace, false) => return Err(VfsError::NoAttribute),
             _ => {}
         }
-        let mut row = node.row.clone();
-        row.changed = now();
-        row.touched = true;
+        let changed = shown.changed_node(id, now())?;
         let set = Change::Xattr { node: id, name: name.as_bytes().to_vec(), value: value.to_vec() };
-        self.change(&mut shown, vec![Change::Node(id, row), set])
+        self.change(&mut shown, vec![changed, set])
     }
 
     /// Removes an extended attribute.
@@ -193,11 +190,9 @@ impl Vfs {
         if !node.xattrs.contains_key(name) {
             return Err(VfsError::NoAttribute);
         }
-        let mut row = node.row.clone();
-        row.changed = now();
-        row.touched = true;
+        let changed = shown.changed_node(id, now())?;
         let gone = Change::XattrGone { node: id, name: name.as_bytes().to_vec() };
-        self.change(&mut shown, vec![Change::Node(id, row), gone])
+        self.change(&mut shown, vec![changed, gone])
     }
 }
 

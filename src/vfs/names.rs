@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
 
 use super::adopt::Number;
 use super::attr::Attr;
@@ -13,7 +12,7 @@ use super::scans::Pid;
 use super::{Vfs, VfsError};
 use crate::model::MAX_COMPONENT_BYTES;
 use crate::namespace::{Ino, Place};
-use crate::state::{Change, Kind, NodeId, NodeRow};
+use crate::state::{Change, Kind, NodeId, NodeRow, now};
 
 /// The longest target of a symbolic link.
 const LONGEST_TARGET: usize = 4095;
@@ -38,12 +37,6 @@ pub enum Create {
     Open,
     /// That one is emptied and opened.
     Empty,
-}
-
-/// Now, in nanoseconds since 1970.
-pub(super) fn now() -> i64 {
-    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn checked(name: &OsStr) -> Result<&OsStr, VfsError> {

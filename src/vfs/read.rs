@@ -21,7 +21,7 @@ use crate::metrics::MountCounters;
 use crate::model::{ByteRange, ContentHash, DbRef, MAX_COMPONENT_BYTES};
 use crate::namespace::{Ino, Merged, NodeKind, Place};
 use crate::overlay::{LocalFile, Overlay};
-use crate::state::NodeId;
+use crate::state::{Content, NodeId};
 
 /// A mounted database: one revision at a time, and over it what is local.
 pub struct Vfs {
@@ -309,8 +309,8 @@ impl Vfs {
     }
 
     /// An extended attribute that only the mount itself gives: `user.parquedb.stats` (counters, JSON),
-    /// `user.parquedb.revision`, of the mount `user.parquedb.state` (where local changes lie), and of files `user.parquedb.sha256` and `user.parquedb.reads` (what reading one has
-    /// cost, JSON); none of what is local.
+    /// `user.parquedb.revision`, of the mount `user.parquedb.state` (where local changes lie), and of files
+    /// `user.parquedb.sha256` and `user.parquedb.reads` (what reading one has cost, JSON); these two of nothing local.
     pub(super) fn own_xattr(&self, shown: &Shown, ino: Ino, name: &str) -> Option<String> {
         match name {
             "user.parquedb.stats" => return Some(self.counters.to_json()),
@@ -322,8 +322,8 @@ impl Vfs {
         }
         let entry = match shown.tree.local(ino) {
             Some((_, node)) => match node.file.as_ref()?.content() {
-                crate::state::Content::Base(entry) => entry,
-                crate::state::Content::Staged { .. } => return None,
+                Content::Base(entry) => entry,
+                Content::Staged { .. } => return None,
             },
             None => shown.tree.entry(ino, None)?,
         };

@@ -4,11 +4,11 @@
 use std::ffi::OsStr;
 
 use super::adopt::Number;
-use super::names::{checked, named, now, unnamed};
+use super::names::{checked, named, unnamed};
 use super::revisions::Shown;
 use super::{Vfs, VfsError};
 use crate::namespace::{Ino, Place};
-use crate::state::{Change, NodeId};
+use crate::state::{Change, NodeId, now};
 
 /// What a rename does about a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +86,7 @@ impl Vfs {
             _ => self.overlay()?.record(changes.clone())?,
         }
         for left in lost.into_iter().chain([moved]) {
-            if shown.tree.upper.node(left).is_some_and(|node| node.is_directory()) {
-                shown.tree.leave_place(left);
-            }
+            shown.tree.leave_place(left);
         }
         shown.tree.apply(&changes);
         shown.tree.put_under_below(to);
@@ -119,9 +117,7 @@ impl Vfs {
         let files = [one, other].map(|id| shown.tree.upper.node(id).and_then(|node| node.file.clone()));
         self.overlay()?.record_replacing(changes.clone(), files.iter().flatten().map(|file| &**file))?;
         for left in [one, other] {
-            if shown.tree.upper.node(left).is_some_and(|node| node.is_directory()) {
-                shown.tree.leave_place(left);
-            }
+            shown.tree.leave_place(left);
         }
         shown.tree.apply(&changes);
         shown.tree.put_under_below(from);

@@ -40,7 +40,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::harness::{Mounting, Server, noise};
+use crate::harness::{Mounting, Server, errno, noise};
 
 /// A server with a public database `alice/d` of files of these sizes, each of noise.
 fn database_of(sizes: &[(&str, usize)]) -> (Server, Vec<(String, Vec<u8>)>) {
@@ -108,9 +108,4 @@ fn assert_right(dir: &Path, files: &[(String, Vec<u8>)]) {
             panic!("{name} reads wrong from byte {right} of {} on: {} bytes came", bytes.len(), read.len());
         }
     }
-}
-
-/// The error's number, where there is one.
-fn errno<T>(result: io::Result<T>) -> Option<i32> {
-    result.err().and_then(|error| error.raw_os_error())
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::harness::{
-    Cli, End, Fault, Kind, Mounting, S3Server, Server, TempTree, creates, data_files, get, noise, put_entry,
-    sha256,
+    Cli, End, Fault, Kind, Mounting, S3Server, Server, TempTree, creates, data_files, get, noise, number,
+    put_entry, sha256,
 };
 
 /// An S3 server and a parquedb server with its store in the bucket.
@@ -98,8 +98,7 @@ fn f40_s3_conforms() {
 
 #[test]
 fn f40_racing_publishes_over_two_servers_on_one_bucket() {
-    let publishes: u64 =
-        std::env::var("PARQUEDB_TEST_PUBLISHES").map_or(60, |text| text.parse().expect("a number"));
+    let publishes = number("PARQUEDB_TEST_PUBLISHES", 60);
     let place = tempfile::tempdir().unwrap();
     let (s3, one) = on_s3(Kind::S3sFs, place.path());
     let two = one.beside();

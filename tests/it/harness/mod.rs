@@ -16,11 +16,13 @@ mod mounting;
 mod nginx;
 mod process;
 mod python;
+mod random;
 mod responder;
 mod s3;
 mod s3_proxy;
 mod s3_signature;
 mod server;
+mod tmpfs;
 
 pub use api::{describe_entry, put_entry};
 pub use breaking::Breaking;
@@ -34,12 +36,14 @@ pub use http::{Request, Response, exchange, get, head, request};
 pub use mount::{Mount, Stats, mount_entry, started_with, until, xattr};
 pub use mounting::Mounting;
 pub use nginx::Nginx;
-pub use process::{Finished, finish, run_to_end, run_within};
+pub use process::{Finished, errno, finish, run_to_end, succeeds};
 pub use python::{python, python_within};
+pub use random::{Random, number};
 pub use responder::{End, Reply, Responder, answer, json_answer};
 pub use s3::{Kind, S3Server, SECRET_KEY};
 pub use s3_proxy::{Fault, S3Proxy, creates};
 pub use server::{Server, allow_account};
+pub use tmpfs::Tmpfs;
 
 use std::time::Duration;
 

@@ -65,3 +65,16 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
+
+/// Runs a program that may take longer than others and must succeed, and gives what it printed.
+#[track_caller]
+pub fn succeeds(command: &mut Command, patience: Duration) -> String {
+    let ended = run_within(command, b"", patience);
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
+    ended.stdout
+}
+
+/// The error's number, where there is one.
+pub fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use super::{assert_right, database_of, read_directly};
-use crate::harness::{Mounting, Server, text};
+use crate::harness::{Mounting, Server, Tmpfs};
 
 const MIB: usize = 1 << 20;
 const TEN: &[(&str, usize)] = &[
@@ -84,34 +83,12 @@ fn a_limit_of_nothing_still_reads() {
     assert!(taken(mounting.cache()) <= 20 * 4096, "{}", taken(mounting.cache()));
 }
 
-/// A file system of two megabytes.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn at(path: PathBuf) -> Self {
-        fs::create_dir(&path).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs", text(&path)]).status();
-        assert!(mounted.unwrap().success());
-        Self(path)
-    }
-
-    fn make_read_only(&self) {
-        let remounted = Command::new("mount").args(["-o", "remount,ro", text(&self.0)]).status();
-        assert!(remounted.unwrap().success());
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 fn on_a_tiny_disk(server: &Server) -> (Mounting, Tmpfs) {
     let mounting = Mounting::at(&server.url(), "alice/d");
-    let disk = Tmpfs::at(mounting.beside().join("tiny"));
-    (mounting.cache_in(&disk.0), disk)
+    let path = mounting.beside().join("tiny");
+    fs::create_dir(&path).unwrap();
+    let disk = Tmpfs::mount(&path, 2);
+    (mounting.cache_in(disk.path()), disk)
 }
 
 #[test]
@@ -129,7 +106,7 @@ fn a_full_disk_costs_speed_only() {
         mount.unmount();
     }
     // Not even room for a directory.
-    let _ = fs::write(disk.0.join("fill"), vec![1; 4 * MIB]);
+    let _ = fs::write(disk.path().join("fill"), vec![1; 4 * MIB]);
     let mount = mounting.mount();
     assert_right(&mount.path(), &files);
     mount.unmount();
@@ -145,11 +122,11 @@ fn what_must_stay_free_stays_free() {
     let mount = mounting.args(&["--cache-min-free", "1200kB"]).mount();
     for (name, bytes) in &files {
         assert!(mount.read(name).unwrap() == *bytes, "{name}");
-        let free = rustix::fs::statvfs(&disk.0).unwrap();
+        let free = rustix::fs::statvfs(disk.path()).unwrap();
         let free = free.f_bavail * free.f_frsize;
         assert!(free >= 1_200_000, "{free} bytes are free after {name}");
     }
-    assert!(taken(&disk.0) > 300_000, "the rest is used");
+    assert!(taken(disk.path()) > 300_000, "the rest is used");
     mount.unmount();
 }
 

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::taken;
 use super::faults::{FaultyOrigin, Outage};
-use super::random_reads::{Failed, Random, Tally, read_some};
+use super::random_reads::{Failed, Tally, read_some};
 use super::rot::{Rot, rot_somewhere, words};
 use super::{assert_right, database_of};
-use crate::harness::{Mount, Mounting};
+use crate::harness::{Mount, Mounting, Random, number};
 
 const MIB: usize = 1 << 20;
 /// All files together are five times as large, and each of the largest is larger.
@@ -51,8 +51,7 @@ fn every_read_is_right_whatever_goes_wrong() {
 #[test]
 #[ignore = "takes many minutes: scripts/test-long"]
 fn a_million_reads_are_right_whatever_goes_wrong() {
-    let reads = std::env::var("PARQUEDB_TEST_READS").ok().and_then(|reads| reads.parse().ok());
-    run(reads.unwrap_or(1_000_000), 12);
+    run(number("PARQUEDB_TEST_READS", 1_000_000), 12);
 }
 
 /// One of the mounts that are read, each with a cache of its own.
@@ -127,10 +126,8 @@ impl Side {
 }
 
 fn run(reads: u64, outages: u64) {
-    let seed = std::env::var("PARQUEDB_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_secs())
-    });
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_secs());
+    let seed = number("PARQUEDB_TEST_SEED", now);
     println!("{reads} reads are running; PARQUEDB_TEST_SEED={seed}");
     let (server, files) = database_of(FILES);
     let origin = FaultyOrigin::before(&server, seed, ONE_IN);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{read_at_directly, slice};
+use crate::harness::Random;
 
 /// The longest read.
 const LONGEST: u64 = 3 << 20;
@@ -19,26 +20,10 @@ const NEAR: u64 = 512 << 10;
 /// Reads of one open.
 const READS: u64 = 100;
 
-/// Random numbers, the same for the same seed.
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    /// A length from 1 to the longest, short ones mostly.
-    fn length(&mut self) -> u64 {
-        let bits = self.below(22).min(self.below(22));
-        (1 + (1 << bits) + self.below(1 << bits)).min(LONGEST)
-    }
+/// A length from 1 to the longest, short ones mostly.
+fn some_length(random: &mut Random) -> u64 {
+    let bits = random.below(22).min(random.below(22));
+    (1 + (1 << bits) + random.below(1 << bits)).min(LONGEST)
 }
 
 /// What became of the reads.
@@ -96,12 +81,12 @@ pub fn read_some(path: &Path, bytes: &[u8], random: &mut Random, tally: &Tally) 
     }
     let ignored = AtomicU64::new(0);
     let kind = if flags == 0 { &ignored } else { &tally.unbuffered };
-    let (way, length, stride) = (random.below(6), random.length(), random.below(size / 8 + 1));
+    let (way, length, stride) = (random.below(6), some_length(random), random.below(size / 8 + 1));
     let start = random.below(size + 1);
     let near = |random: &mut Random| random.below(size.saturating_sub(start).min(NEAR) + 1) + start;
     let mut offset = start;
     for n in 0..times {
-        let length = if way < 3 { random.length() } else { length };
+        let length = if way < 3 { some_length(random) } else { length };
         read_and_compare(&files[n as usize % 2], offset, length as usize, bytes, (tally, kind));
         offset = match way {
             0 if random.below(8) == 0 => random.below(size + 1),
@@ -152,7 +137,7 @@ fn read_mapped(file: &File, bytes: &[u8], times: u64, random: &mut Random, tally
     let places: Vec<(usize, usize)> = (0..times)
         .map(|_| {
             let offset = start + random.below((size - start).min(NEAR));
-            (offset as usize, slice(bytes, offset, random.length() as usize).len())
+            (offset as usize, slice(bytes, offset, some_length(random) as usize).len())
         })
         .collect();
     let flags = if random.below(2) == 0 { libc::MAP_SHARED } else { libc::MAP_PRIVATE };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 
-use super::random_reads::Random;
+use crate::harness::Random;
 
 /// What may rot.
 #[derive(Debug, Clone, Copy)]

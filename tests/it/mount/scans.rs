@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Mounting, Server, TempTree, put_entry, python, python_within};
+use crate::harness::{Mounting, Server, TempTree, number, put_entry, python, python_within};
 
 const FILES: usize = 20;
 const SETS: usize = 8;
@@ -151,6 +151,5 @@ fn scan_while_replaced(scans: usize) {
 /// `PARQUEDB_TEST_SCANS` makes it longer.
 #[test]
 fn f04_scans_while_the_remote_is_replaced() {
-    let scans = std::env::var("PARQUEDB_TEST_SCANS").ok().and_then(|text| text.parse().ok());
-    scan_while_replaced(scans.unwrap_or(20));
+    scan_while_replaced(number("PARQUEDB_TEST_SCANS", 20) as usize);
 }

@@ -3,41 +3,16 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::{database, mounting, names};
-use crate::harness::{Forgetful, Tearing, noise, run_to_end, text};
-
-/// A small disk, mounted as long as this lives.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(dir: &Path, megabytes: u32) -> Self {
-        let size = format!("size={megabytes}m");
-        let ended =
-            run_to_end(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir), b"");
-        assert_eq!(ended.code, 0, "{}", ended.stderr);
-        Self(dir.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn errno(error: &std::io::Error) -> Option<i32> {
-    error.raw_os_error()
-}
+use crate::harness::{Forgetful, Tearing, Tmpfs, errno, noise, text};
 
 #[test]
 fn rule_25_a_full_disk_is_said_at_the_write_and_what_was_written_stays() {
     for flag in ["--read-timeout=9", "--no-passthrough"] {
         let (server, _) = database();
         let place = tempfile::tempdir().unwrap();
-        let _disk = SmallDisk::mount(place.path(), 40);
+        let _disk = Tmpfs::mount(place.path(), 40);
         let mounting = mounting(&server).state_in(place.path()).arg(flag);
         let mount = mounting.mount();
         let mut written: Vec<(String, Vec<u8>)> = Vec::new();
@@ -56,14 +31,14 @@ fn rule_25_a_full_disk_is_said_at_the_write_and_what_was_written_stays() {
                     Err(error) => break error,
                 }
             };
-            assert_eq!(errno(&error), Some(libc::ENOSPC), "{flag}: {error}");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{flag}: {error}");
             // What part of it was taken is not known from the error.
             filler.set_len(filled.len() as u64).unwrap();
             std::io::Seek::seek(&mut filler, std::io::SeekFrom::Start(filled.len() as u64)).unwrap();
         }
         let over = File::options().write(true).open(mount.at("large")).unwrap();
         let refused = (0..100).find_map(|n| over.write_all_at(&[1; 40_000], n * 50_000).err());
-        assert_eq!(refused.as_ref().and_then(errno), Some(libc::ENOSPC), "{flag}");
+        assert_eq!(refused.and_then(|error| error.raw_os_error()), Some(libc::ENOSPC), "{flag}");
         // Names need little room, and there is some set aside.
         for (name, _) in written.iter_mut() {
             let renamed = format!("renamed-{name}");
@@ -111,12 +86,11 @@ fn a_disk_that_fails_is_said_at_the_write() {
     file.write_all_at(b"bytes", 0).unwrap();
     file.sync_all().unwrap();
     disk.power_off();
-    let said = |result: std::io::Result<()>| result.err().as_ref().and_then(errno);
-    assert_eq!(said(file.write_all_at(b"more", 5)), Some(libc::EIO));
-    assert_eq!(said(file.sync_all()), Some(libc::EIO));
-    assert_eq!(said(file.sync_all()), Some(libc::EIO), "it sticks");
-    assert_eq!(said(fs::create_dir(mount.at("made"))), Some(libc::EIO));
-    assert_eq!(said(fs::remove_file(mount.at("text"))), Some(libc::EIO));
+    assert_eq!(errno(file.write_all_at(b"more", 5)), Some(libc::EIO));
+    assert_eq!(errno(file.sync_all()), Some(libc::EIO));
+    assert_eq!(errno(file.sync_all()), Some(libc::EIO), "it sticks");
+    assert_eq!(errno(fs::create_dir(mount.at("made"))), Some(libc::EIO));
+    assert_eq!(errno(fs::remove_file(mount.at("text"))), Some(libc::EIO));
     let read = mount.read("text");
     assert_eq!(
         read.as_deref().ok(),

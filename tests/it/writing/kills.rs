@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::model::{Chance, Likes, Model, Op};
+use super::model::{Likes, Model, Op};
 use super::mounting;
-use crate::harness::{Server, noise};
+use crate::harness::{Random, Server, noise, number};
 
 const NOTHING: Likes = Likes { write: 0, append: 0, set_len: 0, punch: 0, save: 0, names: 0, dirs: 0 };
 
@@ -48,7 +48,7 @@ pub fn server() -> Server {
 }
 
 /// Does what the workload likes until an operation fails; which one, for it may be done.
-fn work(model: &mut Model, likes: &Likes, chance: &mut Chance, dir: &Path, done: &AtomicUsize) -> Op {
+fn work(model: &mut Model, likes: &Likes, chance: &mut Random, dir: &Path, done: &AtomicUsize) -> Op {
     loop {
         let op = model.choose(likes, chance);
         if op.run(dir).is_err() {
@@ -61,21 +61,20 @@ fn work(model: &mut Model, likes: &Likes, chance: &mut Chance, dir: &Path, done:
 
 #[test]
 fn f08_kill_9_loses_nothing_that_was_acknowledged() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let kills = number("PARQUEDB_TEST_KILLS", 13);
     let seed = number("PARQUEDB_TEST_SEED", u64::from(std::process::id()));
     println!("seed {seed}");
     let server = server();
     for flag in ["--read-timeout=9", "--no-passthrough"] {
         let mounting = mounting(&server).arg(flag).lasting(Duration::from_secs(3600));
-        let mut chance = Chance::new(seed);
+        let mut chance = Random(seed);
         let mut models: Vec<Model> = WORKLOADS.iter().map(|(name, _)| Model::with(&files(name))).collect();
         let mut acknowledged = 0;
         for kill in 0..kills {
             let mount = mounting.mount();
             let done = AtomicUsize::new(0);
-            let pause = Duration::from_millis(5 + chance.below(400) as u64);
-            let seeds: Vec<u64> = WORKLOADS.iter().map(|_| chance.below(1 << 40) as u64).collect();
+            let pause = Duration::from_millis(5 + chance.index(400) as u64);
+            let seeds: Vec<u64> = WORKLOADS.iter().map(|_| chance.index(1 << 40) as u64).collect();
             let (root, killed) = (mount.path(), &done);
             let in_flight: Vec<Op> = thread::scope(|scope| {
                 let working: Vec<_> = models
@@ -84,7 +83,7 @@ fn f08_kill_9_loses_nothing_that_was_acknowledged() {
                     .zip(seeds)
                     .map(|((model, (name, likes)), seed)| {
                         let dir = root.join(name);
-                        scope.spawn(move || work(model, likes, &mut Chance::new(seed), &dir, killed))
+                        scope.spawn(move || work(model, likes, &mut Random(seed), &dir, killed))
                     })
                     .collect();
                 thread::sleep(pause);

@@ -8,23 +8,7 @@ use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 
-use crate::harness::noise;
-
-/// Small numbers from a seed.
-pub struct Chance(u64);
-
-impl Chance {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % limit.max(1)
-    }
-}
+use crate::harness::{Random, noise};
 
 /// A directory's files, by the file that each name leads to, and its directories.
 #[derive(Debug, Clone, Default)]
@@ -112,21 +96,21 @@ impl Model {
         self.contents.insert(self.next, content);
     }
 
-    fn some_name(&self, chance: &mut Chance) -> Option<String> {
-        self.names.keys().nth(chance.below(self.names.len())).cloned()
+    fn some_name(&self, chance: &mut Random) -> Option<String> {
+        self.names.keys().nth(chance.index(self.names.len())).cloned()
     }
 
-    fn some_dir(&self, chance: &mut Chance) -> Option<String> {
-        self.dirs.iter().nth(chance.below(self.dirs.len())).cloned()
+    fn some_dir(&self, chance: &mut Random) -> Option<String> {
+        self.dirs.iter().nth(chance.index(self.dirs.len())).cloned()
     }
 
-    fn free_name(&self, chance: &mut Chance, kind: &str) -> String {
+    fn free_name(&self, chance: &mut Random, kind: &str) -> String {
         let dir = match self.some_dir(chance) {
-            Some(dir) if chance.below(2) == 0 && dir.matches('/').count() < 3 => format!("{dir}/"),
+            Some(dir) if chance.index(2) == 0 && dir.matches('/').count() < 3 => format!("{dir}/"),
             _ => String::new(),
         };
         loop {
-            let name = format!("{dir}{kind}{}", chance.below(1000));
+            let name = format!("{dir}{kind}{}", chance.index(1000));
             if !self.names.contains_key(&name) && !self.dirs.contains(&name) {
                 return name;
             }
@@ -134,33 +118,33 @@ impl Model {
     }
 
     /// Some operation that can be done now.
-    pub fn choose(&self, likes: &Likes, chance: &mut Chance) -> Op {
+    pub fn choose(&self, likes: &Likes, chance: &mut Random) -> Op {
         let Likes { write, append, set_len, punch, save, names, dirs } = *likes;
         loop {
-            let mut kind = chance.below(write + append + set_len + punch + save + names + dirs);
+            let mut kind = chance.index(write + append + set_len + punch + save + names + dirs);
             let mut is = |weight: usize| {
                 let taken = kind < weight;
                 kind = kind.saturating_sub(weight);
                 taken
             };
-            let bytes = |chance: &mut Chance, most: usize| {
-                noise(chance.below(1 << 30) as u64, 1 + chance.below(most))
+            let bytes = |chance: &mut Random, most: usize| {
+                noise(chance.index(1 << 30) as u64, 1 + chance.index(most))
             };
             let name = self.some_name(chance);
             let length = name.as_ref().map_or(0, |name| self.contents[&self.names[name]].len());
             let op = if is(write) {
-                name.map(|name| Op::Write(name, chance.below(length + 5000), bytes(chance, 9000)))
+                name.map(|name| Op::Write(name, chance.index(length + 5000), bytes(chance, 9000)))
             } else if is(append) {
                 name.filter(|_| length < LONGEST).map(|name| Op::Append(name, bytes(chance, 3000)))
             } else if is(set_len) {
-                name.map(|name| Op::SetLen(name, chance.below(length + 10_000).min(LONGEST)))
+                name.map(|name| Op::SetLen(name, chance.index(length + 10_000).min(LONGEST)))
             } else if is(punch) {
-                name.map(|name| Op::Punch(name, chance.below(length + 1), 1 + chance.below(20_000)))
+                name.map(|name| Op::Punch(name, chance.index(length + 1), 1 + chance.index(20_000)))
             } else if is(save) {
                 name.map(|name| Op::Save(name, bytes(chance, 20_000)))
             } else if is(names) {
                 let other = self.some_name(chance);
-                match (chance.below(7), name, other) {
+                match (chance.index(7), name, other) {
                     (0 | 1, _, _) => (self.names.len() < 60).then(|| Op::Create(self.free_name(chance, "f"))),
                     (2, Some(name), _) => Some(Op::Unlink(name)),
                     (3, Some(name), _) => Some(Op::Rename(name, self.free_name(chance, "f"))),
@@ -171,7 +155,7 @@ impl Model {
                 }
             } else {
                 let dir = self.some_dir(chance);
-                match (chance.below(4), dir) {
+                match (chance.index(4), dir) {
                     (0, _) => (self.dirs.len() < 12).then(|| Op::MakeDir(self.free_name(chance, "d"))),
                     (1, Some(dir)) if self.is_empty(&dir) => Some(Op::RemoveDir(dir)),
                     (2, Some(dir)) => {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{database, mounting};
-use crate::harness::{run_within, text};
+use crate::harness::{succeeds, text};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posix").join(name)
@@ -14,9 +14,7 @@ fn script(name: &str) -> PathBuf {
 fn run(name: &str, args: &[&str]) -> String {
     let mut command = Command::new(script(name));
     command.args(args).current_dir("/");
-    let ended = run_within(&mut command, b"", Duration::from_secs(3000));
-    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
-    ended.stdout
+    succeeds(&mut command, Duration::from_secs(3000))
 }
 
 #[test]

@@ -8,9 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::kills::{files, server};
-use super::model::Chance;
 use super::mounting;
-use crate::harness::{Forgetful, Tearing, noise};
+use crate::harness::{Forgetful, Random, Tearing, noise, number};
 
 /// What a file may be after a cut.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +53,7 @@ fn work(
     dir: &Path,
     kind: usize,
     promises: &mut Promises,
-    chance: &mut Chance,
+    chance: &mut Random,
     round: usize,
 ) -> std::io::Result<()> {
     for n in 0.. {
@@ -62,7 +61,7 @@ fn work(
             // New files, synced.
             0 => {
                 let name = format!("new-{round}-{n}");
-                let bytes = noise(n as u64, 1 + chance.below(20_000));
+                let bytes = noise(n as u64, 1 + chance.index(20_000));
                 let file = File::create_new(dir.join(&name))?;
                 file.write_all_at(&bytes, 0)?;
                 file.sync_all()?;
@@ -71,22 +70,22 @@ fn work(
             // New files, not synced.
             1 => {
                 let name = format!("unsynced-{round}-{n}");
-                let bytes = noise(n as u64, 1 + chance.below(20_000));
+                let bytes = noise(n as u64, 1 + chance.index(20_000));
                 let written = Promise { later: vec![(0, bytes.clone())], ..Promise::default() };
                 promises.insert(name.clone(), written);
                 fs::write(dir.join(&name), &bytes)?;
             }
             // The remote's files, written here and there, synced now and then.
             2 => {
-                let name = format!("base{}", 2 * chance.below(4));
+                let name = format!("base{}", 2 * chance.index(4));
                 let file = File::options().write(true).open(dir.join(&name))?;
                 let promise = promises.get_mut(&name).unwrap();
                 let durable = promise.durable.as_mut().unwrap();
                 let (at, bytes) =
-                    (chance.below(durable.len() + 3000), noise(n as u64, 1 + chance.below(9000)));
+                    (chance.index(durable.len() + 3000), noise(n as u64, 1 + chance.index(9000)));
                 promise.later.push((at, bytes.clone()));
                 file.write_all_at(&bytes, at as u64)?;
-                if chance.below(4) == 0 {
+                if chance.index(4) == 0 {
                     file.sync_data()?;
                     for (at, bytes) in promise.later.drain(..) {
                         durable.resize(durable.len().max(at + bytes.len()), 0);
@@ -96,8 +95,8 @@ fn work(
             }
             // Saved by renaming, as editors do that do not sync.
             _ => {
-                let name = format!("base{}", 2 * chance.below(4));
-                let bytes = noise(n as u64 + 77, 1 + chance.below(30_000));
+                let name = format!("base{}", 2 * chance.index(4));
+                let bytes = noise(n as u64 + 77, 1 + chance.index(30_000));
                 promises.get_mut(&name).unwrap().saved.push(bytes.clone());
                 fs::write(dir.join(format!("{name}.new")), &bytes)?;
                 fs::rename(dir.join(format!("{name}.new")), dir.join(&name))?;
@@ -111,7 +110,6 @@ const KINDS: [&str; 4] = ["append", "names", "overwrite", "save"];
 
 #[test]
 fn rule_17_what_was_fsynced_survives_a_power_cut() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let seeds = number("PARQUEDB_TEST_POWER_CUTS", 6);
     let first = number("PARQUEDB_TEST_SEED", 1);
     let server = server();
@@ -120,7 +118,7 @@ fn rule_17_what_was_fsynced_survives_a_power_cut() {
         let place = tempfile::tempdir().unwrap();
         let tearing = if seed % 3 == 0 { Tearing::All } else { Tearing::Random(seed) };
         let disk = Forgetful::mount(place.path(), tearing);
-        let mut chance = Chance::new(seed);
+        let mut chance = Random(seed);
         let mut all: Vec<Promises> = KINDS
             .iter()
             .map(|kind| {
@@ -135,12 +133,12 @@ fn rule_17_what_was_fsynced_survives_a_power_cut() {
                 .lasting(Duration::from_secs(600))
                 .env("PARQUEDB_TEST_BOOT", &boot(0));
             let mount = mounting.mount();
-            let pause = Duration::from_millis(30 + chance.below(1500) as u64);
+            let pause = Duration::from_millis(30 + chance.index(1500) as u64);
             let root = mount.path();
             thread::scope(|scope| {
                 for (kind, promises) in all.iter_mut().enumerate() {
-                    let (dir, seed) = (root.join(KINDS[kind]), chance.below(1 << 40) as u64);
-                    scope.spawn(move || work(&dir, kind, promises, &mut Chance::new(seed), round));
+                    let (dir, seed) = (root.join(KINDS[kind]), chance.index(1 << 40) as u64);
+                    scope.spawn(move || work(&dir, kind, promises, &mut Random(seed), round));
                 }
                 thread::sleep(pause);
                 mount.kill9();
@@ -153,10 +151,10 @@ fn rule_17_what_was_fsynced_survives_a_power_cut() {
                 .state_in(place.path())
                 .lasting(Duration::from_secs(600))
                 .env("PARQUEDB_TEST_BOOT", &boot(1));
-            if chance.below(2) == 0 {
+            if chance.index(2) == 0 {
                 let mut starting = mounting.command(&[]);
                 let mut child = starting.arg("--foreground").spawn().unwrap();
-                thread::sleep(Duration::from_millis(chance.below(60) as u64));
+                thread::sleep(Duration::from_millis(chance.index(60) as u64));
                 child.kill().unwrap();
                 child.wait().unwrap();
             }

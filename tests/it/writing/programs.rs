@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{database, mounting};
-use crate::harness::{python_within, run_within};
+use crate::harness::{python_within, succeeds};
 
 /// Runs a shell script with the mount as its working directory and first argument.
 #[track_caller]
@@ -13,9 +13,7 @@ fn shell(dir: &Path, script: &str) -> String {
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", script, "bash"]).arg(dir).current_dir(dir);
     command.env("HOME", std::env::temp_dir()).env("GIT_CONFIG_GLOBAL", "/dev/null");
-    let ended = run_within(&mut command, b"", Duration::from_secs(300));
-    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
-    ended.stdout
+    succeeds(&mut command, Duration::from_secs(300))
 }
 
 #[test]
