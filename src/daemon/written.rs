@@ -61,6 +61,12 @@ impl Written {
                     "the last daemon died: what it had acknowledged is here"
                 );
             }
+            if recovered.lost > 0 {
+                tracing::warn!(
+                    changes = recovered.lost,
+                    "the machine stopped before these were committed, and nobody had asked for it: they are lost"
+                );
+            }
             for id in recovered.given_up {
                 let path = upper.path(id).unwrap_or_default().join(std::ffi::OsStr::new("/"));
                 tracing::warn!(

@@ -293,12 +293,12 @@ impl Filesystem for MountedFs {
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
-        self.runtime.spawn_blocking(move || empty(reply, vfs.fsync(HandleId(fh.0))));
+        self.runtime.spawn_blocking(move || vfs.fsync(HandleId(fh.0), |done| empty(reply, done)));
     }
 
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
-        self.runtime.spawn_blocking(move || empty(reply, vfs.fsync_names()));
+        self.runtime.spawn_blocking(move || vfs.fsync_names(|done| empty(reply, done)));
     }
 
     fn fallocate(

@@ -129,7 +129,12 @@ impl Life {
                 changes.iter().for_each(|change| self.upper.apply(change));
                 self.reap(id)
             }
-            Op::Fsync => overlay.fsync(&file),
+            Op::Fsync => {
+                let (tell, told) = std::sync::mpsc::channel();
+                let errno = |error: &OverlayError| std::io::Error::from_raw_os_error(error.errno());
+                overlay.fsync(&file, Box::new(move |done| tell.send(done.map_err(errno)).unwrap()));
+                Ok(told.recv().unwrap()?)
+            }
         }
     }
 

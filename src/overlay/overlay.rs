@@ -13,6 +13,7 @@ use std::thread::Thread;
 use super::OverlayError;
 use super::local_file::LocalFile;
 use super::staged::StagedFiles;
+use super::syncing::Waiting;
 use crate::state::{
     Boot, Change, Content, Journal, JournalError, Kind, NodeId, NodeRow, Rows, StagedId, StateDir,
 };
@@ -29,7 +30,9 @@ pub struct Overlay {
     pub(super) next: AtomicU64,
     pub(super) log: Mutex<Log>,
     pub(super) rows: Mutex<Rows>,
+    /// The last turn that is in the tables.
     pub(super) committed: AtomicU64,
+    pub(super) waiting: Mutex<Waiting>,
     /// Files that may have bytes that are not on the disk.
     pub(super) dirty: Mutex<HashMap<NodeId, Arc<LocalFile>>>,
     pub(super) failed: Mutex<HashSet<NodeId>>,
@@ -55,10 +58,25 @@ pub(super) struct Pending {
     pub(super) changes: Vec<Change>,
     /// The number of the last record.
     pub(super) last: u64,
+    /// Counts whatever was added, since the start.
+    pub(super) turn: u64,
     /// Whose bytes are to be on the disk before the commit.
     pub(super) sync_first: BTreeMap<StagedId, NodeId>,
     /// Of nobody's use after the commit.
     pub(super) remove: Vec<StagedId>,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.changes.extend(changes);
+        self.turn += 1;
+    }
+
+    /// Everything there is, to be committed; what is added from now on is the next one's.
+    fn take(&mut self) -> Self {
+        let next = Self { last: self.last, turn: self.turn, ..Self::default() };
+        std::mem::replace(self, next)
+    }
 }
 
 impl Overlay {
@@ -142,14 +160,13 @@ impl Overlay {
             let mut log = self.log();
             let Log { journal, pending } = &mut *log;
             let Some(journal) = journal else {
-                pending.changes.extend(changes);
-                pending.last += 1;
+                pending.add(changes);
                 note(pending);
                 return Ok(());
             };
             match journal.append(&changes) {
                 Ok(number) => {
-                    pending.changes.extend(changes);
+                    pending.add(changes);
                     pending.last = number;
                     note(pending);
                     let fills = journal.is_filling();
@@ -185,29 +202,29 @@ impl Overlay {
         let mut rows = self.rows.lock().unwrap_or_else(|e| e.into_inner());
         let mut log = self.log();
         let Log { journal: Some(journal), pending } = &mut *log else { return Ok(()) };
-        let (before, last) = (pending.changes.len(), pending.last);
+        let (before, removed, last) = (pending.changes.len(), pending.remove.len(), pending.last);
         self.fresh().clear();
-        pending.changes.extend(changes);
+        pending.add(changes);
         pending.last = journal.next_number();
         note(pending);
         if let Err(error) = self.take_in(&mut rows, pending) {
             pending.changes.truncate(before);
+            pending.remove.truncate(removed);
             pending.last = last;
             return Err(error);
         }
         journal.skip();
         journal.committed(pending.last);
-        self.committed.store(pending.last, Ordering::SeqCst);
-        let remove = std::mem::take(&mut pending.remove);
-        *pending = Pending { last: pending.last, ..Pending::default() };
+        let done = pending.take();
+        self.committed.store(done.turn, Ordering::SeqCst);
         drop(log);
-        self.remove(remove);
+        self.remove(done.remove);
         Ok(())
     }
 
     /// Commits everything that was recorded until now, unless somebody else does just that.
     pub fn commit(&self) -> Result<(), OverlayError> {
-        let wanted = self.log().pending.last;
+        let wanted = self.log().pending.turn;
         self.commit_through(wanted)
     }
 
@@ -222,14 +239,13 @@ impl Overlay {
         let mut pending = {
             let mut log = self.log();
             self.fresh().clear();
-            let last = log.pending.last;
-            std::mem::replace(&mut log.pending, Pending { last, ..Pending::default() })
+            log.pending.take()
         };
         if let Err(error) = self.take_in(&mut rows, &mut pending) {
             tracing::error!(%error, "local changes could not be committed; they are in the journal");
             let mut log = self.log();
             let later = std::mem::replace(&mut log.pending, pending);
-            log.pending.last = later.last;
+            (log.pending.last, log.pending.turn) = (later.last, later.turn);
             log.pending.changes.extend(later.changes);
             log.pending.sync_first.extend(later.sync_first);
             log.pending.remove.extend(later.remove);
@@ -238,7 +254,7 @@ impl Overlay {
         if let Some(journal) = &mut self.log().journal {
             journal.committed(pending.last);
         }
-        self.committed.store(pending.last, Ordering::SeqCst);
+        self.committed.store(pending.turn, Ordering::SeqCst);
         drop(rows);
         self.remove(pending.remove);
         Ok(())

@@ -1,7 +1,7 @@
 //! Opening a replica's state: the tables, what the journal says beyond them, and what a death has left to be done.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::OverlayError;
@@ -16,8 +16,25 @@ use crate::state::{Boot, Change, Journal, NodeId, Rows, StagedId, StateDir};
 pub struct Recovered {
     /// Changes that had been acknowledged and not committed when the last daemon died.
     pub replayed: usize,
+    /// Changes that had been acknowledged and not committed when the machine stopped, as far as it is known of them: they are
+    /// lost.
+    pub lost: usize,
     /// Files of which something was written and not synced before the machine stopped: it was given up.
-    pub given_up: Vec<NodeId>,
+    pub given_up: BTreeSet<NodeId>,
+}
+
+impl Recovered {
+    /// What the journal of a boot that is over says beyond the tables cannot be relied on (rule 18), but it can be told.
+    fn note_lost(&mut self, records: Vec<(u64, Vec<Change>)>, upper: &Upper) {
+        for change in records.iter().flat_map(|(_, changes)| changes) {
+            self.lost += 1;
+            if let Change::Local { node, .. } | Change::Size { node, .. } | Change::Content(node, _) = change
+                && upper.node(*node).is_some()
+            {
+                self.given_up.insert(*node);
+            }
+        }
+    }
 }
 
 impl Overlay {
@@ -27,13 +44,17 @@ impl Overlay {
         let staged = StagedFiles::below(dir.path())?;
         let mut rows = Rows::open(dir.path())?;
         let stored = rows.load()?;
-        let same_boot = stored.boot.is_empty() || stored.boot == boot.as_str();
+        let last_boot = Boot::named(&stored.boot);
+        let same_boot = stored.boot.is_empty() || last_boot == boot;
         let (committed, mut next) = (stored.committed, stored.next);
         let mut upper = Upper::load(stored);
         let records = Journal::read(dir.path(), &boot, committed)?;
         let number = records.last().map_or(committed, |(number, _)| *number);
         let mut changes: Vec<Change> = records.into_iter().flat_map(|(_, changes)| changes).collect();
         let mut recovered = Recovered { replayed: changes.len(), ..Recovered::default() };
+        if !same_boot {
+            recovered.note_lost(Journal::read(dir.path(), &last_boot, committed)?, &upper);
+        }
         for change in &changes {
             upper.apply(change);
         }
@@ -48,10 +69,11 @@ impl Overlay {
             next: AtomicU64::new(next),
             log: Mutex::new(Log {
                 journal: None,
-                pending: Pending { last: number + 1, ..Pending::default() },
+                pending: Pending { last: number + 1, turn: 1, ..Pending::default() },
             }),
             rows: Mutex::new(rows),
-            committed: AtomicU64::new(committed),
+            committed: AtomicU64::new(0),
+            waiting: Mutex::default(),
             dirty: Mutex::default(),
             failed: Mutex::default(),
             noted: Mutex::default(),
@@ -85,7 +107,9 @@ impl Overlay {
             };
             match looked {
                 Ok(false) => {}
-                Ok(true) => recovered.given_up.push(file.node()),
+                Ok(true) => {
+                    recovered.given_up.insert(file.node());
+                }
                 Err(error) => {
                     tracing::error!(%error, node = file.node().0, "a file with local bytes cannot be had")
                 }
@@ -94,10 +118,11 @@ impl Overlay {
         if !same_boot {
             overlay.sync_all(&files);
         }
-        overlay.log().pending.last += 1;
+        overlay.log().pending.turn += 1;
         overlay.commit()?;
-        let committed = overlay.committed.load(Ordering::SeqCst);
-        overlay.log().journal = Some(Journal::begin(overlay.dir.path(), &overlay.boot, committed)?);
+        let mut log = overlay.log();
+        log.journal = Some(Journal::begin(overlay.dir.path(), &overlay.boot, log.pending.last)?);
+        drop(log);
         let used: HashSet<StagedId> = files.iter().filter_map(|file| file.staged()).collect();
         for file in on_disk.into_iter().filter(|file| !used.contains(file)) {
             if let Err(error) = overlay.staged.remove(file) {

@@ -20,6 +20,22 @@ const MANY: usize = 32;
 /// `f_type` of FUSE, where `syncfs` syncs nothing.
 const FUSE: i64 = 0x6573_5546;
 
+/// Hears whether what was asked for is on the disk.
+pub type Told = Box<dyn FnOnce(Result<(), &OverlayError>) + Send>;
+
+/// Those whose changes are to be committed next.
+#[derive(Default)]
+pub(super) struct Waiting {
+    told: Vec<Told>,
+    somebody_commits: bool,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("told", &self.told.len()).finish_non_exhaustive()
+    }
+}
+
 impl Overlay {
     /// Syncs what the changes that are about to be committed speak of.
     pub(super) fn sync_before(&self, pending: &mut Pending) -> Vec<Change> {
@@ -55,9 +71,35 @@ impl Overlay {
     }
 
     /// Makes a file durable, its bytes and its name (rule 17). Never waits for the network.
-    pub fn fsync(&self, file: &LocalFile) -> Result<(), OverlayError> {
-        file.make_durable(self, true)?;
-        self.commit()
+    pub fn fsync(&self, file: &LocalFile, told: Told) {
+        match file.make_durable(self, true) {
+            Ok(()) => self.commit_for(told),
+            Err(error) => told(Err(&error)),
+        }
+    }
+
+    /// Commits everything that was recorded until now and says how it went. Who comes while somebody commits leaves it to him,
+    /// so that one commit serves all who wait (rule 18) and no thread waits with them.
+    pub fn commit_for(&self, told: Told) {
+        let mut waiting = self.waiting();
+        waiting.told.push(told);
+        if std::mem::replace(&mut waiting.somebody_commits, true) {
+            return;
+        }
+        while !waiting.told.is_empty() {
+            let served = std::mem::take(&mut waiting.told);
+            drop(waiting);
+            let done = self.commit();
+            for told in served {
+                told(done.as_ref().copied());
+            }
+            waiting = self.waiting();
+        }
+        waiting.somebody_commits = false;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub(super) fn noted(&self) -> MutexGuard<'_, HashMap<NodeId, u64>> {
@@ -70,7 +112,8 @@ impl Overlay {
         if self.noted().get(&node) == Some(&size) {
             return Ok(());
         }
-        self.record(vec![Change::Synced { node, size, changed }])?;
+        // The journal need not have it: what counts in this boot only has no use for it.
+        self.log().pending.add([Change::Synced { node, size, changed }]);
         self.noted().insert(node, size);
         Ok(())
     }

@@ -69,9 +69,15 @@ pub enum VfsError {
     },
 }
 
+impl From<&OverlayError> for VfsError {
+    fn from(error: &OverlayError) -> Self {
+        Self::Local { errno: error.errno(), reason: error.to_string() }
+    }
+}
+
 impl From<OverlayError> for VfsError {
     fn from(error: OverlayError) -> Self {
-        Self::Local { errno: error.errno(), reason: error.to_string() }
+        Self::from(&error)
     }
 }
 

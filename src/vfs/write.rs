@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::handles::{Handle, HandleId};
 use super::{Vfs, VfsError};
 use crate::model::ByteRange;
-use crate::overlay::{Allocate, LocalFile, Overlay, Seek};
+use crate::overlay::{Allocate, LocalFile, Overlay, Seek, Told};
 
 /// Whether whoever writes may keep set-id bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,21 +41,21 @@ impl Vfs {
         })
     }
 
-    /// Makes a file durable. Waits for the disk.
-    pub fn fsync(&self, handle: HandleId) -> Result<(), VfsError> {
-        let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
+    /// Makes a file durable, and says how it went. Waits for the disk, or leaves that to another thread that does.
+    pub fn fsync(&self, handle: HandleId, told: impl FnOnce(Result<(), VfsError>) + Send + 'static) {
+        let Some(handle) = self.handles.get(handle) else { return told(Err(VfsError::BadHandle)) };
         match (handle.local.get(), &self.overlay) {
-            (Some(file), Some(overlay)) => Ok(overlay.fsync(file)?),
+            (Some(file), Some(overlay)) => overlay.fsync(file, telling(told)),
             // Of what is the remote's nothing can be lost here.
-            _ => Ok(()),
+            _ => told(Ok(())),
         }
     }
 
-    /// Makes names durable. Waits for the disk.
-    pub fn fsync_names(&self) -> Result<(), VfsError> {
+    /// Makes names durable, in the same way.
+    pub fn fsync_names(&self, told: impl FnOnce(Result<(), VfsError>) + Send + 'static) {
         match &self.overlay {
-            Some(overlay) => Ok(overlay.commit()?),
-            None => Ok(()),
+            Some(overlay) => overlay.commit_for(telling(told)),
+            None => told(Ok(())),
         }
     }
 
@@ -97,6 +97,10 @@ impl Vfs {
         shown.tree.upper.node(local.node()).filter(|node| node.row.mode & set_ids == 0)?;
         local.backing()
     }
+}
+
+fn telling(told: impl FnOnce(Result<(), VfsError>) + Send + 'static) -> Told {
+    Box::new(move |done| told(done.map_err(VfsError::from)))
 }
 
 fn local(handle: &Handle) -> Result<&Arc<LocalFile>, VfsError> {

@@ -1,5 +1,7 @@
 //! Writing to the mount: what is written stays here, lasts, and costs the network nothing.
 
+mod another_boot;
+mod beside;
 mod caches;
 mod changes;
 mod copy_on_write;
@@ -7,6 +9,7 @@ mod full_disk;
 mod kills;
 mod lasting;
 mod model;
+mod opens;
 mod posix;
 mod power;
 mod programs;

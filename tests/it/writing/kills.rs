@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::model::{Likes, Model, Op};
+use super::model::{Likes, Model, NOTHING, Op};
 use super::mounting;
 use crate::harness::{Random, Server, noise, number};
-
-const NOTHING: Likes = Likes { write: 0, append: 0, set_len: 0, punch: 0, save: 0, names: 0, dirs: 0 };
 
 /// What each workload likes to do, in a directory of its own.
 const WORKLOADS: [(&str, Likes); 8] = [
@@ -20,7 +18,7 @@ const WORKLOADS: [(&str, Likes); 8] = [
     ("save", Likes { save: 1, ..NOTHING }),
     ("names", Likes { names: 9, write: 1, ..NOTHING }),
     ("dirs", Likes { dirs: 5, names: 4, append: 1, ..NOTHING }),
-    ("all", Likes { write: 5, append: 3, set_len: 2, punch: 2, save: 2, names: 5, dirs: 3 }),
+    ("all", Likes { write: 5, append: 3, set_len: 2, punch: 2, save: 2, names: 5, dirs: 3, ..NOTHING }),
 ];
 
 /// The remote's files that a workload begins with.

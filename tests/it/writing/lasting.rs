@@ -1,10 +1,16 @@
 //! Local changes outlast the daemon, however it ends.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FileType, Mode};
 
 use super::{database, mounting, names};
-use crate::harness::Mount;
+use crate::harness::{Mount, until};
 
 fn change(mount: &Mount) {
     fs::write(mount.at("new"), "new").unwrap();
@@ -45,6 +51,87 @@ fn f38_what_was_written_is_there_after_an_unmount_a_signal_and_a_kill() {
     }
 }
 
+/// What only a local file system knows of everything in a mount; and of what was made here, the inode's number.
+fn attributes(mount: &Mount) -> Vec<(String, Option<u64>)> {
+    let mut all = Vec::new();
+    for entry in walkdir::WalkDir::new(mount.path()).min_depth(1).sort_by_file_name() {
+        let entry = entry.unwrap();
+        let (path, found) = (entry.path(), entry.metadata().unwrap());
+        let name = path.strip_prefix(mount.path()).unwrap();
+        let mut value = [0; 64];
+        let xattr =
+            rustix::fs::lgetxattr(path, "user.mine", &mut value).map(|length| value[..length].to_vec());
+        let told = format!(
+            "{name:?}: {:o} {}:{} {} links, modified {}.{}, device {}, {xattr:?}, {:?}",
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            found.nlink(),
+            found.mtime(),
+            found.mtime_nsec(),
+            found.rdev(),
+            fs::read_link(path).ok(),
+        );
+        let is_made_here = !["dir", "dir/one", "dir/two", "large", "only", "only/one", "text"]
+            .iter()
+            .any(|other| name == Path::new(other));
+        all.push((told, is_made_here.then(|| found.ino())));
+    }
+    all
+}
+
+#[test]
+fn rule_22_what_only_this_machine_knows_stays_and_never_travels() {
+    let (server, id) = database();
+    let mounting = mounting(&server);
+    let mount = mounting.mount();
+    let mode = |name: &str, mode: u32| {
+        fs::set_permissions(mount.at(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    fs::write(mount.at("made"), "made").unwrap();
+    mode("made", 0o2640);
+    mode("text", 0o400);
+    mode("dir", 0o700);
+    chown(mount.at("large"), Some(12), Some(34)).unwrap();
+    symlink("../no/where", mount.at("link")).unwrap();
+    fs::hard_link(mount.at("made"), mount.at("dir/again")).unwrap();
+    fs::create_dir_all(mount.at("empty/inside")).unwrap();
+    let node = |name: &str, kind, device| {
+        rustix::fs::mknodat(rustix::fs::CWD, mount.at(name), kind, Mode::from_raw_mode(0o604), device)
+            .unwrap();
+    };
+    node("fifo", FileType::Fifo, 0);
+    node("device", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    for name in ["made", "text", "only"] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(mount.at(name), "user.mine", name.as_bytes(), flags).unwrap();
+    }
+    let odd = OsStr::from_bytes(b"odd-\xff");
+    fs::write(mount.path().join(odd), "a name that is no text").unwrap();
+    let then = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 5);
+    for name in ["made", "text", "empty"] {
+        File::open(mount.at(name)).unwrap().set_modified(then).unwrap();
+    }
+    let expected = attributes(&mount);
+    assert_eq!(expected.len(), 15, "{expected:#?}");
+    type End = fn(Mount);
+    let mut mount = mount;
+    for end in [Mount::kill9 as End, Mount::sigterm, Mount::unmount] {
+        end(mount);
+        mount = mounting.mount();
+        assert_eq!(attributes(&mount), expected);
+    }
+    // Nor does the remote's moving change them.
+    server.publish(&id, &[("newcomer", b"n")]);
+    until(|| mount.at("newcomer").exists());
+    fs::remove_file(mount.at("newcomer")).unwrap();
+    assert_eq!(attributes(&mount), expected);
+    let status = server.status(&mount);
+    for told in ["odd-", "link", "fifo", "empty/inside"] {
+        assert!(status.contains(told), "{told}: {status}");
+    }
+}
+
 #[test]
 fn rule_24_a_second_daemon_on_the_same_state_is_refused_with_the_pid() {
     let (server, _) = database();
@@ -76,7 +163,7 @@ fn f38_a_state_of_a_later_format_is_refused() {
     let mount = mounting.mount();
     let state = crate::harness::xattr(&mount.path(), "user.parquedb.state").unwrap();
     mount.unmount();
-    let path = std::path::Path::new(&state).join("replica.json");
+    let path = Path::new(&state).join("replica.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 2");
     fs::write(&path, text).unwrap();
     let refused = mounting.run().expect(9);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -27,6 +28,10 @@ pub enum Op {
     Append(String, Vec<u8>),
     SetLen(String, usize),
     Punch(String, usize, usize),
+    /// Written through a mapping.
+    Map(String, usize, Vec<u8>),
+    /// From one file to another, without being read: from where, to where, how much.
+    Copy(String, usize, String, usize, usize),
     /// Written anew beside it, and renamed over it.
     Save(String, Vec<u8>),
     Rename(String, String),
@@ -45,10 +50,16 @@ pub struct Likes {
     pub append: usize,
     pub set_len: usize,
     pub punch: usize,
+    pub map: usize,
+    pub copy: usize,
     pub save: usize,
     pub names: usize,
     pub dirs: usize,
 }
+
+/// To begin with, when most of it is not liked.
+pub const NOTHING: Likes =
+    Likes { write: 0, append: 0, set_len: 0, punch: 0, map: 0, copy: 0, save: 0, names: 0, dirs: 0 };
 
 const LONGEST: usize = 300_000;
 
@@ -119,9 +130,9 @@ impl Model {
 
     /// Some operation that can be done now.
     pub fn choose(&self, likes: &Likes, chance: &mut Random) -> Op {
-        let Likes { write, append, set_len, punch, save, names, dirs } = *likes;
+        let Likes { write, append, set_len, punch, map, copy, save, names, dirs } = *likes;
         loop {
-            let mut kind = chance.index(write + append + set_len + punch + save + names + dirs);
+            let mut kind = chance.index(write + append + set_len + punch + map + copy + save + names + dirs);
             let mut is = |weight: usize| {
                 let taken = kind < weight;
                 kind = kind.saturating_sub(weight);
@@ -140,6 +151,20 @@ impl Model {
                 name.map(|name| Op::SetLen(name, chance.index(length + 10_000).min(LONGEST)))
             } else if is(punch) {
                 name.map(|name| Op::Punch(name, chance.index(length + 1), 1 + chance.index(20_000)))
+            } else if is(map) {
+                name.filter(|_| length > 0).map(|name| {
+                    let at = chance.index(length);
+                    Op::Map(name, at, bytes(chance, (length - at).min(9000)))
+                })
+            } else if is(copy) {
+                let to = self.some_name(chance);
+                let (from_at, to_at) = (chance.index(length + 1), chance.index(LONGEST));
+                match (name, to) {
+                    (Some(from), Some(to)) if self.names[&from] != self.names[&to] => {
+                        Some(Op::Copy(from, from_at, to, to_at, 1 + chance.index(70_000)))
+                    }
+                    _ => None,
+                }
             } else if is(save) {
                 name.map(|name| Op::Save(name, bytes(chance, 20_000)))
             } else if is(names) {
@@ -189,10 +214,17 @@ impl Model {
     pub fn apply(&mut self, op: &Op) {
         match op {
             Op::Create(name) => self.put(name, Vec::new()),
-            Op::Write(name, at, bytes) => {
+            Op::Write(name, at, bytes) | Op::Map(name, at, bytes) => {
                 let content = self.content(name);
                 content.resize(content.len().max(at + bytes.len()), 0);
                 content[*at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            Op::Copy(from, from_at, to, at, length) => {
+                let from = &self.contents[&self.names[from]];
+                let bytes = from[*from_at..(from_at + length).min(from.len())].to_vec();
+                if !bytes.is_empty() {
+                    self.apply(&Op::Write(to.clone(), *at, bytes));
+                }
             }
             Op::Append(name, bytes) => self.content(name).extend_from_slice(bytes),
             Op::SetLen(name, length) => self.content(name).resize(*length, 0),
@@ -330,6 +362,20 @@ impl Op {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 Ok(rustix::fs::fallocate(open(name)?, flags, *offset as u64, *length as u64)?)
             }
+            Self::Map(name, offset, bytes) => write_mapped(&open(name)?, *offset, bytes),
+            Self::Copy(from, from_at, to, at, length) => {
+                let (from, to) = (open(from)?, open(to)?);
+                let (mut from_at, mut at) = (*from_at as u64, *at as u64);
+                let end = from_at + *length as u64;
+                loop {
+                    let left = (end - from_at) as usize;
+                    let copied =
+                        rustix::fs::copy_file_range(&from, Some(&mut from_at), &to, Some(&mut at), left)?;
+                    if copied == 0 || from_at == end {
+                        return Ok(());
+                    }
+                }
+            }
             Self::Save(name, bytes) => {
                 let new = at(&format!("{name}.new"));
                 fs::write(&new, bytes)?;
@@ -349,4 +395,19 @@ impl Op {
             Self::RemoveDir(name) => fs::remove_dir(at(name)),
         }
     }
+}
+
+fn write_mapped(file: &File, offset: usize, bytes: &[u8]) -> io::Result<()> {
+    let length = offset + bytes.len();
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping of an open file, of which no more is written than the file has, and which ends here.
+    unsafe {
+        let start = libc::mmap(std::ptr::null_mut(), length, prot, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast::<u8>().add(offset), bytes.len());
+        libc::munmap(start, length);
+    }
+    Ok(())
 }

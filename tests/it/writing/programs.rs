@@ -47,6 +47,26 @@ cat text
 }
 
 #[test]
+fn f07_fio_verifies_what_it_wrote_over_a_remote_file_and_anew() {
+    let (server, _) = database();
+    for flag in ["--read-timeout=9", "--no-passthrough"] {
+        let mount = mounting(&server).args(&[flag, "--cache-size", "1MB"]).mount();
+        shell(
+            &mount.path(),
+            r#"
+fio() { command fio --verify=crc32c --verify_fatal=1 --fallocate=none --minimal "$@" >/dev/null; }
+for engine in psync mmap; do
+    # Not in smaller pieces than a mapping's pages.
+    [[ $engine == mmap ]] && least=4k || least=512
+    fio --name=over --filename=large --size=3m --rw=randwrite --bsrange=$least-16k --loops=3 --ioengine=$engine
+    fio --name=anew-$engine --directory=. --size=8m --numjobs=3 --rw=randrw --bsrange=$least-32k --fsync=64 --ioengine=$engine
+done
+"#,
+        );
+    }
+}
+
+#[test]
 fn f07_engines_write_what_they_read() {
     let (server, _) = database();
     let mounting = mounting(&server);
