@@ -191,6 +191,8 @@ pub async fn run(
             let path = mountpoint.clone();
             let unmounted = tokio::task::spawn_blocking(move || unmount(&path)).await;
             if let Ok(Err(error)) = unmounted {
+                // The mount ends with this process, whether it could be taken away or not.
+                finish(overlay, &vfs, throw_away).await;
                 return Err(MountError::Mount {
                     path: mountpoint.display().to_string(),
                     reason: error.to_string(),

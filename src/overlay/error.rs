@@ -23,8 +23,8 @@ impl OverlayError {
     pub fn errno(&self) -> i32 {
         match self {
             Self::Disk(error) => error.raw_os_error().unwrap_or(libc::EIO),
-            Self::Rows(error) if error.is_for_want_of_room() => libc::ENOSPC,
-            Self::Rows(_) | Self::Place(_) => libc::EIO,
+            Self::Rows(error) => error.errno().unwrap_or(libc::EIO),
+            Self::Place(_) => libc::EIO,
         }
     }
 

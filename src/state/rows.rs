@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::disk::point;
 
@@ -35,13 +35,25 @@ pub struct Rows {
 
 /// The tables could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct RowsError(#[from] rusqlite::Error);
+#[error("{error}")]
+pub struct RowsError {
+    #[source]
+    error: rusqlite::Error,
+    /// What the disk said.
+    errno: Option<i32>,
+}
 
 impl RowsError {
-    /// Whether the disk has no room for them.
-    pub fn is_for_want_of_room(&self) -> bool {
-        matches!(&self.0, rusqlite::Error::SqliteFailure(error, _) if error.code == rusqlite::ErrorCode::DiskFull)
+    /// The disk's own number, if it was the disk.
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+}
+
+impl From<rusqlite::Error> for RowsError {
+    fn from(error: rusqlite::Error) -> Self {
+        let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        Self { error, errno: full.then_some(libc::ENOSPC) }
     }
 }
 
@@ -143,6 +155,24 @@ impl Rows {
         next: u64,
         boot: &str,
     ) -> Result<(), RowsError> {
+        self.take_in(changes, number, next, boot).map_err(|error| {
+            let failed = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
+            // SQLite has a code of its own for a full disk only, and none for a quota.
+            // SAFETY: the connection is open as long as this is borrowed, and used by nobody else.
+            let errno =
+                failed.then(|| unsafe { rusqlite::ffi::sqlite3_system_errno(self.connection.handle()) });
+            let known = RowsError::from(error);
+            RowsError { errno: known.errno.or(errno.filter(|errno| *errno != 0)), ..known }
+        })
+    }
+
+    fn take_in<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = &'a Change>,
+        number: u64,
+        next: u64,
+        boot: &str,
+    ) -> rusqlite::Result<()> {
         point().map_err(|_| rusqlite::Error::InvalidQuery)?;
         let transaction = self.connection.transaction()?;
         for change in changes {
@@ -151,7 +181,7 @@ impl Rows {
         transaction
             .prepare_cached("UPDATE state SET committed = ?, next = ?, boot = ?")?
             .execute(params![signed(number), signed(next), boot])?;
-        Ok(transaction.commit()?)
+        transaction.commit()
     }
 }
 

@@ -73,6 +73,16 @@ impl Forgetful {
         state.mount = Mount::start(&self.dir, disk);
     }
 
+    /// No write makes a file longer from now on: it is EDQUOT, which no disk of this machine's can be made to say.
+    pub fn reach_quota(&self, reached: bool) {
+        let state = self.state.lock().unwrap();
+        let set = state.mount.machine.with(|disk| {
+            disk.reach_quota(reached);
+            Ok(())
+        });
+        set.expect("the power is on");
+    }
+
     /// What the cuts so far have lost.
     pub fn counts(&self) -> Counts {
         let state = self.state.lock().unwrap();

@@ -117,3 +117,26 @@ fn set_id_bits_are_lost_when_others_write_and_synced_opens_come_to_the_daemon() 
         stored.names.iter().find(|(_, name, _)| name == b"synced").expect("the name is in the tables");
     assert_eq!(stored.nodes[&named.2].synced.map(|(size, _)| size), Some(7));
 }
+
+#[test]
+fn what_is_written_by_one_name_is_read_by_the_other() {
+    let (server, _) = database();
+    let mount = mounting(&server).mount();
+    until(|| {
+        mount.read("large").unwrap();
+        xattr(&mount.at("large"), "user.parquedb.reads").is_ok()
+    });
+    fs::hard_link(mount.at("large"), mount.at("again")).unwrap();
+    assert_eq!(mount.read("again").unwrap().len(), 3 << 20);
+    // The kernel reads it by itself, and remembers both names.
+    let reader = File::open(mount.at("again")).unwrap();
+    let mut bytes = [0; 7];
+    reader.read_exact_at(&mut bytes, 1000).unwrap();
+    let writer = File::options().read(true).write(true).open(mount.at("large")).unwrap();
+    writer.write_all_at(b"written", 1000).unwrap();
+    until(|| mount.read("again").unwrap()[1000..1007] == *b"written");
+    until(|| {
+        let inode = |name: &str| fs::metadata(mount.at(name)).unwrap().ino();
+        inode("large") == inode("again")
+    });
+}

@@ -102,3 +102,41 @@ fn a_disk_that_fails_is_said_at_the_write() {
     mount.kill9();
     drop(disk);
 }
+
+#[test]
+fn a_quota_is_said_as_such_and_what_was_written_stays() {
+    let (server, _) = database();
+    let place = tempfile::tempdir().unwrap();
+    let disk = Forgetful::mount(place.path(), Tearing::All);
+    let mounting = mounting(&server).state_in(place.path());
+    let mount = mounting.mount();
+    let file = File::create(mount.at("file")).unwrap();
+    file.write_all_at(b"bytes", 0).unwrap();
+    file.sync_all().unwrap();
+    let changes: Vec<String> = (0..200).map(|n| format!("dir-{n}")).collect();
+    for name in &changes {
+        fs::create_dir(mount.at(name)).unwrap();
+    }
+    disk.reach_quota(true);
+    // At the write, at a change of names, and where what was acknowledged cannot be committed.
+    assert_eq!(errno(file.write_all_at(b"more", 5)), Some(libc::EDQUOT));
+    assert_eq!(errno(fs::create_dir(mount.at("made"))), Some(libc::EDQUOT));
+    assert_eq!(errno(file.sync_all()), Some(libc::EDQUOT), "{}", mount.log());
+    // Within what the file has, and what is acknowledged is all there.
+    file.write_all_at(b"BY", 0).unwrap();
+    assert_eq!(mount.read("file").unwrap(), b"BYtes");
+    disk.reach_quota(false);
+    file.write_all_at(b"more", 5).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    mount.kill9();
+    disk.power_off();
+    disk.power_on();
+    let mount = mounting.env("PARQUEDB_TEST_BOOT", "another").mount();
+    assert_eq!(mount.read("file").unwrap(), b"BYtesmore");
+    for name in &changes {
+        assert!(mount.at(name).is_dir(), "{name}");
+    }
+    mount.unmount();
+    drop(disk);
+}

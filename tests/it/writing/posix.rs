@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{database, mounting};
@@ -36,7 +37,20 @@ fn fsx_finds_no_divergence() {
     let long = std::env::var("PARQUEDB_TEST_FSX");
     let (seeds, operations) = long.as_ref().map_or(("1-4", "3000"), |long| ("1-10", long.as_str()));
     for flag in ["--read-timeout=9", "--no-passthrough"] {
-        let mount = mounting(&server).arg(flag).lasting(Duration::from_secs(3600)).mount();
-        run("run-fsx", &[text(&mount.path()), seeds, operations]);
+        let mounting = mounting(&server).args(&[flag, "--cache-size", "1MB"]);
+        let mount = mounting.lasting(Duration::from_secs(3600)).mount();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // The cache is too small for this, and evicts all the time.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    mount.read("large").unwrap();
+                }
+            });
+            let ran = std::panic::catch_unwind(|| run("run-fsx", &[text(&mount.path()), seeds, operations]));
+            done.store(true, Ordering::Relaxed);
+            println!("{}", ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        });
+        assert!(mount.stats().bytes_evicted > 0, "nothing was evicted");
     }
 }

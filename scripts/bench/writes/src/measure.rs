@@ -17,6 +17,8 @@ const RANDOM_WRITES: u64 = 50_000;
 const FILES: u64 = 10_000;
 const SYNCS: u64 = 100;
 const WRITERS: u64 = 16;
+/// Files of each kind that the remote has, for each round.
+const REMOTE_FILES: usize = 20;
 
 const SEQUENTIAL: &str = "1 MiB appended, MiB/s";
 const OVERWRITTEN: &str = "1 MiB overwritten, MiB/s";
@@ -24,6 +26,9 @@ const RANDOM: &str = "4 KiB anywhere, 1/s";
 const CREATED: &str = "created, 1 KiB, closed, files/s";
 const SYNCED: &str = "4 KiB, fsync, calls/s";
 const SYNCED_BY_MANY: &str = "the same by 16 writers, calls/s";
+
+const FIRST: &str = "first write to a remote file of 1 GiB, files/s";
+const FIRST_OF_EMPTY: &str = "first write to an empty remote file, files/s";
 
 /// What, of whom, compared with whom, and at least how much of it.
 const GOALS: &[(&str, &str, &str, f64)] = &[
@@ -41,6 +46,9 @@ const GOALS: &[(&str, &str, &str, f64)] = &[
     (CREATED, "offline", "mount", 0.9),
     (SYNCED, "offline", "mount", 0.9),
 ];
+
+/// As quick, within what such a short time can be measured.
+const FIRST_GOAL: f64 = 0.8;
 
 type Figures = BTreeMap<(&'static str, String), Vec<f64>>;
 
@@ -82,10 +90,10 @@ fn print(figures: &mut Figures, sides: &[(String, PathBuf)]) {
         figures.sort_by(f64::total_cmp);
         medians.insert((*what, side.clone()), figures[figures.len() / 2]);
     }
-    for what in [SEQUENTIAL, OVERWRITTEN, RANDOM, CREATED, SYNCED, SYNCED_BY_MANY] {
+    for what in [SEQUENTIAL, OVERWRITTEN, RANDOM, CREATED, SYNCED, SYNCED_BY_MANY, FIRST_OF_EMPTY, FIRST] {
         println!("{what}");
         for (side, _) in sides {
-            let all = &figures[&(what, side.clone())];
+            let Some(all) = figures.get(&(what, side.clone())) else { continue };
             let median = medians[&(what, side.clone())];
             print!("  {side:10} {median:10.0}  ({:.0} to {:.0})", all[0], all[all.len() - 1]);
             for (_, _, base, goal) in GOALS.iter().filter(|(w, s, ..)| *w == what && s == side) {
@@ -94,6 +102,11 @@ fn print(figures: &mut Figures, sides: &[(String, PathBuf)]) {
                     let verdict = if ratio >= *goal { "holds" } else { "MISSED" };
                     print!("  {ratio:.2} of {base}, goal {goal:.2}: {verdict}");
                 }
+            }
+            if let Some(empty) = medians.get(&(FIRST_OF_EMPTY, side.clone())).filter(|_| what == FIRST) {
+                let ratio = median / empty;
+                let verdict = if ratio >= FIRST_GOAL { "holds" } else { "MISSED" };
+                print!("  {ratio:.2} of an empty one, goal {FIRST_GOAL:.2}: {verdict}");
             }
             println!();
         }
@@ -129,6 +142,12 @@ fn round(directory: &Path, number: usize, mut add: impl FnMut(&'static str, f64)
         fs::remove_file(&path).unwrap();
     }
 
+    for (what, kind) in [(FIRST_OF_EMPTY, "empty"), (FIRST, "huge")] {
+        if let Some(rate) = first_writes(directory, kind, number, &block[..4096]) {
+            add(what, rate);
+        }
+    }
+
     let path = files(directory, number);
     fs::create_dir(&path).unwrap();
     let started = Instant::now();
@@ -141,6 +160,26 @@ fn round(directory: &Path, number: usize, mut add: impl FnMut(&'static str, f64)
     rustix::fs::sync();
     add(SYNCED, synced_writes(&path, 1, &block[..4096]));
     add(SYNCED_BY_MANY, synced_writes(&path, WRITERS, &block[..4096]));
+}
+
+/// Opens files that the remote has, writes something into each and closes it; on a side with a remote. Then they are removed,
+/// lest the rest of them be fetched while others are measured.
+fn first_writes(directory: &Path, kind: &str, round: usize, block: &[u8]) -> Option<f64> {
+    let paths: Vec<PathBuf> =
+        (0..REMOTE_FILES).map(|n| directory.join(format!("{kind}-{round}-{n}"))).collect();
+    // Looked up before, as a program that lists a directory has.
+    if !paths.iter().all(|path| path.exists()) {
+        return None;
+    }
+    let started = Instant::now();
+    for path in &paths {
+        OpenOptions::new().write(true).open(path).unwrap().write_all_at(block, 123_456).unwrap();
+    }
+    let took = started.elapsed();
+    for path in &paths {
+        fs::remove_file(path).unwrap();
+    }
+    Some(REMOTE_FILES as f64 / took.as_secs_f64())
 }
 
 fn random_writes(file: &File, block: &[u8]) -> f64 {

@@ -38,6 +38,8 @@ pub struct Disk {
     next: u64,
     chance: Chance,
     counts: Counts,
+    /// Nobody may have more than he has.
+    quota_is_reached: bool,
 }
 
 /// An inode. What its name would be lasts with the name: its kind, a link's target, and the mode it was created with.
@@ -74,7 +76,13 @@ impl Disk {
         let attr = attr_of(ROOT, FileType::Directory, 0o755, uid, gid);
         let root = Node { attr, lasting: attr, holds: 1, body: Body::Directory(Names::default()) };
         let chance = Chance::new(tearing);
-        Self { nodes: BTreeMap::from([(ROOT, root)]), next: ROOT + 1, chance, counts: Counts::default() }
+        Self {
+            nodes: BTreeMap::from([(ROOT, root)]),
+            next: ROOT + 1,
+            chance,
+            counts: Counts::default(),
+            quota_is_reached: false,
+        }
     }
 
     pub fn counts(&self) -> Counts {
@@ -131,8 +139,16 @@ impl Disk {
     }
 
     pub fn write(&mut self, ino: u64, offset: u64, bytes: &[u8]) -> Answer<()> {
-        within(offset.saturating_add(bytes.len() as u64))?;
+        let end = within(offset.saturating_add(bytes.len() as u64))? as u64;
+        if self.quota_is_reached && end > self.attr(ino)?.size {
+            return Err(Errno::from_i32(libc::EDQUOT));
+        }
         self.alter(ino, Change::Bytes(within(offset)?, bytes.to_vec()))
+    }
+
+    /// From now on no write makes a file longer, or any does again.
+    pub fn reach_quota(&mut self, reached: bool) {
+        self.quota_is_reached = reached;
     }
 
     pub fn resize(&mut self, ino: u64, size: u64) -> Answer<()> {
