@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fetch::ReaderThread;
-use crate::overlay::{LocalFile, Overlay};
+use crate::overlay::{LocalFile, Overlay, OverlayError};
 use crate::state::NodeId;
 use crate::vfs::Vfs;
 
@@ -16,6 +16,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(30);
 /// Bytes at a time.
 const STEP: u64 = 1 << 20;
+/// So much of a disk stays free, or a tenth of a small one: for those who write.
+const LEFT_FREE: u64 = 1 << 30;
 
 /// Fills what needs to be filled, for as long as the mount is there.
 pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
@@ -44,11 +46,22 @@ pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
     }
 }
 
+/// Whether the disk has more room than programs that write may soon need.
+fn has_room(overlay: &Overlay) -> Result<bool, OverlayError> {
+    let disk = overlay.disk()?;
+    let (free, all) =
+        (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize));
+    Ok(free > LEFT_FREE.min(all / 10))
+}
+
 async fn fill_one(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> Result<(), String> {
     let Some(content) = vfs.open_base(file) else { return Ok(()) };
     let mut at = 0;
     while let Some(missing) = file.missing(at) {
         let length = missing.len().min(STEP);
+        if !has_room(overlay).map_err(|error| error.to_string())? {
+            return Err("the disk is nearly full".into());
+        }
         let bytes =
             content.read(ReaderThread(0), missing.start, length).await.map_err(|error| error.to_string())?;
         if bytes.len() as u64 != length {

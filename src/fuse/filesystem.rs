@@ -23,7 +23,7 @@ use super::opening::{Answer, Asked};
 use crate::fetch::{FetchError, ReaderThread};
 use crate::model::ByteRange;
 use crate::namespace::Ino;
-use crate::overlay::{Allocate, Seek};
+use crate::overlay::{Allocate, Durably, Seek};
 use crate::vfs::{
     HandleId, KernelListing, Maker, Pid, Rename, SetIds, Setting, Telling, Vfs, VfsError, XattrMode,
 };
@@ -291,9 +291,10 @@ impl Filesystem for MountedFs {
         reply.ok();
     }
 
-    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
-        self.runtime.spawn_blocking(move || vfs.fsync(HandleId(fh.0), |done| empty(reply, done)));
+        let what = if datasync { Durably::Data } else { Durably::All };
+        self.runtime.spawn_blocking(move || vfs.fsync(HandleId(fh.0), what, |done| empty(reply, done)));
     }
 
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -54,7 +54,13 @@ impl MountedFs {
             Purpose::Write => {
                 let is_read_elsewhere = self.modes.reads_cached(ino) || self.kept.is_being_stored(ino);
                 let number = if is_read_elsewhere { Number::New } else { Number::Same };
-                self.vfs.open_to_write(ino, opener, number)?
+                let opened = self.vfs.open_to_write(ino, opener, number)?;
+                if self.kept.is_being_stored(ino) {
+                    // That has begun meanwhile, with what the file was.
+                    self.vfs.release(opened.handle);
+                    return self.vfs.open_to_write(ino, opener, Number::New).and(Err(VfsError::LookAgain));
+                }
+                opened
             }
         };
         match self.decide(ino, opened, asked, open_backing) {

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use super::syncing::Durably;
 use super::*;
 use crate::disk::dying_at;
 use crate::model::{ByteRange, ContentHash, DbPath, Sha256};
@@ -132,7 +133,11 @@ impl Life {
             Op::Fsync => {
                 let (tell, told) = std::sync::mpsc::channel();
                 let errno = |error: &OverlayError| std::io::Error::from_raw_os_error(error.errno());
-                overlay.fsync(&file, Box::new(move |done| tell.send(done.map_err(errno)).unwrap()));
+                overlay.fsync(
+                    &file,
+                    Durably::Data,
+                    Box::new(move |done| tell.send(done.map_err(errno)).unwrap()),
+                );
                 Ok(told.recv().unwrap()?)
             }
         }

@@ -10,6 +10,7 @@ use super::OverlayError;
 use super::layers::Layered;
 use super::local_file::{LocalFile, changed};
 use super::overlay::Overlay;
+use super::syncing::{Durably, Noted};
 use crate::disk::point;
 use crate::state::{StagedId, now};
 
@@ -49,8 +50,16 @@ impl Mark {
 }
 
 impl LocalFile {
-    /// Makes its bytes durable and notes that. Unless `anyhow`, not where they are known to be.
-    pub(super) fn make_durable(&self, overlay: &Overlay, anyhow: bool) -> Result<(), OverlayError> {
+    /// Makes its bytes durable and notes that. Unless somebody asks for it, not where they are known to be.
+    pub(super) fn make_durable(&self, overlay: &Overlay, asked: Option<Durably>) -> Result<(), OverlayError> {
+        let done = self.sync(overlay, asked);
+        if done.is_err() && asked.is_some() {
+            self.told.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
+    fn sync(&self, overlay: &Overlay, asked: Option<Durably>) -> Result<(), OverlayError> {
         let mut durable = self.durable.lock().unwrap_or_else(|e| e.into_inner());
         let (open, file, is_open) = {
             let layers = self.read_layers();
@@ -65,34 +74,29 @@ impl LocalFile {
             return Err(io::Error::from_raw_os_error(libc::EIO).into());
         }
         // Looked at before: what is written while it is synced may not be on the disk.
+        let measured = overlay.measure();
         let before = Mark::of(file, &open.metadata()?);
         // Who has it open may be in the middle of a write, which shows in the file's time before it shows in the file.
-        if !anyhow && !is_open && durable.named == Some(file) && durable.mark == Some(before) {
+        if asked.is_none() && !is_open && durable.named == Some(file) && durable.mark == Some(before) {
             return Ok(());
         }
         let named = durable.named == Some(file);
-        let done =
-            open.sync_data().and_then(|()| if named { Ok(()) } else { overlay.staged.sync_name(file) });
+        let synced = if asked == Some(Durably::All) { open.sync_all() } else { open.sync_data() };
+        let done = synced.and_then(|()| if named { Ok(()) } else { overlay.staged.sync_name(file) });
         if let Err(error) = done {
             self.failed.store(true, Ordering::Relaxed);
             return Err(error.into());
         }
-        self.note(overlay, &mut durable, before, is_open)
+        self.note(overlay, &mut durable, before, measured, is_open);
+        Ok(())
     }
 
-    fn note(
-        &self,
-        overlay: &Overlay,
-        durable: &mut Durable,
-        mark: Mark,
-        is_open: bool,
-    ) -> Result<(), OverlayError> {
+    fn note(&self, overlay: &Overlay, durable: &mut Durable, mark: Mark, measured: u64, is_open: bool) {
         if matches!(self.read_layers().content, Layered::Whole(file) if file == mark.file) {
-            overlay.note_synced(self.node, mark.size, mark.changed)?;
+            overlay.note_synced(self.node, Noted { size: mark.size, measured }, mark.changed);
         }
         durable.named = Some(mark.file);
         durable.mark = (!is_open && mark.tells).then_some(mark);
-        Ok(())
     }
 
     /// How its staged file is now, if nobody has it open and it may not be on the disk.
@@ -117,7 +121,9 @@ impl LocalFile {
         if !now.is_ok_and(|now| now == mark) {
             return Ok(false);
         }
-        self.note(overlay, &mut durable, mark, false)?;
+        // Measured anew, and as it was before the sync.
+        let measured = overlay.measure();
+        self.note(overlay, &mut durable, mark, measured, false);
         Ok(true)
     }
 

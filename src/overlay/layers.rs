@@ -155,13 +155,13 @@ impl Layers {
         let open = self.opened_file(overlay, file)?;
         // What lies between local ranges reads as zeros: bytes that were never acknowledged may lie there.
         let gaps: Vec<_> = over.local.gaps(&(0..size)).collect();
+        let length = open.metadata()?.len();
+        if length > size || gaps.iter().any(|gap| gap.start < length) {
+            // The tables may still speak of what goes.
+            overlay.commit()?;
+        }
         for gap in gaps {
             make_hole(&open, ByteRange::new(gap.start, gap.end))?;
-        }
-        let length = open.metadata()?.len();
-        if length > size {
-            // The tables may still speak of what is cut off.
-            overlay.commit()?;
         }
         if length != size {
             point()?;

@@ -30,6 +30,8 @@ pub struct LocalFile {
     pub(super) durable: Mutex<Durable>,
     /// The disk did not take what was written: every later `fsync` says so, too (rule 17).
     pub(super) failed: AtomicBool,
+    /// An `fsync` has said so.
+    pub(super) told: AtomicBool,
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
@@ -61,7 +63,13 @@ impl LocalFile {
             }
         };
         let layers = Layers { content, open: None, handles: 0, synced };
-        Self { node, layers: RwLock::new(layers), durable: Mutex::default(), failed: AtomicBool::new(false) }
+        Self {
+            node,
+            layers: RwLock::new(layers),
+            durable: Mutex::default(),
+            failed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+        }
     }
 
     /// The node whose bytes they are.
@@ -160,8 +168,10 @@ impl LocalFile {
         layers.handles = layers.handles.saturating_sub(1);
         if layers.handles == 0 {
             layers.open = None;
-            // Whoever opens it now has not heard of the failure, and cannot be told what was lost.
-            self.failed.store(false, Ordering::Relaxed);
+            // Whoever opens it now is told once, if nobody was.
+            if self.told.swap(false, Ordering::Relaxed) {
+                self.failed.store(false, Ordering::Relaxed);
+            }
         }
         layers.handles == 0
     }

@@ -23,5 +23,5 @@ pub use local_file::LocalFile;
 pub use overlay::{Overlay, implied_directory};
 pub use pending::{Changed, HereOnly, Pending, pending_at};
 pub use recovery::Recovered;
-pub use syncing::Told;
+pub use syncing::{Durably, Told};
 pub use upper::{Upper, UpperNode};

@@ -13,7 +13,7 @@ use std::thread::Thread;
 use super::OverlayError;
 use super::local_file::LocalFile;
 use super::staged::StagedFiles;
-use super::syncing::Waiting;
+use super::syncing::{Noted, Waiting};
 use crate::state::{
     Boot, Change, Content, Journal, JournalError, Kind, NodeId, NodeRow, Rows, StagedId, StateDir,
 };
@@ -37,7 +37,9 @@ pub struct Overlay {
     pub(super) dirty: Mutex<HashMap<NodeId, Arc<LocalFile>>>,
     pub(super) failed: Mutex<HashSet<NodeId>>,
     /// What the tables, with what is pending, say of files without a base: so many bytes are on the disk.
-    pub(super) noted: Mutex<HashMap<NodeId, u64>>,
+    pub(super) noted: Mutex<HashMap<NodeId, Noted>>,
+    /// Counts when files were measured to be synced.
+    pub(super) measures: AtomicU64,
     /// Staged files made since the last commit began.
     pub(super) fresh: Mutex<HashSet<StagedId>>,
     /// Files that need the remote for some of their bytes.
@@ -262,19 +264,23 @@ impl Overlay {
 
     /// One transaction, after the bytes that it speaks of.
     fn take_in(&self, rows: &mut Rows, pending: &mut Pending) -> Result<(), OverlayError> {
-        let synced = self.sync_before(pending);
+        let synced = self.sync_before(pending)?;
         let next = self.next.load(Ordering::Relaxed);
         let mut commit = || {
             let changes = pending.changes.iter().chain(&synced);
             rows.commit(changes, pending.last, next, self.boot.as_str()).map_err(OverlayError::from)
         };
-        match commit() {
+        let done = match commit() {
             Err(error) if error.is_for_want_of_room() && self.dir.give_room_up() => {
                 tracing::warn!(dir = %self.dir.path().display(), "the disk is full: using the room that was set aside");
                 commit()
             }
             done => done,
+        };
+        if done.is_err() {
+            self.unnote(&synced);
         }
+        done
     }
 
     pub(super) fn remove(&self, files: Vec<StagedId>) {

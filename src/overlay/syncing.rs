@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,53 @@ const MANY: usize = 32;
 /// `f_type` of FUSE, where `syncfs` syncs nothing.
 const FUSE: i64 = 0x6573_5546;
 
+/// What is asked for of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durably {
+    /// Its bytes, and what it takes to read them.
+    Data,
+    /// Its times, too.
+    All,
+}
+
 /// Hears whether what was asked for is on the disk.
 pub type Told = Box<dyn FnOnce(Result<(), &OverlayError>) + Send>;
+
+/// What was noted last of a file: so many bytes were on the disk when it was measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noted {
+    pub(super) size: u64,
+    pub(super) measured: u64,
+}
+
+/// Whether a note that says the same as the last one is to be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Same {
+    IsKnown,
+    IsNews,
+}
+
+impl Noted {
+    /// Takes the place of what was noted before, unless that was measured later; whether it is to be written down.
+    fn replaces_in(self, noted: &mut HashMap<NodeId, Self>, node: NodeId, same: Same) -> bool {
+        match noted.insert(node, self) {
+            Some(last) if last.measured > self.measured => {
+                noted.insert(node, last);
+                false
+            }
+            Some(last) => last.size != self.size || same == Same::IsNews,
+            None => true,
+        }
+    }
+}
+
+/// How a sync failed.
+enum NotSynced {
+    /// Before the disk was asked: nothing is lost.
+    Unopened(io::Error),
+    /// The disk did not take the bytes.
+    Refused(io::Error),
+}
 
 /// Those whose changes are to be committed next.
 #[derive(Default)]
@@ -37,42 +83,66 @@ impl std::fmt::Debug for Waiting {
 }
 
 impl Overlay {
-    /// Syncs what the changes that are about to be committed speak of.
-    pub(super) fn sync_before(&self, pending: &mut Pending) -> Vec<Change> {
+    /// Syncs what the changes that are about to be committed speak of. A disk that does not take a file's bytes fails the commit,
+    /// so that whoever waits for it hears of that; the next one goes on without that file.
+    pub(super) fn sync_before(&self, pending: &mut Pending) -> Result<Vec<Change>, OverlayError> {
         let mut synced = Vec::new();
         for (file, node) in &pending.sync_first {
-            match self.sync_one(*file) {
-                Ok(Some((size, changed))) => {
-                    self.noted().remove(node);
-                    synced.push(Change::Synced { node: *node, size, changed });
+            if self.has_failed(*node) {
+                continue;
+            }
+            match self.sync_one(*file, *node) {
+                Ok(change) => synced.extend(change),
+                Err(NotSynced::Unopened(error)) => {
+                    self.unnote(&synced);
+                    return Err(error.into());
                 }
-                Ok(None) => {}
-                Err(error) => {
-                    // An `fsync` of it will say so. What else was done is not to be lost with it.
+                Err(NotSynced::Refused(error)) => {
                     tracing::error!(%error, file = file.0, "the disk did not take what was written to a file");
                     self.failed.lock().unwrap_or_else(|e| e.into_inner()).insert(*node);
                     // What it was to replace stays on the disk: until the next start, which sweeps.
                     pending.remove.clear();
+                    self.unnote(&synced);
+                    return Err(error.into());
                 }
             }
         }
-        synced
+        Ok(synced)
     }
 
-    fn sync_one(&self, file: StagedId) -> io::Result<Option<(u64, i64)>> {
+    fn sync_one(&self, file: StagedId, node: NodeId) -> Result<Option<Change>, NotSynced> {
+        let measured = self.measure();
         let open = match self.staged.open(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+            opened => opened.map_err(NotSynced::Unopened)?,
         };
-        let before = open.metadata()?;
-        open.sync_data()?;
-        self.staged.sync_name(file)?;
-        Ok(Some((before.len(), changed(&before))))
+        let before = open.metadata().map_err(NotSynced::Unopened)?;
+        open.sync_data().map_err(NotSynced::Refused)?;
+        self.staged.sync_name(file).map_err(NotSynced::Refused)?;
+        let (size, changed) = (before.len(), changed(&before));
+        let is_news = Noted { size, measured }.replaces_in(&mut self.noted(), node, Same::IsNews);
+        Ok(is_news.then_some(Change::Synced { node, size, changed }))
+    }
+
+    /// What was noted is not in the tables after all.
+    pub(super) fn unnote(&self, synced: &[Change]) {
+        let mut noted = self.noted();
+        for change in synced {
+            if let Change::Synced { node, .. } = change {
+                noted.remove(node);
+            }
+        }
+    }
+
+    /// To be called before a file is measured that is to be synced then: a note of a later measure is never replaced by an
+    /// earlier one's, though its sync took longer.
+    pub(super) fn measure(&self) -> u64 {
+        self.measures.fetch_add(1, Ordering::SeqCst)
     }
 
     /// Makes a file durable, its bytes and its name (rule 17). Never waits for the network.
-    pub fn fsync(&self, file: &LocalFile, told: Told) {
-        match file.make_durable(self, true) {
+    pub fn fsync(&self, file: &LocalFile, what: Durably, told: Told) {
+        match file.make_durable(self, Some(what)) {
             Ok(()) => self.commit_for(told),
             Err(error) => told(Err(&error)),
         }
@@ -102,20 +172,19 @@ impl Overlay {
         self.waiting.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    pub(super) fn noted(&self) -> MutexGuard<'_, HashMap<NodeId, u64>> {
+    pub(super) fn noted(&self) -> MutexGuard<'_, HashMap<NodeId, Noted>> {
         self.noted.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// So many bytes of a file without a base are on the disk. Called for one file by one at a time.
-    pub(super) fn note_synced(&self, node: NodeId, size: u64, changed: i64) -> Result<(), OverlayError> {
+    /// So many bytes of a file without a base are on the disk.
+    pub(super) fn note_synced(&self, node: NodeId, note: Noted, changed: i64) {
+        // In this order, for a commit may be noting while it holds the log.
+        let mut log = self.log();
         // A data base's file is synced many times and stays as long.
-        if self.noted().get(&node) == Some(&size) {
-            return Ok(());
+        if note.replaces_in(&mut self.noted(), node, Same::IsKnown) {
+            // The journal need not have it: what counts in this boot only has no use for it.
+            log.pending.add([Change::Synced { node, size: note.size, changed }]);
         }
-        // The journal need not have it: what counts in this boot only has no use for it.
-        self.log().pending.add([Change::Synced { node, size, changed }]);
-        self.noted().insert(node, size);
-        Ok(())
     }
 
     /// Notes that a file may be written to from now on, by us or by the kernel.
@@ -164,7 +233,7 @@ impl Overlay {
         }
         let mut again = Vec::new();
         for file in one_by_one {
-            if let Err(error) = file.make_durable(self, false) {
+            if let Err(error) = file.make_durable(self, None) {
                 tracing::error!(%error, node = file.node().0, "what was written to a file is not on the disk");
                 again.push(file.clone());
             }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::local_file::LocalFile;
 use super::overlay::implied_directory;
 use crate::model::DbPath;
-use crate::state::{BaseEntry, Change, Kind, NodeId, NodeRow, Stored};
+use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow, Stored};
 
 /// All that is local.
 #[derive(Debug, Default)]
@@ -161,6 +161,24 @@ impl Upper {
         }
         components.reverse();
         Some(components)
+    }
+
+    /// What makes a file the remote's again that was opened for writing and not changed, where nobody has it open. Nothing, if
+    /// anything about it is local.
+    pub fn given_back(&self, id: NodeId, node: &UpperNode) -> Option<Vec<Change>> {
+        let Content::Base(entry) = node.file.as_ref()?.content() else { return None };
+        let [(parent, name)] = node.names.as_slice() else { return None };
+        // It may have been moved with a directory it lies in.
+        let stays = self.path(id)?.into_iter().eq(entry.path.components().map(OsStr::new));
+        if !stays || node.is_open() || node.row.touched || !node.xattrs.is_empty() {
+            return None;
+        }
+        let name = name.as_bytes().to_vec();
+        Some(vec![
+            Change::NameGone { parent: *parent, name },
+            Change::NodeGone(id),
+            Change::CoverGone(entry.path),
+        ])
     }
 
     /// Takes a change in.

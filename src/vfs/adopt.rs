@@ -1,7 +1,6 @@
 //! From the remote's to ours and back: what is about to change becomes local first, in a step of its own that shows
 //! nothing new, and so does no harm if it is the last one.
 
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -226,32 +225,15 @@ impl Vfs {
     pub(super) fn give_back(&self, id: NodeId) {
         let mut shown = self.write_shown();
         let Some(node) = shown.tree.upper.node(id) else { return };
-        let Some(file) = &node.file else { return };
-        let Content::Base(entry) = file.content() else { return };
-        let [(parent, name)] = node.names.as_slice() else { return };
-        // It may have been moved with a directory it lies in.
-        let path = shown.tree.upper.path(id).unwrap_or_default();
-        let stays = path.into_iter().eq(entry.path.components().map(OsStr::new));
         // One with a number of its own is known to the kernel by that.
         let number = shown.tree.ino(id);
-        if shown.tree.base.node(number).is_none()
-            || !stays
-            || node.is_open()
-            || node.row.touched
-            || !node.xattrs.is_empty()
-        {
+        if shown.tree.base.node(number).is_none() {
             return;
         }
+        let Some(changes) = shown.tree.upper.given_back(id, node) else { return };
         let known = node.known_times();
-        let name = std::os::unix::ffi::OsStrExt::as_bytes(name.as_os_str()).to_vec();
-        let changes = vec![
-            Change::NameGone { parent: *parent, name },
-            Change::NodeGone(id),
-            Change::CoverGone(entry.path.clone()),
-        ];
-        let ino = shown.tree.ino(id);
         if self.change(&mut shown, changes).is_ok()
-            && let Some(base) = shown.tree.base.node(ino)
+            && let Some(base) = shown.tree.base.node(number)
         {
             base.set_known(known);
         }

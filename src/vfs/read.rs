@@ -169,6 +169,10 @@ impl Vfs {
         }
         let now = Instant::now();
         let revision = if node.is_in_tree() {
+            // What is covered is read by those who have it open only: by this name something local is meant, or nothing.
+            if !node.is_shown() {
+                return Err(VfsError::LookAgain);
+            }
             if self.scans.would_mix(opener, node.since, now, process_of) {
                 return Err(FetchError::Stale.into());
             }

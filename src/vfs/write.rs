@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::handles::{Handle, HandleId};
 use super::{Vfs, VfsError};
 use crate::model::ByteRange;
-use crate::overlay::{Allocate, LocalFile, Overlay, Seek, Told};
+use crate::overlay::{Allocate, Durably, LocalFile, Overlay, Seek, Told};
 
 /// Whether whoever writes may keep set-id bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +42,15 @@ impl Vfs {
     }
 
     /// Makes a file durable, and says how it went. Waits for the disk, or leaves that to another thread that does.
-    pub fn fsync(&self, handle: HandleId, told: impl FnOnce(Result<(), VfsError>) + Send + 'static) {
+    pub fn fsync(
+        &self,
+        handle: HandleId,
+        what: Durably,
+        told: impl FnOnce(Result<(), VfsError>) + Send + 'static,
+    ) {
         let Some(handle) = self.handles.get(handle) else { return told(Err(VfsError::BadHandle)) };
         match (handle.local.get(), &self.overlay) {
-            (Some(file), Some(overlay)) => overlay.fsync(file, telling(told)),
+            (Some(file), Some(overlay)) => overlay.fsync(file, what, telling(told)),
             // Of what is the remote's nothing can be lost here.
             _ => told(Ok(())),
         }

@@ -140,3 +140,35 @@ fn what_is_written_by_one_name_is_read_by_the_other() {
         inode("large") == inode("again")
     });
 }
+
+#[test]
+fn what_a_program_only_held_open_for_writing_follows_the_remote_after_a_kill() {
+    let (server, id) = database();
+    let mounting = mounting(&server);
+    let mount = mounting.mount();
+    let held = File::options().read(true).write(true).open(mount.at("text")).unwrap();
+    mount.kill9();
+    drop(held);
+    let mount = mounting.mount();
+    server.publish(&id, &[("text", b"newer\n")]);
+    until(|| mount.read("text").is_ok_and(|read| read == b"newer\n"));
+}
+
+#[test]
+fn a_link_made_while_a_file_was_the_remotes_shows_what_is_written_by_the_other_name() {
+    let (server, _) = database();
+    let mount = mounting(&server).mount();
+    until(|| {
+        mount.read("large").unwrap();
+        xattr(&mount.at("large"), "user.parquedb.reads").is_ok()
+    });
+    // The kernel remembers this name of the remote's file from now on.
+    let reader = File::open(mount.at("large")).unwrap();
+    fs::hard_link(mount.at("large"), mount.at("other")).unwrap();
+    let other = mount.at("other");
+    let open = || File::options().read(true).write(true).open(&other);
+    let writer = (0..5).find_map(|_| open().ok()).unwrap();
+    writer.write_all_at(b"written", 1000).unwrap();
+    assert_eq!(mount.read("large").unwrap()[1000..1007], *b"written");
+    drop(reader);
+}
