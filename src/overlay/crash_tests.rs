@@ -86,6 +86,7 @@ impl Life {
         };
         let row = NodeRow { kind: Kind::File, ..implied_directory() };
         let whole = life.overlay.new_file().unwrap();
+        life.change(vec![Change::Cover(entry.clone())]).unwrap();
         for (name, content) in [(NAMES[0], Content::Base(entry)), (NAMES[1], whole)] {
             let id = life.overlay.new_node();
             let name = Change::Name { parent: NodeId::ROOT, name: name.into(), node: id };
@@ -155,7 +156,11 @@ impl Life {
 
     fn read(&self) -> Files {
         [0, 1].map(|at| {
-            let file = self.file(at)?;
+            let Some(file) = self.file(at) else {
+                // Given back at a start, it is the remote's again.
+                let is_shown = at == 0 && self.upper.cover(&DbPath::parse(NAMES[0]).unwrap()).is_none();
+                return is_shown.then(base);
+            };
             let size = file.state(&self.overlay).unwrap().size;
             let mut bytes = Vec::new();
             for piece in file.read(&self.overlay, ByteRange::new(0, size)).unwrap() {
