@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::room::disk;
-use crate::disk::{Readers, replace_file};
+use crate::disk::{Readers, replace_file, room};
 
 /// The most bytes the cache takes where nobody says otherwise.
 pub const DEFAULT_LIMIT: u64 = 10_000_000_000;
@@ -35,7 +34,7 @@ pub(super) struct Limits {
 impl Limits {
     /// `taken` is what the cache takes now.
     pub(super) fn new(root: &Path, options: CacheOptions, taken: u64) -> Self {
-        let (free, size) = disk(root).unwrap_or_default();
+        let (free, size) = room(root).unwrap_or_default();
         let usual = (size / 20).max(1 << 30).min(free.saturating_add(taken) / 2);
         let min_free = options.min_free.unwrap_or(usual);
         Self { root: root.to_owned(), flag: options.limit, min_free, set: Mutex::default() }
@@ -58,7 +57,7 @@ impl Limits {
 
     /// How much more must go for `bytes` to leave free what has to stay free.
     pub(super) fn lacking_on_disk(&self, bytes: u64) -> u64 {
-        match disk(&self.root) {
+        match room(&self.root) {
             Ok((free, _)) => bytes.saturating_add(self.min_free).saturating_sub(free),
             // The write will tell.
             Err(_) => 0,
@@ -94,7 +93,7 @@ mod tests {
     #[test]
     fn half_of_what_is_free_may_always_be_used() {
         let dir = tempfile::tempdir().unwrap();
-        let (free, size) = disk(dir.path()).unwrap();
+        let (free, size) = room(dir.path()).unwrap();
         let limits = |min_free, taken| Limits::new(dir.path(), CacheOptions { limit: None, min_free }, taken);
         assert!(limits(None, 0).min_free <= free / 2 + (1 << 30));
         assert!(limits(None, u64::MAX).min_free >= size / 20);

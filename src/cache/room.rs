@@ -4,9 +4,8 @@
 //! next measurement.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -248,12 +247,6 @@ fn is_new(file: &File) -> bool {
 /// Whole pages of the file system.
 fn whole(bytes: u64) -> u64 {
     bytes.div_ceil(FS_BLOCK).saturating_mul(FS_BLOCK)
-}
-
-/// Bytes that the disk of `dir` still has, and its size.
-pub(super) fn disk(dir: &Path) -> io::Result<(u64, u64)> {
-    let disk = rustix::fs::statvfs(dir)?;
-    Ok((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
 }
 
 #[cfg(test)]

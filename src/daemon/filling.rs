@@ -2,11 +2,13 @@
 //! written, in the background (rule 19).
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::disk::room;
 use crate::fetch::ReaderThread;
-use crate::overlay::{LocalFile, Overlay, OverlayError};
+use crate::overlay::{LocalFile, Overlay};
 use crate::state::NodeId;
 use crate::vfs::Vfs;
 
@@ -47,10 +49,8 @@ pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
 }
 
 /// Whether the disk has more room than programs that write may soon need.
-fn has_room(overlay: &Overlay) -> Result<bool, OverlayError> {
-    let disk = overlay.disk()?;
-    let (free, all) =
-        (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize));
+fn has_room(overlay: &Overlay) -> io::Result<bool> {
+    let (free, all) = room(overlay.path())?;
     Ok(free > LEFT_FREE.min(all / 10))
 }
 

@@ -118,7 +118,7 @@ impl Filesystem for MountedFs {
         let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids };
         let set = if size.is_some() && (self.modes.reads_cached(ino) || self.kept.is_being_stored(ino)) {
             // Whoever reads it goes on with what it was.
-            self.vfs.part_from_readers(ino).and(Err(VfsError::LookAgain))
+            self.look_again(ino)
         } else {
             self.vfs.set_attributes(ino, &setting)
         };

@@ -13,7 +13,7 @@ use super::filesystem::MountedFs;
 use super::kept::By;
 use super::modes::{Handed, Purpose, ReadsCached, Through};
 use crate::namespace::Ino;
-use crate::vfs::{Create, HandleId, Locality, Maker, Number, Opened, Pid, VfsError};
+use crate::vfs::{Create, HandleId, Locality, Maker, Opened, Pid, VfsError};
 
 /// What the kernel is told about a handle.
 pub(super) struct Answer {
@@ -52,25 +52,25 @@ impl MountedFs {
         let opened = match asked.purpose {
             Purpose::Read => self.vfs.open(ino, opener)?,
             Purpose::Write => {
-                let is_read_elsewhere = self.modes.reads_cached(ino) || self.kept.is_being_stored(ino);
-                let number = if is_read_elsewhere { Number::New } else { Number::Same };
-                let opened = self.vfs.open_to_write(ino, opener, number)?;
-                if self.kept.is_being_stored(ino) {
-                    // That has begun meanwhile, with what the file was.
-                    self.vfs.release(opened.handle);
-                    return self.vfs.open_to_write(ino, opener, Number::New).and(Err(VfsError::LookAgain));
+                if self.modes.reads_cached(ino) || self.kept.is_being_stored(ino) {
+                    return self.look_again(ino);
                 }
-                opened
+                self.vfs.open_to_write(ino, opener)?
             }
         };
-        match self.decide(ino, opened, asked, open_backing) {
-            Ok(answer) => Ok(answer),
-            Err(ReadsCached) => {
-                // Since it was asked a moment ago, somebody has begun to read it.
-                self.vfs.release(opened.handle);
-                self.vfs.open_to_write(ino, opener, Number::New).and(Err(VfsError::LookAgain))
-            }
-        }
+        // Since it was asked a moment ago, somebody may have begun to read what the file was.
+        let is_being_stored = asked.purpose == Purpose::Write && self.kept.is_being_stored(ino);
+        let decided =
+            if is_being_stored { Err(ReadsCached) } else { self.decide(ino, opened, asked, open_backing) };
+        decided.or_else(|ReadsCached| {
+            self.vfs.release(opened.handle);
+            self.look_again(ino)
+        })
+    }
+
+    /// Whoever reads the file by itself keeps what it was; who writes finds another number by its name.
+    pub(super) fn look_again<T>(&self, ino: Ino) -> Result<T, VfsError> {
+        self.vfs.part_from_readers(ino).and(Err(VfsError::LookAgain))
     }
 
     /// Decides how the kernel reads and writes through a new handle.

@@ -264,23 +264,28 @@ impl Overlay {
 
     /// One transaction, after the bytes that it speaks of.
     fn take_in(&self, rows: &mut Rows, pending: &mut Pending) -> Result<(), OverlayError> {
-        let synced = self.sync_before(pending)?;
+        let mut synced = Vec::new();
+        let done =
+            self.sync_before(pending, &mut synced).and_then(|()| self.write_rows(rows, pending, &synced));
+        if done.is_err() {
+            self.unnote(&synced);
+        }
+        done
+    }
+
+    fn write_rows(&self, rows: &mut Rows, pending: &Pending, synced: &[Change]) -> Result<(), OverlayError> {
         let next = self.next.load(Ordering::Relaxed);
         let mut commit = || {
-            let changes = pending.changes.iter().chain(&synced);
+            let changes = pending.changes.iter().chain(synced);
             rows.commit(changes, pending.last, next, self.boot.as_str()).map_err(OverlayError::from)
         };
-        let done = match commit() {
+        match commit() {
             Err(error) if error.is_for_want_of_room() && self.dir.give_room_up() => {
                 tracing::warn!(dir = %self.dir.path().display(), "the disk is full: using the room that was set aside");
                 commit()
             }
             done => done,
-        };
-        if done.is_err() {
-            self.unnote(&synced);
         }
-        done
     }
 
     pub(super) fn remove(&self, files: Vec<StagedId>) {

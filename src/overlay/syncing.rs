@@ -84,30 +84,29 @@ impl std::fmt::Debug for Waiting {
 
 impl Overlay {
     /// Syncs what the changes that are about to be committed speak of. A disk that does not take a file's bytes fails the commit,
-    /// so that whoever waits for it hears of that; the next one goes on without that file.
-    pub(super) fn sync_before(&self, pending: &mut Pending) -> Result<Vec<Change>, OverlayError> {
-        let mut synced = Vec::new();
+    /// so that whoever waits for it hears of that; the next one goes on without that file. `synced`: what the commit is to note.
+    pub(super) fn sync_before(
+        &self,
+        pending: &mut Pending,
+        synced: &mut Vec<Change>,
+    ) -> Result<(), OverlayError> {
         for (file, node) in &pending.sync_first {
             if self.has_failed(*node) {
                 continue;
             }
             match self.sync_one(*file, *node) {
                 Ok(change) => synced.extend(change),
-                Err(NotSynced::Unopened(error)) => {
-                    self.unnote(&synced);
-                    return Err(error.into());
-                }
+                Err(NotSynced::Unopened(error)) => return Err(error.into()),
                 Err(NotSynced::Refused(error)) => {
                     tracing::error!(%error, file = file.0, "the disk did not take what was written to a file");
                     self.failed.lock().unwrap_or_else(|e| e.into_inner()).insert(*node);
                     // What it was to replace stays on the disk: until the next start, which sweeps.
                     pending.remove.clear();
-                    self.unnote(&synced);
                     return Err(error.into());
                 }
             }
         }
-        Ok(synced)
+        Ok(())
     }
 
     fn sync_one(&self, file: StagedId, node: NodeId) -> Result<Option<Change>, NotSynced> {

@@ -171,14 +171,10 @@ impl Vfs {
         Ok(Opened { handle, locality: locality(file) })
     }
 
-    /// Opens a file for writing, and perhaps for reading too. Nothing is fetched (rule 19). With a new number nothing is
-    /// opened: looked up again, the name leads to the file that may be written to.
-    pub fn open_to_write(&self, ino: Ino, opener: Pid, number: Number) -> Result<Opened, VfsError> {
-        if number == Number::New {
-            return self.part_from_readers(ino).and(Err(VfsError::LookAgain));
-        }
+    /// Opens a file for writing, and perhaps for reading too. Nothing is fetched (rule 19).
+    pub fn open_to_write(&self, ino: Ino, opener: Pid) -> Result<Opened, VfsError> {
         let mut shown = self.write_shown();
-        let id = self.adopt_file(&mut shown, ino, number)?;
+        let id = self.adopt_file(&mut shown, ino, Number::Same)?;
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
         let file = node.file.clone().ok_or(VfsError::IsADirectory)?;
         let opened = self.open_local(&shown, ino, node, opener)?;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
-use super::{database, mounting, names};
+use super::{complete, database, mounting, names, open_again};
 use crate::harness::{until, xattr};
 
 #[test]
@@ -122,10 +122,7 @@ fn set_id_bits_are_lost_when_others_write_and_synced_opens_come_to_the_daemon() 
 fn what_is_written_by_one_name_is_read_by_the_other() {
     let (server, _) = database();
     let mount = mounting(&server).mount();
-    until(|| {
-        mount.read("large").unwrap();
-        xattr(&mount.at("large"), "user.parquedb.reads").is_ok()
-    });
+    complete(&mount);
     fs::hard_link(mount.at("large"), mount.at("again")).unwrap();
     assert_eq!(mount.read("again").unwrap().len(), 3 << 20);
     // The kernel reads it by itself, and remembers both names.
@@ -158,16 +155,11 @@ fn what_a_program_only_held_open_for_writing_follows_the_remote_after_a_kill() {
 fn a_link_made_while_a_file_was_the_remotes_shows_what_is_written_by_the_other_name() {
     let (server, _) = database();
     let mount = mounting(&server).mount();
-    until(|| {
-        mount.read("large").unwrap();
-        xattr(&mount.at("large"), "user.parquedb.reads").is_ok()
-    });
+    complete(&mount);
     // The kernel remembers this name of the remote's file from now on.
     let reader = File::open(mount.at("large")).unwrap();
     fs::hard_link(mount.at("large"), mount.at("other")).unwrap();
-    let other = mount.at("other");
-    let open = || File::options().read(true).write(true).open(&other);
-    let writer = (0..5).find_map(|_| open().ok()).unwrap();
+    let writer = open_again(File::options().read(true).write(true), &mount.at("other"));
     writer.write_all_at(b"written", 1000).unwrap();
     assert_eq!(mount.read("large").unwrap()[1000..1007], *b"written");
     drop(reader);

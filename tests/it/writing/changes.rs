@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
-use super::{database, mounting, names, remote};
+use super::{complete, database, mounting, names, remote};
 use crate::harness::{noise, until, write_files};
 
 #[test]
@@ -107,10 +107,7 @@ fn who_reads_a_cached_file_by_itself_keeps_its_version_when_somebody_writes() {
     let (server, _) = database();
     let large = noise(7, 3 << 20);
     let mount = mounting(&server).mount();
-    until(|| {
-        assert_eq!(mount.read("large").unwrap(), large);
-        crate::harness::xattr(&mount.at("large"), "user.parquedb.reads").is_ok()
-    });
+    complete(&mount);
     let reader = File::open(mount.at("large")).unwrap();
     let writer = File::options().read(true).write(true).open(mount.at("large")).unwrap();
     writer.write_all_at(b"written", 1000).unwrap();

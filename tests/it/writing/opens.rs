@@ -1,10 +1,10 @@
 //! Handles of all kinds on one file that is written: the kernel wants one way of reading and writing it from the first
 //! open to the last close, and answers a mix with EIO (rule 20).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use super::{database, mounting};
+use super::{database, mounting, open_again};
 use crate::harness::{Random, noise, number};
 
 const BLOCK: usize = 4096;
@@ -22,17 +22,6 @@ const WAYS: [(bool, i32); 6] = [
     (false, libc::O_DIRECT),
     (true, libc::O_SYNC | libc::O_DIRECT),
 ];
-
-/// Whoever reads a file by itself in the cache has another inode's number: the kernel looks again once, and a program, too.
-fn open(options: &OpenOptions, path: &std::path::Path) -> File {
-    let mut opened = options.open(path);
-    for _ in 0..5 {
-        if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE)) {
-            opened = options.open(path);
-        }
-    }
-    opened.unwrap()
-}
 
 #[test]
 fn rule_20_no_order_of_opens_writes_and_closes_fails() {
@@ -64,7 +53,7 @@ fn rule_20_no_order_of_opens_writes_and_closes_fails() {
                         0 | 1 if handles.len() < 6 => {
                             let mut options = File::options();
                             options.read(true).write(writes || step == 0).custom_flags(flags);
-                            handles.push((writes, open(&options, &path)));
+                            handles.push((writes, open_again(&options, &path)));
                         }
                         2 if !handles.is_empty() => drop(handles.swap_remove(chance.index(handles.len()))),
                         3 => {

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{database, mounting};
-use crate::harness::{succeeds, text};
+use super::{database, mounting, while_evicting};
+use crate::harness::{noise, succeeds, text};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posix").join(name)
@@ -39,18 +38,8 @@ fn fsx_finds_no_divergence() {
     for flag in ["--read-timeout=9", "--no-passthrough"] {
         let mounting = mounting(&server).args(&[flag, "--cache-size", "1MB"]);
         let mount = mounting.lasting(Duration::from_secs(3600)).mount();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            // The cache is too small for this, and evicts all the time.
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    mount.read("large").unwrap();
-                }
-            });
-            let ran = std::panic::catch_unwind(|| run("run-fsx", &[text(&mount.path()), seeds, operations]));
-            done.store(true, Ordering::Relaxed);
-            println!("{}", ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        while_evicting(&mount, ("large", &noise(7, 3 << 20)), || {
+            println!("{}", run("run-fsx", &[text(&mount.path()), seeds, operations]));
         });
-        assert!(mount.stats().bytes_evicted > 0, "nothing was evicted");
     }
 }
