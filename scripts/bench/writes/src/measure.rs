@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const LENGTH: u64 = 512 << 20;
 const RANDOM_WRITES: u64 = 50_000;
@@ -19,6 +19,8 @@ const SYNCS: u64 = 100;
 const WRITERS: u64 = 16;
 /// Files of each kind that the remote has, for each round.
 const REMOTE_FILES: usize = 20;
+/// What the remote files of each round are called.
+const KINDS: [&str; 2] = ["empty", "huge"];
 
 const SEQUENTIAL: &str = "1 MiB appended, MiB/s";
 const OVERWRITTEN: &str = "1 MiB overwritten, MiB/s";
@@ -142,10 +144,9 @@ fn round(directory: &Path, number: usize, mut add: impl FnMut(&'static str, f64)
         fs::remove_file(&path).unwrap();
     }
 
-    for (what, kind) in [(FIRST_OF_EMPTY, "empty"), (FIRST, "huge")] {
-        if let Some(rate) = first_writes(directory, kind, number, &block[..4096]) {
-            add(what, rate);
-        }
+    if let Some([empty, huge]) = first_writes(directory, number, &block[..4096]) {
+        add(FIRST_OF_EMPTY, empty);
+        add(FIRST, huge);
     }
 
     let path = files(directory, number);
@@ -162,24 +163,29 @@ fn round(directory: &Path, number: usize, mut add: impl FnMut(&'static str, f64)
     add(SYNCED_BY_MANY, synced_writes(&path, WRITERS, &block[..4096]));
 }
 
-/// Opens files that the remote has, writes something into each and closes it; on a side with a remote. Then they are removed,
-/// lest the rest of them be fetched while others are measured.
-fn first_writes(directory: &Path, kind: &str, round: usize, block: &[u8]) -> Option<f64> {
-    let paths: Vec<PathBuf> =
-        (0..REMOTE_FILES).map(|n| directory.join(format!("{kind}-{round}-{n}"))).collect();
+/// Opens files that the remote has, writes something into each and closes it; on a side with a remote. Empty files and huge ones
+/// take turns, whatever else the machine does meanwhile. Then they are removed, lest the rest of them be fetched while others are
+/// measured. Returns how many of each kind in a second.
+fn first_writes(directory: &Path, round: usize, block: &[u8]) -> Option<[f64; 2]> {
+    let path = |kind: &str, n: usize| directory.join(format!("{kind}-{round}-{n}"));
     // Looked up before, as a program that lists a directory has.
-    if !paths.iter().all(|path| path.exists()) {
+    if !(0..REMOTE_FILES).all(|n| KINDS.iter().all(|kind| path(kind, n).exists())) {
         return None;
     }
-    let started = Instant::now();
-    for path in &paths {
-        OpenOptions::new().write(true).open(path).unwrap().write_all_at(block, 123_456).unwrap();
+    let mut took = [Duration::ZERO; KINDS.len()];
+    for n in 0..REMOTE_FILES {
+        for (kind, took) in KINDS.iter().zip(&mut took) {
+            let started = Instant::now();
+            OpenOptions::new().write(true).open(path(kind, n)).unwrap().write_all_at(block, 123_456).unwrap();
+            *took += started.elapsed();
+        }
     }
-    let took = started.elapsed();
-    for path in &paths {
-        fs::remove_file(path).unwrap();
+    for n in 0..REMOTE_FILES {
+        for kind in KINDS {
+            fs::remove_file(path(kind, n)).unwrap();
+        }
     }
-    Some(REMOTE_FILES as f64 / took.as_secs_f64())
+    Some(took.map(|took| REMOTE_FILES as f64 / took.as_secs_f64()))
 }
 
 fn random_writes(file: &File, block: &[u8]) -> f64 {
