@@ -46,7 +46,7 @@ const ROOMS: [(&str, &[&str]); 8] = [
     ("clap", &["bin"]),
     ("indicatif", &["bin"]),
     ("rusqlite", &["state"]),
-    ("postcard", &["state"]),
+    ("postcard", &["state", "tree"]),
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

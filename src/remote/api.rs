@@ -44,7 +44,9 @@ impl Remote {
     pub async fn me(&self) -> Result<Me, RemoteError> {
         self.at_first_contact(|| async {
             let response = self.send(self.request(Method::GET, "/me")).await?;
-            self.json(response).await
+            let me: Me = self.json(response).await?;
+            self.is_told(&me.username);
+            Ok(me)
         })
         .await
     }
@@ -210,7 +212,11 @@ impl Remote {
         let path = format!("/api/sync/changes/{}", crate::model::encode_segment(id));
         self.with_retries(|| async {
             let request = self.request(Method::GET, &path).query(&[("since", since.0)]);
-            self.json(self.send(request).await?).await
+            let answer: ChangesResponse = self.json(self.send(request).await?).await?;
+            if let Some(username) = &answer.caller {
+                self.is_told(username);
+            }
+            Ok(answer)
         })
         .await
     }

@@ -35,6 +35,8 @@ pub struct ContentKey {
     host_tags: bool,
     /// The path has another content by now: only the revision still leads to this one.
     moved: Arc<AtomicBool>,
+    /// The id of the database that is asked for it by its hash, whatever path it has or had.
+    by_hash: Option<Arc<str>>,
 }
 
 impl ContentKey {
@@ -46,7 +48,8 @@ impl ContentKey {
         hash: ContentHash,
         revision: Option<Revision>,
     ) -> Self {
-        Self { database, path, size, hash, revision, blocks: None, host_tags: false, moved: Arc::default() }
+        let (blocks, host_tags, moved) = (None, false, Arc::default());
+        Self { database, path, size, hash, revision, blocks, host_tags, moved, by_hash: None }
     }
 
     /// The same on a plain web server, which knows neither revisions nor hashes: there, its own tags tell versions apart,
@@ -59,6 +62,11 @@ impl ContentKey {
     pub fn of_the_past(self) -> Self {
         self.moved.store(true, Ordering::Relaxed);
         self
+    }
+
+    /// The same, asked for by its hash of database `id`: any revision that the remote keeps may have it.
+    pub fn by_hash(self, id: &str) -> Self {
+        Self { by_hash: self.hash.sha256().map(|_| id.into()), ..self }.of_the_past()
     }
 
     /// The same, of which blocks can be checked.
@@ -229,12 +237,17 @@ impl Remote {
         revision: Option<Revision>,
         condition: Option<String>,
     ) -> Result<ContentBody, RemoteError> {
-        let path = format!(
-            "/db/{}/{}/{}",
-            content.database.owner(),
-            content.database.slug(),
-            content.path.url_encoded()
-        );
+        let path = match (&content.by_hash, content.hash) {
+            (Some(id), ContentHash::Sha256(hash)) => {
+                format!("/api/sync/blob/{}/{hash}", crate::model::encode_segment(id))
+            }
+            _ => format!(
+                "/db/{}/{}/{}",
+                content.database.owner(),
+                content.database.slug(),
+                content.path.url_encoded()
+            ),
+        };
         let mut request = self.request(Method::GET, &path).header(RANGE, range.to_header());
         if let Some(revision) = revision {
             request = request.query(&[("revision", revision.0)]);

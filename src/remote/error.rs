@@ -1,5 +1,7 @@
 //! How a remote can fail, by what the caller can do about it.
 
+use std::time::Duration;
+
 use crate::manifest::ManifestError;
 use crate::model::{ExitCode, Revision};
 
@@ -23,6 +25,8 @@ pub enum RemoteError {
         status: u16,
         /// What it said.
         text: String,
+        /// How long it asks to be left alone (`Retry-After`).
+        retry_after: Option<Duration>,
     },
     /// 401.
     #[error("{text}")]
@@ -88,6 +92,14 @@ impl RemoteError {
     /// Whether the same request may do better in a moment.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Trouble { .. })
+    }
+
+    /// How long the remote asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Trouble { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 
     /// The exit status this failure ends a program with.

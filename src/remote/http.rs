@@ -1,12 +1,12 @@
 //! Sending a request and sorting its answer. Credentials go to the remote's own origin only: a redirect elsewhere
 //! is refused, not followed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -25,6 +25,9 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// The most bytes of any other JSON answer but a manifest.
 pub(super) const MAX_JSON_BYTES: usize = 64 << 20;
+
+/// Between two attempts at one request.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How to reach a remote.
 #[derive(Debug, Clone)]
@@ -56,6 +59,10 @@ pub struct Remote {
     retries: usize,
     /// Microseconds.
     quickest: Arc<AtomicU64>,
+    /// By how many seconds the remote's clock is ahead of ours, as far as its answers have told.
+    ahead: Arc<AtomicI64>,
+    /// Who it has told that we are.
+    username: Arc<OnceLock<String>>,
     /// Its tags, where they are not hashes.
     pub(super) versions: Arc<HostVersions>,
 }
@@ -94,7 +101,19 @@ impl Remote {
         let quickest = Arc::new(AtomicU64::new(u64::MAX));
         let retries = options.retries;
         let (base, versions) = (base.clone(), Arc::default());
-        Ok(Self { client, patient, dialer, base, authorization, retries, quickest, versions })
+        let (ahead, username) = (Arc::default(), Arc::default());
+        Ok(Self {
+            client,
+            patient,
+            dialer,
+            base,
+            authorization,
+            retries,
+            quickest,
+            ahead,
+            username,
+            versions,
+        })
     }
 
     /// The remote's URL, without a closing slash.
@@ -154,6 +173,7 @@ impl Remote {
         let response = request.send().await.map_err(|error| self.broken(&error))?;
         let micros = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.quickest.fetch_min(micros, Ordering::Relaxed);
+        self.compare_clocks(&response);
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -161,12 +181,38 @@ impl Remote {
         Err(self.refusal(response).await)
     }
 
+    /// Who we are to it, as far as it was asked.
+    pub fn username(&self) -> Option<&str> {
+        self.username.get().map(String::as_str)
+    }
+
+    pub(super) fn is_told(&self, username: &str) {
+        let _ = self.username.set(username.to_owned());
+    }
+
+    fn compare_clocks(&self, response: &Response) {
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+        let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return };
+        let theirs = jiff::Timestamp::try_from(theirs).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let ahead = theirs.as_second() - jiff::Timestamp::now().as_second();
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The latest date that can be true, by our clock and the remote's: a later one is of a clock that is wrong.
+    pub fn latest_date(&self) -> jiff::Timestamp {
+        /// Dates of answers have whole seconds, and take their time.
+        const TOLERANCE: i64 = 2;
+        let ahead = self.ahead.load(Ordering::Relaxed).max(0).saturating_add(TOLERANCE);
+        let now = jiff::Timestamp::now();
+        now.saturating_add(jiff::SignedDuration::from_secs(ahead)).unwrap_or(now)
+    }
+
     /// Does `attempt` again while it fails in passing, a few times, waiting longer each time.
     pub(super) async fn with_retries<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, RemoteError>
     where
         F: Future<Output = Result<T, RemoteError>>,
     {
-        attempt.retry(self.waits()).when(RemoteError::is_transient).await
+        attempt.retry(self.waits()).when(RemoteError::is_transient).adjust(as_asked).await
     }
 
     /// The same for a first request: a server that is not there at all is told at once, for it is the address
@@ -175,13 +221,14 @@ impl Remote {
     where
         F: Future<Output = Result<T, RemoteError>>,
     {
-        attempt.retry(self.waits()).when(|error| matches!(error, RemoteError::Trouble { .. })).await
+        let in_trouble = |error: &RemoteError| matches!(error, RemoteError::Trouble { .. });
+        attempt.retry(self.waits()).when(in_trouble).adjust(as_asked).await
     }
 
     fn waits(&self) -> ExponentialBuilder {
         ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(300))
-            .with_max_delay(Duration::from_secs(10))
+            .with_max_delay(LONGEST_WAIT)
             .with_jitter()
             .with_max_times(self.retries)
     }
@@ -225,6 +272,7 @@ impl Remote {
 
     async fn refusal(&self, response: Response) -> RemoteError {
         let status = response.status();
+        let retry_after = retry_after(&response);
         let body = self.body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
         let remote = self.url().to_owned();
         let text = error_text(&self.without_token(&body));
@@ -239,10 +287,12 @@ impl Remote {
                     revision: moved.map(|moved| moved.revision).filter(|r| *r != Revision::NONE),
                 }
             }
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                RemoteError::Trouble { remote, status: status.as_u16(), text }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                RemoteError::Trouble { remote, status: status.as_u16(), text, retry_after }
             }
-            StatusCode::REQUEST_TIMEOUT => RemoteError::Trouble { remote, status: status.as_u16(), text },
+            status if status.is_server_error() => {
+                RemoteError::Trouble { remote, status: status.as_u16(), text, retry_after }
+            }
             status => RemoteError::Refused { remote, status: status.as_u16(), text },
         }
     }
@@ -256,6 +306,23 @@ impl Remote {
         match value.and_then(|value| value.strip_prefix("Bearer ")) {
             Some(token) => text.replace(token, "…").into_bytes(),
             None => text.into_bytes(),
+        }
+    }
+}
+
+/// A remote that asks to be left alone for a while is; one that asks for long is not asked again here.
+fn as_asked(error: &RemoteError, wait: Option<Duration>) -> Option<Duration> {
+    let asked = error.retry_after().unwrap_or_default();
+    wait.filter(|_| asked <= LONGEST_WAIT).map(|wait| wait.max(asked))
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let until = httpdate::parse_http_date(text).ok()?;
+            Some(until.duration_since(std::time::SystemTime::now()).unwrap_or_default())
         }
     }
 }

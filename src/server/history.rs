@@ -10,7 +10,7 @@ use super::App;
 use super::identity::admit;
 use super::public::query_number;
 use super::refusal::Refusal;
-use crate::access::Standing;
+use crate::access::{Caller, Standing};
 use crate::model::{Revision, Sha256};
 use crate::store::RevisionRecord;
 use crate::wire::{ChangesResponse, LogEntry, LogResponse, PublishedChange};
@@ -39,7 +39,12 @@ pub(super) async fn changes(
         put: record.put,
         delete: record.delete,
     });
-    Ok(Json(ChangesResponse { revision, etag: Some(etag), since_etag, changes: changes.collect(), has_more }))
+    let caller = match caller {
+        Caller::Account { username, .. } => Some(username),
+        Caller::Anonymous => None,
+    };
+    let changes = changes.collect();
+    Ok(Json(ChangesResponse { revision, etag: Some(etag), since_etag, caller, changes, has_more }))
 }
 
 pub(super) async fn log(

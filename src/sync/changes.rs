@@ -1,6 +1,6 @@
 //! What a side has that the base has not. Planning looks at these, so it costs what has changed, and not what there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::manifest::Entry;
@@ -37,6 +37,25 @@ impl<'a> SideView<'a> {
             Some(changed) => changed.as_ref(),
             None => self.base.get(path),
         }
+    }
+
+    /// How many files there are.
+    pub(super) fn count(&self) -> usize {
+        let new =
+            self.changes.iter().filter(|(path, entry)| entry.is_some() && !self.base.contains_key(*path));
+        let gone =
+            self.changes.iter().filter(|(path, entry)| entry.is_none() && self.base.contains_key(*path));
+        self.base.len() + new.count() - gone.count()
+    }
+
+    /// How many names have a file below `data/`.
+    pub(super) fn collections(&self) -> usize {
+        let Ok(data) = DbPath::parse("data") else { return 0 };
+        let names = self.below(&data).filter_map(|path| {
+            let mut components = path.components().skip(1);
+            components.next().filter(|_| components.next().is_some())
+        });
+        names.collect::<BTreeSet<&str>>().len()
     }
 
     /// The files below the directory `path`.

@@ -5,6 +5,7 @@ use crate::model::{DbPath, ExitCode, Revision};
 use crate::remote::RemoteError;
 
 use super::brake::MassDeletion;
+use super::conflict::Side;
 
 /// A push or pull that did not do its work. What it had already done is whole files; running it again goes on.
 #[derive(Debug, thiserror::Error)]
@@ -77,19 +78,43 @@ pub enum SyncError {
     },
     /// The brake (rule 14).
     #[error(
-        "{} of {} files would be deleted {side}: nothing was changed. \
-         If that is meant, say --allow-mass-delete", .counts.deletions, .counts.files
+        "{} of {} files would be deleted {}{}: nothing was changed. If that is meant, say --allow-mass-delete",
+        .counts.deletions,
+        .counts.files,
+        if *side == Side::Local { "here" } else { "on the remote" },
+        if .counts.before > 0 { format!(", after {} within a day", .counts.before) } else { String::new() },
     )]
     Halted {
         /// How many of how many.
         counts: MassDeletion,
         /// On which side.
-        side: &'static str,
+        side: Side,
     },
     /// A content did not have the hash the manifest names.
     #[error("'{path}' arrived with other bytes than the manifest names: nothing of it was kept; try again")]
     WrongContent {
         /// Which.
+        path: DbPath,
+    },
+    /// A decision about nothing.
+    #[error("there is no conflict about '{path}': 'parquedb conflicts' lists those there are")]
+    NoConflict {
+        /// The path.
+        path: DbPath,
+    },
+    /// The remote's version of a file in conflict was not kept here.
+    #[error(
+        "the remote's version of '{path}' was not kept here, because of --conflict-limit: sync with a higher one, \
+         then decide"
+    )]
+    NotKept {
+        /// The path.
+        path: DbPath,
+    },
+    /// Somebody wrote to a file meanwhile.
+    #[error("'{path}' was changed meanwhile: nothing of it was touched; try again")]
+    Overtaken {
+        /// The path.
         path: DbPath,
     },
     /// Somebody else published again and again.
@@ -102,7 +127,9 @@ impl SyncError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Remote(error) => error.exit_code(),
-            Self::Directory { .. } | Self::Busy { .. } => ExitCode::Failure,
+            Self::Directory { .. } | Self::Busy { .. } | Self::Overtaken { .. } => ExitCode::Failure,
+            Self::NoConflict { .. } => ExitCode::NotFound,
+            Self::NotKept { .. } => ExitCode::NeedsDecision,
             Self::LocalManifest { source: ManifestError::Newer { .. }, .. } => ExitCode::Newer,
             Self::LocalManifest { .. } | Self::WrongContent { .. } | Self::Lost { .. } => ExitCode::Integrity,
             Self::OtherDatabase { .. }

@@ -1,40 +1,47 @@
-//! Push and pull between a plain directory and a remote, three-way: what both sides were when they last agreed
-//! (the base, per path), what is here, and what the remote has now.
+//! A plain directory and a remote are made the same, three-way: what both sides were when they last agreed (the base, per
+//! path), what is here, and what the remote has now.
 //!
-//! The planning is pure ([`classify`], [`plan_push`], [`plan_pull`]); a conflict is a value, not an error. Nothing
-//! a person wrote is overwritten by either direction.
+//! Planning is pure ([`reconcile`]), and costs what has changed; a conflict is a value, not an error. Nothing a person
+//! wrote is overwritten in either direction: what loses a conflict is kept beside the database ([`conflicts`]).
 
+mod apply;
 mod brake;
 mod changes;
 mod collisions;
 mod conflict;
 mod diff;
+mod direction;
 mod download;
 mod error;
+mod far;
 mod filter;
+mod kept;
 mod landed;
-mod local;
 #[cfg(test)]
 mod model_tests;
-mod plan;
-mod pull;
-mod push;
+mod near;
+mod publish;
 mod reconcile;
 mod report;
+mod resolve;
+mod retry;
 mod revert;
+mod run;
 mod upload;
 mod workdir;
 
 pub use brake::{Brake, MassDeletion};
-pub use changes::{Changes, changes_between};
+pub use changes::{Changes, Files, changes_between};
 pub use conflict::{Conflict, ConflictKind, Policy, Side, Strategy, Suggestion, UnknownStrategy};
 pub use diff::SyncDiff;
+pub use direction::{Direction, Left};
 pub use error::SyncError;
 pub use filter::{BadPattern, Filter};
-pub use plan::{Files, Overwrite, PathState, PullPlan, PushPlan, classify, plan_pull, plan_push};
-pub use pull::{PullOptions, PullReport, pull};
-pub use push::{PushOptions, PushReport, push};
+pub use kept::{CONFLICT_LIMIT, Dismissed, Outcome, Record, Recorded, Version, conflicts, dismiss};
 pub use reconcile::{Plan, reconcile};
 pub use report::{Event, Reporter};
+pub use resolve::{Choice, resolve};
+pub use retry::{sync_with_retries, wait_before};
 pub use revert::{Difference, RevertOptions, RevertReport, diff, revert};
+pub use run::{NewDatabase, SyncOptions, SyncReport, sync};
 pub use workdir::Workdir;

@@ -35,7 +35,8 @@ pub fn classify(base: Option<&Entry>, local: Option<&Entry>, remote: Option<&Ent
     }
 }
 
-fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
+/// Whether both are the same bytes, or nothing.
+pub(super) fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => a.same_content(b),
@@ -90,17 +91,20 @@ impl Plan {
         }
     }
 
-    /// Moves the base of every path that has been settled (rule 8).
-    pub fn settle(&self, base: &mut Files) {
+    /// Moves the base of every path that has been settled (rule 8). Says whether there was any.
+    pub fn settle(&self, base: &mut Files) -> bool {
         let gone = self.delete_there.iter().chain(&self.delete_here).map(|path| (path, None));
         let there = self.upload.iter().chain(&self.download).map(|(path, entry)| (path, Some(entry)));
         let agreed = self.agreed.iter().map(|(path, entry)| (path, entry.as_ref()));
+        let mut any = false;
         for (path, entry) in gone.chain(there).chain(agreed) {
             match entry {
                 Some(entry) => base.insert(path.clone(), entry.clone()),
                 None => base.remove(path),
             };
+            any = true;
         }
+        any
     }
 }
 

@@ -1,21 +1,23 @@
 //! What a run tells whoever watches it.
 
+use std::time::Duration;
+
 use crate::model::Visibility;
+use crate::remote::RemoteError;
 
 /// A step of a push or pull, in order.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
-    /// The remote says who we are.
-    Authenticated {
-        /// The account's name.
-        username: &'a str,
-    },
-    /// What a push is going to.
-    Target {
-        /// The visibility the database will have.
-        visibility: Visibility,
+    /// The remote was asked, and has this, or will have it.
+    Found {
         /// `owner/slug`.
         reference: &'a str,
+        /// The name for people.
+        name: &'a str,
+        /// Who may see it.
+        visibility: Visibility,
+        /// How many collections: names with a file below `data/`.
+        collections: usize,
     },
     /// Local files are being hashed.
     Hashing {
@@ -26,15 +28,6 @@ pub enum Event<'a> {
     Registered {
         /// Its id.
         id: &'a str,
-    },
-    /// What a pull has found.
-    Found {
-        /// The name for people.
-        name: &'a str,
-        /// Who may see it.
-        visibility: Visibility,
-        /// How many collections.
-        collections: u64,
     },
     /// Contents begin to move.
     Transferring {
@@ -50,6 +43,13 @@ pub enum Event<'a> {
     },
     /// The hashing or moving is over.
     Finished,
+    /// The remote failed in passing: the run begins again after a while.
+    Waiting {
+        /// How the remote failed.
+        error: &'a RemoteError,
+        /// After how long.
+        wait: Duration,
+    },
 }
 
 /// Someone who watches.

@@ -1,7 +1,8 @@
 //! Revert: an earlier revision's files, published again as a new one. Their contents are there already.
 
-use super::plan::Files;
-use super::push::{Published, fetch_published};
+use super::changes::Files;
+use super::conflict::Side;
+use super::publish::numbered;
 use super::{Brake, SyncError};
 use crate::disk::random_hex;
 use crate::model::{DbRef, Revision};
@@ -93,12 +94,13 @@ pub async fn revert(remote: &Remote, options: &RevertOptions) -> Result<RevertRe
     let id = remote.describe(&options.reference).await?.id;
     let then = remote.manifest_at(&options.reference, options.to).await?.manifest.files;
     for _ in 0..MAX_PLANS {
-        let Published { files: now, revision } = fetch_published(remote, &options.reference).await?;
+        let fetched = remote.manifest(&options.reference).await?;
+        let (now, revision) = (fetched.manifest.files, numbered(remote, fetched.revision)?);
         let difference = Difference::between(&now, &then);
         options
             .brake
-            .check(difference.removed.len(), now.len(), then.len())
-            .map_err(|counts| SyncError::Halted { counts, side: "on the remote" })?;
+            .check(difference.removed.len(), now.len(), then.len(), 0)
+            .map_err(|counts| SyncError::Halted { counts, side: Side::Remote })?;
         if options.dry_run || difference.is_empty() {
             return Ok(RevertReport { difference, revision });
         }

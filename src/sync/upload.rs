@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::plan::Files;
+use super::changes::Files;
 use super::{Event, Reporter, SyncError};
 use crate::manifest::Entry;
 use crate::model::DbPath;

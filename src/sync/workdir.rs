@@ -10,11 +10,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::SyncError;
-use super::plan::Files;
+use super::brake::{Brake, Deletions};
+use super::changes::{Changes, Files};
+use super::reconcile::{Plan, same};
 use crate::disk::{Readers, replace_file};
-use crate::manifest::{MANIFEST_PATH, Manifest, ManifestError, PRIVATE_DIR};
+use crate::manifest::{Entry, MANIFEST_PATH, Manifest, ManifestError, PRIVATE_DIR};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
-use crate::tree::Root;
+use crate::remote::Known;
+use crate::tree::{Moment, Root, Stamp};
 use crate::wire::PutEntry;
 
 const STATE_FORMAT: u64 = 1;
@@ -23,9 +26,16 @@ const STATE_FILE: &str = "sync.json";
 /// A directory that is synced with a database.
 pub struct Workdir {
     root: Arc<Root>,
+    /// What the directory's manifest says but for its files.
     manifest: Option<Manifest>,
+    /// The manifest's files: what both sides last agreed on.
+    base: Files,
+    /// Whether the base is another one than the manifest on disk has.
+    moved: bool,
+    /// What the manifest on disk was when it was read or written.
+    stamp: Option<Stamp>,
     state: Option<SyncState>,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// `.parquedb/sync.json`.
@@ -40,6 +50,12 @@ struct SyncState {
     /// A revision of it, and its hash: as long as the remote has both together, its history is the one we know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     anchor: Option<Anchor>,
+    /// The remote as it was seen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen>,
+    /// What was deleted lately, for the brake.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deletions: Vec<Deletions>,
     /// A commit that was sent and whose answer has not been taken in (rule 3).
     pending: Option<PendingCommit>,
 }
@@ -48,6 +64,19 @@ struct SyncState {
 struct Anchor {
     revision: Revision,
     hash: Sha256,
+}
+
+/// The remote's manifest at one revision, told by how it differs from the base: so that the next run asks for what is new.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    revision: Revision,
+    etag: String,
+    /// The base it differs from: the manifest file that was written with it.
+    base: Option<Stamp>,
+    /// What the remote has, and the base has not.
+    put: Vec<PutEntry>,
+    /// What the base has, and the remote has not.
+    delete: Vec<DbPath>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,6 +106,16 @@ pub(super) struct Identity<'a> {
     pub(super) synced_from: &'a str,
 }
 
+/// The remote as a run has left it.
+pub(super) struct Reached<'a> {
+    pub(super) revision: Option<Revision>,
+    /// Of the manifest at that revision, if it was the current one.
+    pub(super) etag: Option<&'a str>,
+    pub(super) anchor: Option<(Revision, Sha256)>,
+    /// How it differs from the base there was before the run, and from what both have agreed on since.
+    pub(super) changes: &'a Changes,
+}
+
 impl Workdir {
     /// Opens a directory that exists, reading what it remembers.
     pub(super) fn open(path: &Path, intent: Intent) -> Result<Self, SyncError> {
@@ -100,7 +139,11 @@ impl Workdir {
                 Some(file)
             }
         };
-        let manifest = Self::read_manifest(&root)?;
+        let (mut manifest, stamp) = match Self::read_manifest(&root)? {
+            Some((manifest, stamp)) => (Some(manifest), Some(stamp)),
+            None => (None, None),
+        };
+        let base = manifest.as_mut().map(|manifest| std::mem::take(&mut manifest.files)).unwrap_or_default();
         let state = Self::read_state(&root)?;
         // A directory whose manifest was removed starts anew, but for a commit whose fate is open.
         let state = match manifest {
@@ -108,10 +151,11 @@ impl Workdir {
             None => state.filter(|state| state.pending.is_some()).map(|state| SyncState {
                 revision: Revision::NONE,
                 anchor: None,
+                seen: None,
                 ..state
             }),
         };
-        Ok(Self { root: Arc::new(root), manifest, state, _lock: lock })
+        Ok(Self { root: Arc::new(root), manifest, base, moved: false, stamp, state, lock })
     }
 
     fn read_state(root: &Root) -> Result<Option<SyncState>, SyncError> {
@@ -120,7 +164,8 @@ impl Workdir {
             format: u64,
         }
         let shown = root.path().join(PRIVATE_DIR).join(STATE_FILE).display().to_string();
-        let Some(bytes) = read_own(root, &[PRIVATE_DIR, STATE_FILE]).map_err(SyncError::directory(&shown))?
+        let Some((bytes, _)) =
+            read_own(root, &[PRIVATE_DIR, STATE_FILE]).map_err(SyncError::directory(&shown))?
         else {
             return Ok(None);
         };
@@ -135,12 +180,12 @@ impl Workdir {
         serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(shown, &error))
     }
 
-    fn read_manifest(root: &Root) -> Result<Option<Manifest>, SyncError> {
+    fn read_manifest(root: &Root) -> Result<Option<(Manifest, Stamp)>, SyncError> {
         let shown = root.path().join(MANIFEST_PATH).display().to_string();
         let components: Vec<&str> = MANIFEST_PATH.split('/').collect();
         match read_own(root, &components).map_err(SyncError::directory(&shown))? {
-            Some(bytes) => Manifest::from_json(&bytes)
-                .map(Some)
+            Some((bytes, stamp)) => Manifest::from_json(&bytes)
+                .map(|manifest| Some((manifest, stamp)))
                 .map_err(|source| SyncError::LocalManifest { path: shown, source }),
             None => Ok(None),
         }
@@ -150,9 +195,33 @@ impl Workdir {
         &self.root
     }
 
+    /// What the directory says of the database it was synced with last, but for its files.
+    pub(super) fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// What both sides last agreed on, path by path (rule 8).
+    pub(super) fn base(&self) -> &Files {
+        &self.base
+    }
+
+    /// What time it is by the clock of the directory's file system; none where this run changes nothing there.
+    pub(super) fn moment(&self) -> Result<Option<Moment>, SyncError> {
+        let moment = self.lock.as_ref().map(Root::moment).transpose();
+        moment.map_err(SyncError::directory(self.root.path().display()))
+    }
+
     /// Whether the last sync was with another database than `id`.
     pub(super) fn belongs_to_another(&self, id: &str) -> bool {
         self.manifest.as_ref().is_some_and(|manifest| manifest.database_id != id)
+    }
+
+    /// Forgets the base: the database it was of has been replaced by one that agrees with nobody yet.
+    pub(super) fn start_anew(&mut self) {
+        self.manifest = None;
+        self.state = None;
+        self.base.clear();
+        self.moved = true;
     }
 
     fn state_of(&self, id: &str) -> Option<&SyncState> {
@@ -170,57 +239,129 @@ impl Workdir {
         Some((anchor.revision, anchor.hash))
     }
 
-    /// The base for a sync with database `id`, which is at `revision`, where the remote numbers its revisions.
-    /// What `landed` published is settled: the directory and that revision agree on it (rule 3).
-    pub(super) fn base(
-        &self,
-        id: &str,
-        revision: Option<Revision>,
-        landed: Option<&PendingCommit>,
-    ) -> Result<Files, SyncError> {
-        let mut base = match &self.manifest {
-            Some(manifest) if manifest.database_id != id => {
-                return Err(SyncError::OtherDatabase {
-                    here: manifest.database_id.clone(),
-                    there: id.to_owned(),
-                });
-            }
-            Some(manifest) => manifest.files.clone(),
-            None => Files::new(),
+    /// The remote as it was seen last, if that is known of this database: what to ask about, and how it differs from the
+    /// base.
+    pub(super) fn seen(&self, database: &DbRef) -> Option<(Known, Changes)> {
+        let manifest = self.manifest.as_ref()?;
+        let named = manifest.owner.as_deref() == Some(database.owner())
+            && manifest.slug.as_deref() == Some(database.slug());
+        let state = self.state_of(&manifest.database_id).filter(|state| named && state.pending.is_none())?;
+        // A manifest that somebody else has written is another base.
+        let seen = state.seen.as_ref().filter(|seen| seen.base.is_some() && seen.base == self.stamp)?;
+        let mut changes: Changes =
+            seen.put.iter().map(|put| (put.path.clone(), Some(put.entry.clone()))).collect();
+        changes.extend(seen.delete.iter().map(|path| (path.clone(), None)));
+        let known = Known {
+            database: database.clone(),
+            id: manifest.database_id.clone(),
+            etag: seen.etag.clone(),
+            revision: Some(seen.revision),
         };
+        Some((known, changes))
+    }
+
+    /// Halts where database `id`, which is at `revision`, is not the one the base is of, or is older than it was seen.
+    pub(super) fn check(&self, id: &str, revision: Option<Revision>) -> Result<(), SyncError> {
+        if let Some(manifest) = self.manifest.as_ref().filter(|manifest| manifest.database_id != id) {
+            return Err(SyncError::OtherDatabase {
+                here: manifest.database_id.clone(),
+                there: id.to_owned(),
+            });
+        }
         let seen = self.state_of(id).map(|state| state.revision).unwrap_or_default();
-        if let Some(there) = revision.filter(|there| *there < seen) {
-            return Err(SyncError::RolledBack { here: seen, there });
+        match revision.filter(|there| *there < seen) {
+            Some(there) => Err(SyncError::RolledBack { here: seen, there }),
+            None => Ok(()),
         }
-        for put in landed.iter().flat_map(|landed| &landed.put) {
-            base.insert(put.path.clone(), put.entry.clone());
+    }
+
+    /// What `landed` published is settled: the directory and that revision agree on it (rule 3).
+    pub(super) fn settle_landed(&mut self, landed: &PendingCommit) {
+        for put in &landed.put {
+            self.base.insert(put.path.clone(), put.entry.clone());
         }
-        for path in landed.iter().flat_map(|landed| &landed.delete) {
-            base.remove(path);
+        for path in &landed.delete {
+            self.base.remove(path);
         }
-        Ok(base)
+        self.moved = true;
+    }
+
+    /// Moves the base of one path: that is what both sides have agreed on.
+    pub(super) fn move_base(&mut self, path: &DbPath, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => drop(self.base.insert(path.clone(), entry)),
+            None => drop(self.base.remove(path)),
+        }
+        self.moved = true;
+    }
+
+    /// Moves the base of every path that the plan has settled.
+    pub(super) fn settle(&mut self, plan: &Plan) {
+        self.moved |= plan.settle(&mut self.base);
+    }
+
+    /// What was deleted within a day before `now`.
+    pub(super) fn deletions(&self, id: &str, now: Timestamp) -> Deletions {
+        let all = self.state_of(id).map(|state| &state.deletions[..]).unwrap_or_default();
+        Deletions::within_a_day(all, now)
     }
 
     /// Remembers a commit before it is sent.
     pub(super) fn save_pending(&mut self, id: &str, pending: PendingCommit) -> Result<(), SyncError> {
-        let known = self.state_of(id);
-        self.write_state(SyncState {
+        let state = SyncState { pending: Some(pending), ..self.state_for(id) };
+        self.write_state(state)
+    }
+
+    fn state_for(&self, id: &str) -> SyncState {
+        self.state_of(id).cloned().unwrap_or_else(|| SyncState {
             format: STATE_FORMAT,
             database_id: id.to_owned(),
-            revision: known.map(|state| state.revision).unwrap_or_default(),
-            anchor: known.and_then(|state| state.anchor),
-            pending: Some(pending),
+            revision: Revision::NONE,
+            anchor: None,
+            seen: None,
+            deletions: Vec::new(),
+            pending: None,
         })
     }
 
-    /// Remembers what both sides now agree on, durably. Writes nothing where nothing has changed.
-    pub(super) fn save_base(
+    /// Remembers, durably, what both sides now agree on, and what the remote has reached. Writes nothing where nothing has
+    /// changed.
+    pub(super) fn save(
         &mut self,
         identity: &Identity<'_>,
-        files: Files,
-        revision: Option<Revision>,
-        anchor: Option<(Revision, Sha256)>,
+        reached: &Reached<'_>,
+        deletions: Deletions,
+        brake: Brake,
     ) -> Result<(), SyncError> {
+        self.save_manifest(identity)?;
+        let mut state = self.state_for(identity.id);
+        state.pending = None;
+        state.revision = reached.revision.unwrap_or_default().max(state.revision);
+        state.anchor = reached.anchor.map(|(revision, hash)| Anchor { revision, hash }).or(state.anchor);
+        if let (Some(etag), Some(revision)) = (reached.etag, reached.revision) {
+            let of_base = |path: &DbPath| self.base.get(path);
+            let differs = reached.changes.iter().filter(|(path, entry)| !same(of_base(path), entry.as_ref()));
+            let (put, delete): (Vec<_>, Vec<_>) = differs.partition(|(_, entry)| entry.is_some());
+            let put = put
+                .into_iter()
+                .filter_map(|(path, entry)| Some(PutEntry { path: path.clone(), entry: entry.clone()? }));
+            state.seen = Some(Seen {
+                revision,
+                etag: etag.to_owned(),
+                base: self.stamp,
+                put: put.collect(),
+                delete: delete.into_iter().map(|(path, _)| path.clone()).collect(),
+            });
+        }
+        // Deletions that were said to be meant count no more, and neither do those before.
+        match brake {
+            Brake::Released if deletions.any() => state.deletions.clear(),
+            _ => deletions.add_to(&mut state.deletions),
+        }
+        if self.state.as_ref() == Some(&state) { Ok(()) } else { self.write_state(state) }
+    }
+
+    fn save_manifest(&mut self, identity: &Identity<'_>) -> Result<(), SyncError> {
         let (metadata, unknown) = match &self.manifest {
             Some(manifest) => (manifest.metadata.clone(), manifest.unknown.clone()),
             None => Default::default(),
@@ -233,31 +374,26 @@ impl Workdir {
             visibility: identity.visibility,
             last_synced_at: self.manifest.as_ref().map(|m| m.last_synced_at.clone()).unwrap_or_default(),
             synced_from: Some(identity.synced_from.to_owned()),
-            files,
+            files: Files::new(),
             metadata,
             unknown,
         };
-        if self.manifest.as_ref() != Some(&manifest) {
-            manifest.last_synced_at = Timestamp::now().to_string();
-            let path = self.root.path().join(MANIFEST_PATH);
-            let written = path
-                .parent()
-                .map_or(Ok(()), create_private_dir)
-                .and_then(|()| replace_file(&path, &manifest.to_json_pretty(), Readers::Everyone));
-            written.map_err(SyncError::directory(path.display()))?;
-            self.manifest = Some(manifest);
+        if !self.moved && self.manifest.as_ref() == Some(&manifest) {
+            return Ok(());
         }
-        let known = self.state_of(identity.id);
-        let seen = known.map(|state| state.revision).unwrap_or_default();
-        let anchor = anchor.map(|(revision, hash)| Anchor { revision, hash });
-        let settled = SyncState {
-            format: STATE_FORMAT,
-            database_id: identity.id.to_owned(),
-            revision: revision.unwrap_or_default().max(seen),
-            anchor: anchor.or(known.and_then(|state| state.anchor)),
-            pending: None,
-        };
-        if self.state.as_ref() == Some(&settled) { Ok(()) } else { self.write_state(settled) }
+        manifest.last_synced_at = Timestamp::now().to_string();
+        manifest.files = std::mem::take(&mut self.base);
+        let bytes = manifest.to_json_pretty();
+        self.base = std::mem::take(&mut manifest.files);
+        let path = self.root.path().join(MANIFEST_PATH);
+        let written = path
+            .parent()
+            .map_or(Ok(()), create_private_dir)
+            .and_then(|()| replace_file(&path, &bytes, Readers::Everyone))
+            .and_then(|()| Stamp::of_file(File::open(&path)?));
+        self.stamp = Some(written.map_err(SyncError::directory(path.display()))?);
+        (self.manifest, self.moved) = (Some(manifest), false);
+        Ok(())
     }
 
     fn write_state(&mut self, state: SyncState) -> Result<(), SyncError> {
@@ -270,13 +406,13 @@ impl Workdir {
 }
 
 /// Reads one of the tools' own files; a link in its place is not followed.
-fn read_own(root: &Root, components: &[&str]) -> io::Result<Option<Vec<u8>>> {
+fn read_own(root: &Root, components: &[&str]) -> io::Result<Option<(Vec<u8>, Stamp)>> {
     let path = DbPath::parse(&components.join("/")).map_err(io::Error::other)?;
     match root.open_file(&path) {
         Ok(mut file) => {
-            let mut bytes = Vec::new();
+            let (stamp, mut bytes) = (Stamp::of_file(&file)?, Vec::new());
             io::Read::read_to_end(&mut file, &mut bytes)?;
-            Ok(Some(bytes))
+            Ok(Some((bytes, stamp)))
         }
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error),

@@ -205,6 +205,12 @@ impl Root {
         if durability == Durability::Now {
             rustix::fs::fsync(&parent)?;
         }
+        self.remove_empty_above(path)?;
+        Ok(Applied::Done)
+    }
+
+    /// Removes the directories above `path` that have nothing in them.
+    pub(super) fn remove_empty_above(&self, path: &DbPath) -> io::Result<()> {
         let components: Vec<&str> = path.components().collect();
         for depth in (1..components.len()).rev() {
             let above = self.directory(&components[..depth - 1], CreateDirs::No)?;
@@ -212,7 +218,7 @@ impl Root {
                 break;
             }
         }
-        Ok(Applied::Done)
+        Ok(())
     }
 }
 

@@ -3,10 +3,13 @@
 
 mod apply;
 mod hashing;
+mod index;
+mod own;
 mod root;
 mod scan;
 
 pub use apply::{Applied, Durability, Staged};
 pub use hashing::{Hasher, hash_file};
+pub use index::{HashIndex, Moment};
 pub use root::{Occupant, Root, Stamp};
-pub use scan::{Scan, ScannedFile, SkipReason, Skipped, scan};
+pub use scan::{Scan, SkipReason, Skipped, scan};

@@ -1,23 +1,24 @@
 //! The directory, held open. Everything below is reached from this descriptor, by names that the kernel itself
 //! keeps beneath it.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
-use crate::manifest::PRIVATE_DIR;
 use crate::model::DbPath;
 
 /// A directory whose files are a database's.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    dir: OwnedFd,
+    pub(super) dir: OwnedFd,
     /// Opened when the first content is staged.
     pub(super) incoming: OnceLock<Arc<OwnedFd>>,
 }
@@ -36,7 +37,7 @@ pub enum Occupant {
 }
 
 /// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     inode: u64,
     size: i64,
@@ -54,6 +55,21 @@ impl Stamp {
         }
     }
 
+    /// The stamp of a file that a walk has met.
+    pub(super) fn of_metadata(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size().cast_signed(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// When the file's status last changed: nobody can set it.
+    pub(super) fn changed(&self) -> jiff::Timestamp {
+        timestamp(self.changed)
+    }
+
     /// The stamp of an open file.
     pub fn of_file(file: impl AsFd) -> io::Result<Self> {
         Ok(Self::of(&rustix::fs::fstat(file)?))
@@ -67,9 +83,7 @@ impl Stamp {
 
     /// When the bytes last changed, for a manifest.
     pub fn modified(&self) -> jiff::Timestamp {
-        let (seconds, nanoseconds) = self.modified;
-        let nanoseconds = i32::try_from(nanoseconds).unwrap_or(0);
-        jiff::Timestamp::new(seconds, nanoseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        timestamp(self.modified)
     }
 
     /// Size in bytes.
@@ -78,7 +92,13 @@ impl Stamp {
     }
 }
 
-const RESOLVE: ResolveFlags =
+/// A file system's seconds and nanoseconds.
+fn timestamp((seconds, nanoseconds): (i64, i64)) -> jiff::Timestamp {
+    let nanoseconds = i32::try_from(nanoseconds).unwrap_or(0);
+    jiff::Timestamp::new(seconds, nanoseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+}
+
+pub(super) const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 impl Root {
@@ -105,14 +125,6 @@ impl Root {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(file)
-    }
-
-    /// Opens or makes a file of the tools' own, below the directory of their own. A link in its place is refused:
-    /// the directory may come from someone else.
-    pub fn open_private(&self, name: &str) -> io::Result<File> {
-        let dir = self.directory(&[PRIVATE_DIR], CreateDirs::Yes)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(File::from(rustix::fs::openat2(&dir, name, flags, Mode::from_raw_mode(0o644), RESOLVE)?))
     }
 
     /// Opens the directory that holds `path`, making it if `create` is given.

@@ -6,16 +6,9 @@ use std::path::PathBuf;
 
 use walkdir::WalkDir;
 
-use super::Root;
+use super::{Root, Stamp};
 use crate::manifest::{is_protected, stays_put};
 use crate::model::DbPath;
-
-/// A regular file that was found. It has not been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScannedFile {
-    /// Size in bytes when it was seen.
-    pub size: u64,
-}
 
 /// Something that is not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +47,8 @@ impl SkipReason {
 /// The result of a scan.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Files, by path.
-    pub files: BTreeMap<DbPath, ScannedFile>,
+    /// Regular files that were found, and what they were then. They have not been read.
+    pub files: BTreeMap<DbPath, Stamp>,
     /// What was left out and is worth telling; the tools' own files are not.
     pub skipped: Vec<Skipped>,
 }
@@ -100,8 +93,8 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
         if stays_put(&path) {
             continue;
         }
-        let size = entry.metadata().map_err(io::Error::from)?.len();
-        scan.files.insert(path, ScannedFile { size });
+        let metadata = entry.metadata().map_err(io::Error::from)?;
+        scan.files.insert(path, Stamp::of_metadata(&metadata));
     }
     Ok(scan)
 }

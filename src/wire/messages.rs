@@ -261,6 +261,9 @@ pub struct ChangesResponse {
     /// knows another one has another history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_etag: Option<String>,
+    /// Who asks, where a token says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// One page of revisions.
     pub changes: Vec<PublishedChange>,
     /// Whether more follow: ask again since the last one's number.

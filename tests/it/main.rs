@@ -9,6 +9,7 @@ mod cli_errors;
 mod cli_history;
 mod cli_push_pull;
 mod cli_stores;
+mod cli_sync;
 mod harness;
 mod mount;
 mod ranges_vs_nginx;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parquedb_mount::model::Visibility;
 use parquedb_mount::sync::{Event, Reporter};
 
 use crate::common::output::Style;
@@ -24,25 +25,30 @@ pub fn bar(style: Style, what: &'static str, bytes: u64) -> ProgressBar {
     bar
 }
 
-/// Prints a push's or pull's steps.
-pub struct Narrator {
+/// Prints a run's steps.
+pub struct Narrator<F> {
     style: Style,
-    remote: String,
-    directory: String,
-    dry_run: bool,
+    /// What to say once the remote was asked.
+    found: F,
     bar: Mutex<Option<ProgressBar>>,
 }
 
-impl Narrator {
-    /// For a run against `remote` with `directory`.
-    pub fn new(style: Style, remote: &str, directory: &str, dry_run: bool) -> Self {
-        Self {
-            style,
-            remote: remote.to_owned(),
-            directory: directory.to_owned(),
-            dry_run,
-            bar: Mutex::new(None),
-        }
+/// What the remote has, or will have.
+pub struct Found<'a> {
+    /// `owner/slug`.
+    pub reference: &'a str,
+    /// The name for people.
+    pub name: &'a str,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// How many collections.
+    pub collections: usize,
+}
+
+impl<F: Fn(Found<'_>)> Narrator<F> {
+    /// Says what `found` says of what the remote has.
+    pub fn new(style: Style, found: F) -> Self {
+        Self { style, found, bar: Mutex::new(None) }
     }
 
     fn start_bar(&self, what: &'static str, bytes: u64) {
@@ -50,27 +56,19 @@ impl Narrator {
     }
 }
 
-impl Reporter for Narrator {
+impl<F: Fn(Found<'_>) + Send + Sync> Reporter for Narrator<F> {
     fn report(&self, event: Event<'_>) {
-        let say = |line: String| self.style.line(line);
         match event {
-            Event::Authenticated { username } => say(format!("Logged in as {username}\n")),
-            Event::Target { visibility, reference } => {
-                say(format!("Pushing to {}...", self.remote));
-                say(format!("  Visibility: {visibility}"));
-                say(format!("  Slug: {reference}\n"));
+            Event::Found { reference, name, visibility, collections } => {
+                (self.found)(Found { reference, name, visibility, collections });
             }
             Event::Registered { id } => {
-                say(format!("Database registered: {id}\n"));
-                say("Uploading files...".into());
+                self.style.line(format!("Database registered: {id}\n"));
+                self.style.line("Uploading files...");
             }
-            Event::Found { name, visibility, collections } => {
-                say(format!("\nFound database: {name}"));
-                say(format!("  Visibility: {visibility}"));
-                say(format!("  Collections: {collections}\n"));
-                if !self.dry_run {
-                    say(format!("Downloading to {}...\n", self.directory));
-                }
+            Event::Waiting { error, wait } => {
+                let seconds = wait.as_secs_f64();
+                self.style.line(format!("  {error}: trying again in {seconds:.0} s"));
             }
             Event::Hashing { bytes } => self.start_bar("Hashing     ", bytes),
             Event::Transferring { bytes, .. } => self.start_bar("Transferring", bytes),

@@ -87,8 +87,11 @@ fn a_push_never_overwrites_another_clients_change_unless_forced() {
     }
     let dry = cli.push(b.path(), &["--slug", "x", "--dry-run", "--json"]).expect(3).json();
     assert_eq!(dry["conflicts"], json!(["both", "edit-delete"]));
-    cli.push(b.path(), &["--slug", "x", "--force"]).expect(0);
+    // An edit beats a deletion, said with force or not; a person may say otherwise.
+    cli.push(b.path(), &["--slug", "x", "--force"]).expect(3);
     assert_eq!(published(&server, "both"), "b");
+    cli.resolve(b.path(), "edit-delete", &["--local"]).expect(0);
+    cli.push(b.path(), &["--slug", "x"]).expect(0);
     assert_eq!(server.paths("x"), ["both", "mine"]);
 }
 

@@ -90,6 +90,8 @@ impl Cli {
         {
             command.env(format!("XDG_{name}_HOME"), home.join(place));
         }
+        // Nobody waits here for better times, but for tests of the waiting.
+        command.env("PARQUEDB_RETRIES", "0");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let ended = run_to_end(&mut command, &self.input);
         let outcome = Outcome { code: ended.code, stdout: ended.stdout, stderr: ended.stderr };
@@ -117,6 +119,21 @@ impl Cli {
     /// `parquedb push --directory DIR …`.
     pub fn push(&self, dir: &Path, more: &[&str]) -> Outcome {
         self.run(&[&["push", "--directory", text(dir)], more].concat())
+    }
+
+    /// `parquedb sync --directory DIR …`.
+    pub fn sync(&self, dir: &Path, more: &[&str]) -> Outcome {
+        self.run(&[&["sync", "--directory", text(dir)], more].concat())
+    }
+
+    /// `parquedb conflicts --directory DIR …`.
+    pub fn conflicts(&self, dir: &Path, more: &[&str]) -> Outcome {
+        self.run(&[&["conflicts", "--directory", text(dir)], more].concat())
+    }
+
+    /// `parquedb resolve PATH --directory DIR …`.
+    pub fn resolve(&self, dir: &Path, path: &str, more: &[&str]) -> Outcome {
+        self.run(&[&["resolve", path, "--directory", text(dir)], more].concat())
     }
 
     /// `parquedb pull DATABASE --directory DIR …`.

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod cache;
+pub mod conflicts;
 pub mod diff;
 pub mod fsck;
 pub mod gc;
@@ -12,17 +13,20 @@ pub mod pin;
 pub mod plain;
 pub mod pull;
 pub mod push;
+pub mod resolve;
 pub mod revert;
+pub mod runs;
 pub mod serve;
 pub mod status;
 mod stores;
+pub mod sync;
 pub mod whoami;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use parquedb_mount::config::Dirs;
 use parquedb_mount::model::DbPath;
+use parquedb_mount::sync::{Plan, Side};
 
 use crate::common::failure::Failure;
 use crate::common::output::Style;
@@ -62,11 +66,29 @@ fn texts<'a>(paths: impl IntoIterator<Item = &'a DbPath>) -> Vec<&'a str> {
     paths.into_iter().map(DbPath::as_str).collect()
 }
 
-/// Tells of files that both sides changed.
-fn tell_conflicts(style: Style, conflicts: &BTreeSet<DbPath>, remedy: &str) {
-    if !conflicts.is_empty() {
-        style.line(format!("\n{} changed on both sides and left alone:", files(conflicts.len())));
-        list_paths(style, "!", conflicts.iter());
-        style.line(remedy);
+/// Tells of conflicts: those that nobody has decided, and what was kept of the others. Says whether there are any undecided.
+fn tell_conflicts(style: Style, plan: &Plan, remedy: &str) -> bool {
+    let undecided: Vec<&DbPath> = plan.undecided().map(|(path, _)| path).collect();
+    let decided = plan.conflicts.len() - undecided.len();
+    if decided > 0 {
+        style.line(format!(
+            "\n{} changed on both sides; what lost is kept: parquedb conflicts",
+            files(decided)
+        ));
+        for (path, conflict) in &plan.conflicts {
+            let kept = match conflict.keeps {
+                Some(Side::Local) => "yours",
+                Some(Side::Remote) => "theirs",
+                None => continue,
+            };
+            style.line(format!("  = {path}  {kept}"));
+        }
     }
+    if undecided.is_empty() {
+        return false;
+    }
+    style.line(format!("\n{} changed on both sides and left alone:", files(undecided.len())));
+    list_paths(style, "!", undecided.into_iter());
+    style.line(format!("{remedy} Or file by file: parquedb conflicts, parquedb resolve."));
+    true
 }

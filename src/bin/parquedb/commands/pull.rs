@@ -2,7 +2,7 @@
 
 use parquedb_mount::model::{DbRef, ExitCode, Revision};
 use parquedb_mount::remote::RemoteOptions;
-use parquedb_mount::sync::{Brake, PullOptions, pull};
+use parquedb_mount::sync::{Direction, Strategy, SyncOptions};
 use serde_json::json;
 
 use super::{files, list_paths, tell_conflicts, texts};
@@ -18,44 +18,56 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
     let remote = context.remote(&RemoteOptions::default())?;
     let directory = args.directory.display().to_string();
     style.line(format!("Fetching database info from {}...", remote.url()));
-    let narrator = Narrator::new(style, remote.url(), &directory, args.dry_run);
-    let options = PullOptions {
-        reference,
+    let options = SyncOptions {
         directory: args.directory.clone(),
+        database: reference,
+        create: None,
+        visibility: None,
+        direction: Direction::Pull,
         at: args.at.map(Revision),
-        brake: if args.allow_mass_delete { Brake::Released } else { Brake::On },
-        dry_run: args.dry_run,
+        strategy: if args.force { Strategy::RemoteWins } else { Strategy::Manual },
+        filter: args.run.filter()?,
+        brake: args.run.brake(),
+        conflict_limit: args.run.conflict_limit.0,
+        dry_run: args.run.dry_run,
     };
-    let report = pull(&remote, &options, &narrator).await?;
+    let narrator = Narrator::new(style, |found| {
+        style.line(format!("\nFound database: {}", found.name));
+        style.line(format!("  Visibility: {}", found.visibility));
+        style.line(format!("  Collections: {}\n", found.collections));
+        if !args.run.dry_run {
+            style.line(format!("Downloading to {directory}...\n"));
+        }
+    });
+    let report = args.run.sync(&remote, &options, &narrator).await?;
     let plan = &report.plan;
-    if args.dry_run {
+    if args.run.dry_run {
         style.line("Dry run: nothing was changed.");
-        style.line(format!("Would download {}.", files(plan.put.len())));
-        list_paths(style, "+", plan.put.keys());
-        if !plan.delete.is_empty() {
-            style.line(format!("Would delete {}.", files(plan.delete.len())));
-            list_paths(style, "-", plan.delete.iter());
+        style.line(format!("Would download {}.", files(plan.download.len())));
+        list_paths(style, "+", plan.download.keys());
+        if !plan.delete_here.is_empty() {
+            style.line(format!("Would delete {}.", files(plan.delete_here.len())));
+            list_paths(style, "-", plan.delete_here.iter());
         }
     }
     if !report.not_pulled.is_empty() {
         style.line(format!("{} not written here (protected names):", files(report.not_pulled.len())));
         list_paths(style, "!", report.not_pulled.iter());
     }
-    let remedy = "To take theirs, move yours away and pull again; to keep yours, push with --force.";
-    tell_conflicts(style, &plan.conflicts, remedy);
-    if !args.dry_run && plan.conflicts.is_empty() {
+    let undecided = tell_conflicts(style, plan, "To take theirs, pull again with --force.");
+    if !args.run.dry_run && !undecided {
         style.line("Database pulled successfully!");
         style.line(format!("  Location: {directory}"));
     }
     style.json(&json!({
-        "database": options.reference.to_string(),
+        "database": options.database.to_string(),
         "revision": report.revision,
-        "dryRun": args.dry_run,
+        "dryRun": args.run.dry_run,
         "location": directory,
-        "downloaded": texts(plan.put.keys()),
-        "deleted": texts(&plan.delete),
-        "conflicts": texts(&plan.conflicts),
-        "changedHere": texts(&plan.changed_here),
+        "downloaded": texts(plan.download.keys()),
+        "deleted": texts(&plan.delete_here),
+        "conflicts": texts(plan.undecided().map(|(path, _)| path)),
+        "changedHere": texts(&report.left.changed_here),
         "notPulled": texts(&report.not_pulled),
         "bytesReceived": report.bytes_received,
     }));

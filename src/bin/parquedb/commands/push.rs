@@ -1,8 +1,8 @@
 //! `parquedb push`.
 
-use parquedb_mount::model::{ExitCode, slugify};
-use parquedb_mount::remote::RemoteOptions;
-use parquedb_mount::sync::{Brake, Overwrite, PushOptions, push};
+use parquedb_mount::model::{DbRef, ExitCode, slugify};
+use parquedb_mount::remote::{RemoteError, RemoteOptions};
+use parquedb_mount::sync::{Direction, NewDatabase, Strategy, SyncOptions};
 use serde_json::json;
 
 use super::{files, list_paths, tell_conflicts, texts};
@@ -26,61 +26,78 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
     let (Some(name), Some(slug)) = (name, slug) else {
         return Err(Failure::usage("no slug can be made from the directory's name: give one with --slug"));
     };
-    let options = PushOptions {
-        directory: args.directory.clone(),
-        slug,
-        name,
-        owner: file.owner.clone(),
-        visibility: args.visibility.or(file.visibility),
-        overwrite: if args.force { Overwrite::Remote } else { Overwrite::No },
-        brake: if args.allow_mass_delete { Brake::Released } else { Brake::On },
-        dry_run: args.dry_run,
-    };
     // Checked here too, so that a bad slug is wrong usage and not the remote's refusal.
-    parquedb_mount::model::DbRef::new("x", &options.slug)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    DbRef::new("x", &slug).map_err(|error| Failure::usage(error.to_string()))?;
+    let filter = args.run.filter()?;
     let remote = context.remote(&RemoteOptions::default())?;
     style.line("Authenticating...");
-    let narrator = Narrator::new(style, remote.url(), &args.directory.display().to_string(), args.dry_run);
-    let report = push(&remote, &options, &narrator).await?;
+    let username = remote.me().await?.username;
+    style.line(format!("Logged in as {username}\n"));
+    if let Some(owner) = file.owner.as_ref().filter(|owner| **owner != username) {
+        let text = format!("the database's file says its owner is {owner}, but you are {username}");
+        return Err(RemoteError::NotAllowed { text }.into());
+    }
+    let database = DbRef::new(&username, &slug).map_err(|error| RemoteError::WrongAnswer {
+        remote: remote.url().to_owned(),
+        reason: format!("it gives us an impossible name: {error}"),
+    })?;
+    let options = SyncOptions {
+        directory: args.directory.clone(),
+        database: database.clone(),
+        create: Some(NewDatabase { name }),
+        visibility: args.visibility.or(file.visibility),
+        direction: Direction::Push,
+        at: None,
+        strategy: if args.force { Strategy::LocalWins } else { Strategy::Manual },
+        filter,
+        brake: args.run.brake(),
+        conflict_limit: args.run.conflict_limit.0,
+        dry_run: args.run.dry_run,
+    };
+    let narrator = Narrator::new(style, |found| {
+        style.line(format!("Pushing to {}...", remote.url()));
+        style.line(format!("  Visibility: {}", found.visibility));
+        style.line(format!("  Slug: {}\n", found.reference));
+    });
+    let report = args.run.sync(&remote, &options, &narrator).await?;
 
     let plan = &report.plan;
     for skipped in &report.skipped {
         let path = without_controls(&skipped.path.display().to_string(), "");
         style.line(format!("  not published: {path} ({})", skipped.reason.as_str()));
     }
-    if args.dry_run {
+    if args.run.dry_run {
         style.line("Dry run: nothing was changed.");
-        style.line(format!("Would upload {}.", files(plan.put.len())));
-        list_paths(style, "+", plan.put.keys());
-        if !plan.delete.is_empty() {
-            style.line(format!("Would delete {}.", files(plan.delete.len())));
-            list_paths(style, "-", plan.delete.iter());
+        style.line(format!("Would upload {}.", files(plan.upload.len())));
+        list_paths(style, "+", plan.upload.keys());
+        if !plan.delete_there.is_empty() {
+            style.line(format!("Would delete {}.", files(plan.delete_there.len())));
+            list_paths(style, "-", plan.delete_there.iter());
         }
     } else {
-        style.line(format!("Uploaded {}.", files(plan.put.len())));
-        if !plan.delete.is_empty() {
-            style.line(format!("Deleted {}.", files(plan.delete.len())));
+        style.line(format!("Uploaded {}.", files(plan.upload.len())));
+        if !plan.delete_there.is_empty() {
+            style.line(format!("Deleted {}.", files(plan.delete_there.len())));
         }
     }
-    if !plan.newer_on_remote.is_empty() {
-        let count = files(plan.newer_on_remote.len());
-        style.line(format!("{count} newer on the remote: parquedb pull {} gets them.", report.reference));
+    let newer = &report.left.newer_there;
+    if !newer.is_empty() {
+        style
+            .line(format!("{} newer on the remote: parquedb pull {database} gets them.", files(newer.len())));
     }
-    let remedy = "To keep yours, push again with --force; to take theirs, move yours away and pull.";
-    tell_conflicts(style, &plan.conflicts, remedy);
-    if !args.dry_run && plan.conflicts.is_empty() {
+    let undecided = tell_conflicts(style, plan, "To keep yours, push again with --force.");
+    if !args.run.dry_run && !undecided {
         style.line("\nDatabase pushed successfully!");
-        style.line(format!("  URL: {}/{}", page_url(remote.url()), report.reference));
+        style.line(format!("  URL: {}/{}", page_url(remote.url()), database));
     }
     style.json(&json!({
-        "database": report.reference.to_string(),
+        "database": database.to_string(),
         "revision": report.revision,
-        "dryRun": args.dry_run,
-        "uploaded": texts(plan.put.keys()),
-        "deleted": texts(&plan.delete),
-        "conflicts": texts(&plan.conflicts),
-        "newerOnRemote": texts(&plan.newer_on_remote),
+        "dryRun": args.run.dry_run,
+        "uploaded": texts(plan.upload.keys()),
+        "deleted": texts(&plan.delete_there),
+        "conflicts": texts(plan.undecided().map(|(path, _)| path)),
+        "newerOnRemote": texts(newer),
         "contentsSent": report.contents_sent,
         "bytesSent": report.bytes_sent,
         "notPublished": report.skipped.iter().map(|s| json!({

@@ -1,0 +1,126 @@
+//! `parquedb conflicts`.
+
+use parquedb_mount::model::ExitCode;
+use parquedb_mount::sync::{
+    ConflictKind, Dismissed, Outcome, Record, Recorded, Suggestion, Version, conflicts, dismiss,
+};
+use parquedb_mount::wire::PutEntry;
+use serde_json::{Value, json};
+
+use super::{bytes, files, texts};
+use crate::args::{ConflictsAction, ConflictsArgs};
+use crate::common::failure::Failure;
+use crate::common::output::Style;
+
+pub fn run(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
+    if !args.directory.is_dir() {
+        return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
+    }
+    match &args.action {
+        None => list(args, style),
+        Some(ConflictsAction::Dismiss { paths }) => {
+            let mut gone = Vec::new();
+            if paths.is_empty() {
+                gone = dismiss(&args.directory, Dismissed::Decided)?;
+            }
+            for path in paths {
+                gone.append(&mut dismiss(&args.directory, Dismissed::Path(path))?);
+            }
+            style.line(format!("Dismissed what was kept of {}.", files(gone.len())));
+            style.json(&json!({ "dismissed": texts(&gone) }));
+            Ok(ExitCode::Done)
+        }
+    }
+}
+
+fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
+    let records = conflicts(&args.directory)?;
+    let all: Vec<(&Record, &Recorded)> =
+        records.iter().flat_map(|record| record.conflicts.iter().map(move |one| (record, one))).collect();
+    let (open, decided): (Vec<_>, Vec<_>) = all.iter().partition(|(_, one)| one.outcome == Outcome::Open);
+    for (record, one) in &open {
+        style.line(format!("{}  {}", one.path, kind(one.kind)));
+        for other in &one.against {
+            style.line(format!("  beside  {other}"));
+        }
+        style.line(format!("  here    {}", version(one.local.as_ref())));
+        style.line(format!("  remote  {}", version(one.remote.as_ref())));
+        for which in [Version::Base, Version::Remote] {
+            if let Some(copy) = copy(args, record, one, which) {
+                style.line(format!("  {:<6}  {copy}", which.as_str()));
+            }
+        }
+        let suggestion = match one.suggestion {
+            Suggestion::KeepLocal => "  the dates say: --local",
+            Suggestion::KeepRemote => "  the dates say: --remote",
+            Suggestion::Manual => "  the dates do not say which",
+        };
+        style.line(suggestion);
+    }
+    for (record, one) in &decided {
+        style.line(format!("{}  {}, {}", one.path, kind(one.kind), outcome(one.outcome)));
+        for which in Version::ALL {
+            if let Some(copy) = copy(args, record, one, which) {
+                style.line(format!("  {:<6}  {copy}", which.as_str()));
+            }
+        }
+    }
+    style.line(match (open.len(), decided.len()) {
+        (0, 0) => "No conflicts.".to_owned(),
+        (0, kept) => format!("{} decided: 'parquedb conflicts dismiss' removes what is kept.", files(kept)),
+        (open, _) => format!(
+            "{} to decide: parquedb resolve PATH --local, --remote or --file FILE; then sync.",
+            files(open)
+        ),
+    });
+    let object = |(record, one): &(&Record, &Recorded)| as_json(args, record, one);
+    style.json(&json!({
+        "open": open.iter().map(object).collect::<Vec<_>>(),
+        "decided": decided.iter().map(object).collect::<Vec<_>>(),
+    }));
+    Ok(ExitCode::Done)
+}
+
+fn copy(args: &ConflictsArgs, record: &Record, one: &Recorded, version: Version) -> Option<String> {
+    let path = args.directory.join(record.copy(&one.path, version).as_str());
+    path.is_file().then(|| path.display().to_string())
+}
+
+fn version(put: Option<&PutEntry>) -> String {
+    match put {
+        Some(PutEntry { entry, .. }) => format!("{}, of {}", bytes(entry.size), entry.modified_at),
+        None => "none".into(),
+    }
+}
+
+fn kind(kind: ConflictKind) -> &'static str {
+    match kind {
+        ConflictKind::EditEdit => "edited on both sides",
+        ConflictKind::EditDelete => "edited on one side, deleted on the other",
+        ConflictKind::CreateCreate => "created on both sides",
+        ConflictKind::FileDirectory => "a file on one side, a directory on the other",
+        ConflictKind::Names => "names that many systems take for one",
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Open => "to decide",
+        Outcome::KeptLocal => "yours was kept",
+        Outcome::KeptRemote => "theirs was kept",
+        Outcome::Replaced => "another version was put in its place",
+        Outcome::Over => "over",
+    }
+}
+
+fn as_json(args: &ConflictsArgs, record: &Record, one: &Recorded) -> Value {
+    let copies: serde_json::Map<String, Value> = Version::ALL
+        .into_iter()
+        .filter_map(|which| Some((which.as_str().to_owned(), json!(copy(args, record, one, which)?))))
+        .collect();
+    json!({
+        "path": one.path, "when": record.when, "revision": record.revision, "kind": one.kind,
+        "against": one.against, "suggestion": one.suggestion, "outcome": one.outcome,
+        "base": one.base, "local": one.local, "remote": one.remote, "copies": copies,
+    })
+}

@@ -1,0 +1,44 @@
+//! One revision, by precondition (rule 2), under an id that is saved before it is sent (rule 3).
+
+use super::SyncError;
+use super::reconcile::Plan;
+use super::workdir::{PendingCommit, Workdir};
+use crate::disk::random_hex;
+use crate::model::Revision;
+use crate::remote::{Remote, RemoteError};
+use crate::wire::{CommitRequest, CommitResponse, PutEntry};
+
+/// Publishes what the plan has for the remote; its contents are there.
+pub(super) async fn publish(
+    remote: &Remote,
+    workdir: &mut Workdir,
+    id: &str,
+    base: Revision,
+    plan: &Plan,
+) -> Result<CommitResponse, SyncError> {
+    let put = plan.upload.iter().map(|(path, entry)| PutEntry { path: path.clone(), entry: entry.clone() });
+    let request = CommitRequest {
+        commit_id: random_hex::<16>(),
+        base,
+        put: put.collect(),
+        delete: plan.delete_there.iter().cloned().collect(),
+        message: None,
+    };
+    let pending = PendingCommit {
+        commit_id: request.commit_id.clone(),
+        base,
+        put: request.put.clone(),
+        delete: request.delete.clone(),
+    };
+    workdir.save_pending(id, pending)?;
+    Ok(remote.commit(id, &request).await?)
+}
+
+/// The number of a revision that something is to be published after.
+pub(super) fn numbered(remote: &Remote, revision: Option<Revision>) -> Result<Revision, SyncError> {
+    let unnumbered = || RemoteError::WrongAnswer {
+        remote: remote.url().to_owned(),
+        reason: "it does not number its revisions, so nothing can be published to it".into(),
+    };
+    revision.ok_or_else(|| unnumbered().into())
+}

@@ -1,0 +1,453 @@
+//! One run: what both sides have, a plan, its brake, contents, one revision, the directory, and what both agree on now.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::apply::{Received, apply, durability};
+use super::brake::{Brake, Deletions};
+use super::changes::{Changes, Files, SideView, changes_between};
+use super::conflict::{Conflict, ConflictKind, Policy, Side, Strategy, Suggestion};
+use super::diff::SyncDiff;
+use super::direction::{Direction, Left};
+use super::download::Downloads;
+use super::far::{self, Far, Named};
+use super::filter::Filter;
+use super::kept::Kept;
+use super::landed::{anchor_at, landed_commit};
+use super::near::{self, Near};
+use super::publish::{numbered, publish};
+use super::reconcile::{Plan, reconcile, same};
+use super::upload::{Sent, upload_contents};
+use super::workdir::{Identity, Intent, Reached, Workdir};
+use super::{Event, Reporter, SyncError};
+use crate::manifest::{Entry, stays_put};
+use crate::model::{DbPath, DbRef, ExitCode, Revision, Visibility};
+use crate::remote::{Remote, RemoteError};
+use crate::tree::{Occupant, Skipped};
+use crate::wire::{CommitResponse, DatabaseDescription, RegisterRequest};
+
+/// How often a run plans again because others publish.
+const MAX_PLANS: usize = 5;
+
+/// What a run works with.
+#[derive(Debug, Clone)]
+pub struct SyncOptions {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The database.
+    pub database: DbRef,
+    /// What the database is to be, if there is none of that name yet; else there must be one.
+    pub create: Option<NewDatabase>,
+    /// Sets its visibility, where given.
+    pub visibility: Option<Visibility>,
+    /// Which side may be changed.
+    pub direction: Direction,
+    /// The revision to bring the directory to; the current one, where none is given. For a pull.
+    pub at: Option<Revision>,
+    /// What decides conflicts.
+    pub strategy: Strategy,
+    /// Which paths it is about.
+    pub filter: Filter,
+    /// Whether mass deletions go through.
+    pub brake: Brake,
+    /// The most that conflict copies may take, in bytes; at the limit conflicts stay open.
+    pub conflict_limit: u64,
+    /// Only says what would be done.
+    pub dry_run: bool,
+}
+
+/// What a new database is called.
+#[derive(Debug, Clone)]
+pub struct NewDatabase {
+    /// Its name for people.
+    pub name: String,
+}
+
+/// What a run did, or would do.
+#[derive(Debug)]
+pub struct SyncReport {
+    /// What was, or would be, done; files that were changed while the run was at work are among its conflicts.
+    pub plan: Plan,
+    /// What is for a run the other way.
+    pub left: Left,
+    /// How both sides differ; of a dry run.
+    pub diff: Option<SyncDiff>,
+    /// How many contents had to be sent.
+    pub contents_sent: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// The revision both sides are at now, but for conflicts; where the remote numbers them.
+    pub revision: Option<Revision>,
+    /// What in the directory is not published.
+    pub skipped: Vec<Skipped>,
+    /// Files of the database whose names stay put on either side: not written here.
+    pub not_pulled: Vec<DbPath>,
+}
+
+impl SyncReport {
+    /// Conflicts need a decision; everything else is done.
+    pub fn exit_code(&self) -> ExitCode {
+        match self.plan.undecided().next() {
+            Some(_) => ExitCode::NeedsDecision,
+            None => ExitCode::Done,
+        }
+    }
+}
+
+/// Makes a directory and a database the same, as far as the options allow.
+pub async fn sync(
+    remote: &Remote,
+    options: &SyncOptions,
+    reporter: &dyn Reporter,
+) -> Result<SyncReport, SyncError> {
+    if options.direction == Direction::Pull && !options.directory.exists() {
+        // Made once it is known that there is something to put there.
+        let found = remote.describe(&options.database).await?;
+        if options.dry_run {
+            return look_from_nowhere(remote, options, found, reporter).await;
+        }
+        let made = std::fs::create_dir_all(&options.directory);
+        made.map_err(SyncError::directory(options.directory.display()))?;
+    }
+    let intent = if options.dry_run { Intent::Look } else { Intent::Work };
+    let mut run = Run {
+        remote,
+        options,
+        reporter,
+        workdir: Workdir::open(&options.directory, intent)?,
+        sent: Sent::default(),
+        asked_again: false,
+    };
+    run.finish().await
+}
+
+/// What a pull would bring into a directory that does not exist.
+async fn look_from_nowhere(
+    remote: &Remote,
+    options: &SyncOptions,
+    found: DatabaseDescription,
+    reporter: &dyn Reporter,
+) -> Result<SyncReport, SyncError> {
+    let revision = options.at.unwrap_or(found.revision);
+    let there = match revision {
+        Revision::NONE => Files::new(),
+        _ => remote.manifest_at(&options.database, revision).await?.manifest.files,
+    };
+    let nothing = (Files::new(), Changes::new());
+    let changes = changes_between(&nothing.0, &there);
+    let policy = Policy { strategy: options.strategy, latest: remote.latest_date() };
+    reporter.report(Event::Found {
+        reference: &options.database.to_string(),
+        name: &found.name,
+        visibility: found.visibility,
+        collections: SideView { base: &nothing.0, changes: &changes }.collections(),
+    });
+    Ok(SyncReport {
+        plan: reconcile(&nothing.0, &nothing.1, &changes, &policy, &options.filter),
+        left: Left::default(),
+        diff: Some(SyncDiff::between(&nothing.0, &nothing.1, &changes, &policy, &options.filter)),
+        contents_sent: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        revision: Some(revision),
+        skipped: Vec::new(),
+        not_pulled: changes.into_keys().filter(stays_put).collect(),
+    })
+}
+
+struct Run<'a> {
+    remote: &'a Remote,
+    options: &'a SyncOptions,
+    reporter: &'a dyn Reporter,
+    workdir: Workdir,
+    sent: Sent,
+    asked_again: bool,
+}
+
+impl Run<'_> {
+    async fn finish(&mut self) -> Result<SyncReport, SyncError> {
+        let moment = self.workdir.moment()?;
+        let mut far = self.look_far().await?;
+        self.tell_found(&far);
+        self.take_landed(&mut far).await?;
+        let question = near::Question {
+            root: self.workdir.root(),
+            base: self.workdir.base(),
+            remote: &far.changes,
+            filter: &self.options.filter,
+            newcomers: self.options.direction != Direction::Pull,
+            moment,
+        };
+        let mut near = near::read(question, self.reporter).await?;
+        let mut received = Received::default();
+        for _ in 0..MAX_PLANS {
+            match self.carry_out(&far, &mut near, &mut received).await {
+                // Others have published meanwhile: what they did is taken into account.
+                Err(SyncError::Remote(RemoteError::Moved { .. })) => {}
+                // A run that took more than a day: the first contents must be asked for again, not sent.
+                Err(SyncError::Remote(RemoteError::Refused { status: 422, .. })) if !self.asked_again => {
+                    self.asked_again = true;
+                }
+                other => return other,
+            }
+            far = self.look_far().await?;
+        }
+        Err(SyncError::KeptChanging)
+    }
+
+    async fn look_far(&mut self) -> Result<Far, SyncError> {
+        let question = far::Question {
+            database: &self.options.database,
+            at: self.options.at,
+            may_be_absent: self.options.create.is_some(),
+        };
+        far::read(self.remote, question, &mut self.workdir).await
+    }
+
+    fn tell_found(&self, far: &Far) {
+        let (new, named) = (self.options.create.as_ref(), far.database.as_ref());
+        let known = named.map(|named| named.visibility);
+        let base = self.workdir.base();
+        self.reporter.report(Event::Found {
+            reference: &self.options.database.to_string(),
+            name: named
+                .map(|named| named.name.as_str())
+                .or(new.map(|new| new.name.as_str()))
+                .unwrap_or_default(),
+            visibility: self.options.visibility.or(known).unwrap_or_default(),
+            collections: SideView { base, changes: &far.changes }.collections(),
+        });
+    }
+
+    /// A commit of an earlier run whose answer was lost: what it published is settled, whatever others have published since.
+    async fn take_landed(&mut self, far: &mut Far) -> Result<(), SyncError> {
+        let Some(named) = &far.database else { return Ok(()) };
+        let Some(landed) = landed_commit(self.remote, &self.workdir, &named.id).await? else { return Ok(()) };
+        // Said of the base there was: what it moves to, the remote may or may not have any more.
+        for path in landed.put.iter().map(|put| &put.path).chain(&landed.delete) {
+            let before = self.workdir.base().get(path).cloned();
+            far.changes.entry(path.clone()).or_insert(before);
+        }
+        self.workdir.settle_landed(&landed);
+        let base = self.workdir.base();
+        far.changes.retain(|path, entry| !same(base.get(path), entry.as_ref()));
+        Ok(())
+    }
+
+    async fn carry_out(
+        &mut self,
+        far: &Far,
+        near: &mut Near,
+        received: &mut Received,
+    ) -> Result<SyncReport, SyncError> {
+        let options = self.options;
+        let policy = Policy { strategy: options.strategy, latest: self.remote.latest_date() };
+        let base = self.workdir.base();
+        let mut plan = reconcile(base, &near.changes, &far.changes, &policy, &options.filter);
+        let diff = options
+            .dry_run
+            .then(|| SyncDiff::between(base, &near.changes, &far.changes, &policy, &options.filter));
+        let mut left = options.direction.restrict(&mut plan);
+        if options.direction == Direction::Pull {
+            let unchanged_there = near.occupied.iter().filter(|path| !far.changes.contains_key(*path));
+            left.changed_here.extend(unchanged_there.cloned());
+        }
+        self.hold_occupied(&mut plan, near, far)?;
+        let deletions = self.brake(&plan, near, far)?;
+        let changes_here = options.direction.changes(Side::Local);
+        let stays = |(path, entry): &(&DbPath, &Option<Entry>)| entry.is_some() && stays_put(path);
+        let not_pulled = far.changes.iter().filter(stays).map(|(path, _)| path.clone());
+        let not_pulled = if changes_here { not_pulled.collect() } else { Vec::new() };
+        let mut report = SyncReport {
+            plan,
+            left,
+            diff,
+            contents_sent: self.sent.contents,
+            bytes_sent: self.sent.bytes,
+            bytes_received: 0,
+            revision: far.revision,
+            skipped: near.skipped.clone(),
+            not_pulled,
+        };
+        if options.dry_run {
+            return Ok(report);
+        }
+        let named = self.named(far).await?;
+        let root = self.workdir.root().clone();
+        let downloads = Downloads {
+            remote: self.remote,
+            database: &options.database,
+            id: &named.id,
+            at: options.at,
+            root: &root,
+            durability: durability(&report.plan),
+            reporter: self.reporter,
+        };
+        let mut kept = Kept::open(&root)?;
+        kept.keep(&mut report.plan, far.revision, options.conflict_limit, &downloads, &near.stamps).await?;
+        received.receive(&report.plan, &downloads).await?;
+        self.sent +=
+            upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
+        let published = self.publish(far, &named.id, &report.plan).await?;
+        let overtaken = apply(&root, &report.plan, near, received.take()).await?;
+        for path in &overtaken {
+            self.hold(&mut report.plan, path, near, far);
+        }
+        self.save(&named, near, far, &report.plan, published.as_ref(), deletions).await?;
+        report.contents_sent = self.sent.contents;
+        report.bytes_sent = self.sent.bytes;
+        report.bytes_received = received.bytes;
+        report.revision = published.map(|published| published.revision).or(far.revision);
+        Ok(report)
+    }
+
+    /// Leaves a path alone that turns out to be somebody's, and makes it a conflict.
+    fn hold(&self, plan: &mut Plan, path: &DbPath, near: &Near, far: &Far) {
+        plan.hold(path);
+        let base = self.workdir.base();
+        let side = |changes| SideView { base, changes }.get(path).cloned();
+        plan.conflicts.entry(path.clone()).or_insert_with(|| Conflict {
+            kind: if base.contains_key(path) { ConflictKind::EditEdit } else { ConflictKind::CreateCreate },
+            base: base.get(path).cloned(),
+            local: side(&near.changes),
+            remote: side(&far.changes),
+            against: BTreeSet::new(),
+            suggestion: Suggestion::Manual,
+            keeps: None,
+        });
+    }
+
+    /// What stands in a file's place but is none, a link or a device, is somebody's: it is not replaced.
+    fn hold_occupied(&self, plan: &mut Plan, near: &Near, far: &Far) -> Result<(), SyncError> {
+        let mut occupied: Vec<DbPath> =
+            plan.delete_here.iter().filter(|path| near.occupied.contains(*path)).cloned().collect();
+        for path in plan.download.keys().filter(|path| !near.stamps.contains_key(*path)) {
+            let found = self.workdir.root().occupant(path).map_err(SyncError::directory(path))?;
+            if matches!(found, Occupant::File(_) | Occupant::Obstacle) {
+                occupied.push(path.clone());
+            }
+        }
+        for path in occupied {
+            self.hold(plan, &path, near, far);
+        }
+        Ok(())
+    }
+
+    /// Halts what deletes too much, on either side.
+    fn brake(&self, plan: &Plan, near: &Near, far: &Far) -> Result<Deletions, SyncError> {
+        if plan.upload.values().any(|entry| entry.hash.sha256().is_none()) {
+            return Err(RemoteError::WrongAnswer {
+                remote: self.remote.url().to_owned(),
+                reason: "it lists files by MD5, which cannot be published again".into(),
+            }
+            .into());
+        }
+        let now = Timestamp::now();
+        let before = match &far.database {
+            Some(named) => self.workdir.deletions(&named.id, now),
+            None => Deletions { time: now, here: 0, there: 0 },
+        };
+        let base = self.workdir.base();
+        for (side, changes, delete, put) in [
+            (Side::Local, &near.changes, &plan.delete_here, &plan.download),
+            (Side::Remote, &far.changes, &plan.delete_there, &plan.upload),
+        ] {
+            let view = SideView { base, changes };
+            let files = view.count();
+            let new = put.keys().filter(|path| view.get(path).is_none()).count();
+            let checked =
+                self.options.brake.check(delete.len(), files, files - delete.len() + new, before.on(side));
+            checked.map_err(|counts| SyncError::Halted { counts, side })?;
+        }
+        Ok(Deletions { time: now, here: plan.delete_here.len(), there: plan.delete_there.len() })
+    }
+
+    /// The database, made where there is none yet.
+    async fn named(&self, far: &Far) -> Result<Named, SyncError> {
+        let Some(new) = &self.options.create else {
+            let gone = || RemoteError::Moved { revision: None };
+            return far.database.clone().ok_or_else(|| gone().into());
+        };
+        let request = RegisterRequest {
+            name: new.name.clone(),
+            visibility: self.options.visibility,
+            slug: Some(self.options.database.slug().to_owned()),
+            owner: self.options.database.owner().to_owned(),
+        };
+        let id = self.remote.register(&request).await?.id;
+        self.reporter.report(Event::Registered { id: &id });
+        let known = far.database.as_ref().map(|named| named.visibility);
+        Ok(Named {
+            id,
+            name: far.database.as_ref().map_or(&new.name, |named| &named.name).clone(),
+            visibility: self.options.visibility.or(known).unwrap_or_default(),
+        })
+    }
+
+    async fn publish(
+        &mut self,
+        far: &Far,
+        id: &str,
+        plan: &Plan,
+    ) -> Result<Option<CommitResponse>, SyncError> {
+        if plan.upload.is_empty() && plan.delete_there.is_empty() {
+            return Ok(None);
+        }
+        let base = numbered(self.remote, far.revision)?;
+        publish(self.remote, &mut self.workdir, id, base, plan).await.map(Some)
+    }
+
+    async fn save(
+        &mut self,
+        named: &Named,
+        near: &mut Near,
+        far: &Far,
+        plan: &Plan,
+        published: Option<&CommitResponse>,
+        deletions: Deletions,
+    ) -> Result<(), SyncError> {
+        self.workdir.settle(plan);
+        let mut changes = far.changes.clone();
+        for path in plan.upload.keys().chain(&plan.delete_there) {
+            changes.remove(path);
+        }
+        // An earlier revision that was brought here says nothing of what is current.
+        let current = match (&far.found, self.options.at) {
+            (Some(found), Some(_)) => Some(found.revision),
+            _ => far.revision,
+        };
+        let revision = published.map(|published| published.revision).or(current);
+        let anchor = match (published, &far.found) {
+            (Some(CommitResponse { revision, hash: Some(hash), .. }), _) => Some((*revision, *hash)),
+            (_, Some(found)) => anchor_at(self.remote, found, revision).await?,
+            _ => None,
+        };
+        let synced_from = match self.options.direction {
+            Direction::Pull => format!("remote:{}", self.remote.url()),
+            Direction::Push => "local".to_owned(),
+            Direction::Both => {
+                let before = self.workdir.manifest().and_then(|manifest| manifest.synced_from.clone());
+                before.unwrap_or_else(|| "local".to_owned())
+            }
+        };
+        let identity = Identity {
+            id: &named.id,
+            name: &named.name,
+            reference: &self.options.database,
+            visibility: named.visibility,
+            synced_from: &synced_from,
+        };
+        let etag = published.map(|published| published.etag.as_str()).or(far.etag.as_deref());
+        let reached = Reached { revision, etag, anchor, changes: &changes };
+        self.workdir.save(&identity, &reached, deletions, self.options.brake)?;
+        // Without it, the next run reads more than it must, and is right.
+        if let Err(error) = near.save_index(self.workdir.root()) {
+            tracing::warn!(%error, "what files hold could not be remembered");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! The tools' own files in a directory: below `.parquedb`, never published. A link in the place of one is refused: the
+//! directory may come from someone else.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::index::Moment;
+use super::root::{CreateDirs, RESOLVE};
+use super::{Applied, Durability, Root, Stamp};
+use crate::disk::STAGED_SUFFIX;
+use crate::manifest::PRIVATE_DIR;
+use crate::model::DbPath;
+
+impl Root {
+    /// Opens or makes a file of the tools' own, below the directory of their own. A link in its place is refused:
+    /// the directory may come from someone else.
+    pub fn open_private(&self, name: &str) -> io::Result<File> {
+        let dir = self.directory(&[PRIVATE_DIR], CreateDirs::Yes)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(File::from(rustix::fs::openat2(&dir, name, flags, Mode::from_raw_mode(0o644), RESOLVE)?))
+    }
+
+    /// Replaces a file of the tools' own with `parts`, whole or not at all; not durably.
+    pub(super) fn replace_private(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        let dir = self.directory(&[PRIVATE_DIR], CreateDirs::Yes)?;
+        let staged = format!("{name}{STAGED_SUFFIX}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
+        for part in parts {
+            file.write_all(part)?;
+        }
+        Ok(rustix::fs::renameat(&dir, &staged, &dir, name)?)
+    }
+
+    /// What time it is, by the clock that gives the directory's files their times. The caller holds the lock, on `file`.
+    pub fn moment(file: impl AsFd) -> io::Result<Moment> {
+        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        rustix::fs::futimens(&file, &times)?;
+        Ok(Moment::new(Stamp::of_file(&file)?.changed()))
+    }
+
+    /// Replaces one of the tools' own files, durably: the new bytes are on the disk before they have the name.
+    pub fn replace_durably(&self, path: &DbPath, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.parent(path, CreateDirs::Yes)?;
+        let staged = format!("{}{STAGED_SUFFIX}", path.name());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        rustix::fs::renameat(&dir, &staged, &dir, path.name())?;
+        Ok(rustix::fs::fsync(&dir)?)
+    }
+
+    /// The names in a directory below `.parquedb`; none where there is no such directory.
+    pub fn list_private(&self, name: &str) -> io::Result<Vec<String>> {
+        let dir = match self.directory(&[PRIVATE_DIR, name], CreateDirs::No) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&dir)? {
+            if let Ok(name) = entry?.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// How many bytes the files below one of the tools' own directories have whose names end so.
+    pub fn bytes_below(&self, components: &[&str], suffix: &str) -> io::Result<u64> {
+        let dir = match self.directory(components, CreateDirs::No) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = 0;
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            bytes += match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => self.bytes_below(&[components, &[name]].concat(), suffix)?,
+                _ if name.ends_with(suffix) => u64::try_from(stat.st_size).unwrap_or(0),
+                _ => 0,
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// Keeps the file at `path` under the name `to` of the tools' own: the same file, where the file system has links; else a
+    /// copy. Returns its size.
+    pub fn keep(&self, path: &DbPath, to: &DbPath) -> io::Result<u64> {
+        let file = self.open_file(path)?;
+        let size = Stamp::of_file(&file)?.size();
+        let (from, dir) = (self.parent(path, CreateDirs::No)?, self.parent(to, CreateDirs::Yes)?);
+        match rustix::fs::linkat(&from, path.name(), &dir, to.name(), AtFlags::empty()) {
+            Ok(()) => {
+                file.sync_all()?;
+                rustix::fs::fsync(&dir)?;
+                return Ok(size);
+            }
+            Err(Errno::PERM | Errno::XDEV | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut staged = self.stage()?;
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match io::Read::read(&mut &file, &mut piece)? {
+                0 => break,
+                length => staged.write(&piece[..length])?,
+            }
+        }
+        staged.seal(Some(Stamp::of_file(&file)?.modified()), Durability::Now)?;
+        match self.place(staged, to, None, Durability::Now)? {
+            Applied::Done => Ok(size),
+            Applied::Overtaken => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+        }
+    }
+
+    /// Removes one of the tools' own files, if it is there, and directories that become empty by it.
+    pub fn remove_own(&self, path: &DbPath) -> io::Result<()> {
+        let dir = match self.parent(path, CreateDirs::No) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::unlinkat(&dir, path.name(), AtFlags::empty()) {
+            Ok(()) => self.remove_empty_above(path),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! F14: a conflict that waits for a person, and the person.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::{Pair, kept, texts};
+
+fn manual() -> Pair {
+    let pair = Pair::with(&[("f", "base"), ("g", "1")]);
+    pair.a.write(&[("f", "there"), ("g", "2")]);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    pair.b.write(&[("f", "here"), ("new", "1")]);
+    pair
+}
+
+#[test]
+fn f14_a_conflict_is_reported_until_it_is_decided_and_stops_nothing_else() {
+    let pair = manual();
+    for _ in 0..3 {
+        let synced = pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+        assert!(
+            synced.stdout.contains("  ! f\n") && synced.stdout.contains("parquedb resolve"),
+            "{synced:?}"
+        );
+        assert!(!synced.stdout.contains("Sync complete!"), "{synced:?}");
+        // Nothing of that file moves, the others are synced, and all three versions can be read.
+        assert_eq!(pair.b.read("f").as_deref(), Some("here"));
+        assert_eq!(pair.published("f").as_deref(), Some("there"));
+        assert_eq!((pair.b.read("g").as_deref(), pair.published("new").as_deref()), (Some("2"), Some("1")));
+        assert_eq!(kept(&pair.b), texts(&[("f.base.conflict", "base"), ("f.remote.conflict", "there")]));
+        let listed = pair.cli.conflicts(pair.b.path(), &["--json"]).expect(0).json();
+        let open = listed["open"].as_array().unwrap();
+        assert_eq!((open.len(), &open[0]["path"], &open[0]["kind"]), (1, &json!("f"), &json!("edit-edit")));
+        // What is open is not dismissed.
+        pair.cli.conflicts(pair.b.path(), &["dismiss"]).expect(0);
+    }
+    assert_eq!(pair.revision(), 3);
+}
+
+#[test]
+fn f14_resolve_ends_it_for_what_is_here() {
+    let pair = manual();
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    pair.cli.resolve(pair.b.path(), "f", &["--local"]).expect(0);
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(0);
+    assert_eq!(pair.published("f").as_deref(), Some("here"));
+    assert!(kept(&pair.b).contains(&("f.remote.conflict".into(), "there".into())));
+}
+
+#[test]
+fn f14_resolve_ends_it_for_what_is_there() {
+    let pair = manual();
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    // Without the remote: all that is needed is here.
+    let away = crate::harness::Cli::at("http://127.0.0.1:1");
+    away.resolve(pair.b.path(), "f", &["--remote"]).expect(0);
+    assert_eq!(pair.b.read("f").as_deref(), Some("there"));
+    assert!(kept(&pair.b).contains(&("f.local.conflict".into(), "here".into())));
+    let synced = pair.cli.sync(pair.b.path(), &["--strategy", "manual", "--json"]).expect(0).json();
+    assert_eq!((&synced["uploaded"], &synced["downloaded"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn f14_resolve_ends_it_with_another_file() {
+    let pair = manual();
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    fs::write(pair.cli.home().join("merged"), "here and there").unwrap();
+    let merged = pair.cli.home().join("merged");
+    pair.cli.resolve(pair.b.path(), "f", &["--file", merged.to_str().unwrap()]).expect(0);
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(0);
+    assert_eq!(pair.published("f").as_deref(), Some("here and there"));
+    assert!(kept(&pair.b).contains(&("f.local.conflict".into(), "here".into())));
+    pair.cli.sync(pair.a.path(), &["--strategy", "manual"]).expect(0);
+    assert_eq!(pair.a.read("f").as_deref(), Some("here and there"));
+}
+
+#[test]
+fn an_edit_against_a_deletion_is_decided_either_way() {
+    for (choice, expected) in [("--local", Some("here")), ("--remote", None)] {
+        let pair = Pair::with(&[("f", "base"), ("g", "1")]);
+        pair.a.remove("f");
+        pair.cli.sync(pair.a.path(), &[]).expect(0);
+        pair.b.write(&[("f", "here")]);
+        pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+        assert_eq!(kept(&pair.b), texts(&[("f.base.conflict", "base")]));
+        pair.cli.resolve(pair.b.path(), "f", &[choice]).expect(0);
+        pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(0);
+        assert_eq!(pair.b.read("f").as_deref(), expected, "{choice}");
+        assert_eq!(pair.published("f").as_deref(), expected, "{choice}");
+    }
+}
+
+#[test]
+fn what_the_remote_changes_after_a_decision_is_a_new_conflict() {
+    let pair = manual();
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    pair.cli.resolve(pair.b.path(), "f", &["--local"]).expect(0);
+    pair.a.write(&[("f", "there again")]);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    assert_eq!(pair.published("f").as_deref(), Some("there again"), "nobody has decided about that");
+    assert!(kept(&pair.b).contains(&("f.remote.conflict".into(), "there again".into())));
+    // A rule decides it later.
+    pair.cli.sync(pair.b.path(), &["--strategy", "local-wins"]).expect(0);
+    assert_eq!(pair.published("f").as_deref(), Some("here"));
+    let listed = pair.cli.conflicts(pair.b.path(), &["--json"]).expect(0).json();
+    assert_eq!(listed["open"], json!([]));
+}
+
+#[test]
+fn deciding_what_is_no_conflict_is_told() {
+    let pair = manual();
+    let refused = pair.cli.resolve(pair.b.path(), "g", &["--local"]).expect(5);
+    assert!(refused.stderr.contains("no conflict about 'g'"), "{refused:?}");
+    pair.cli.resolve(pair.b.path(), "../f", &["--local"]).expect(2);
+    pair.cli.resolve(pair.b.path(), "f", &[]).expect(2);
+    pair.cli.resolve(pair.b.path(), "f", &["--local", "--remote"]).expect(2);
+}
