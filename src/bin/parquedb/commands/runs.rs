@@ -26,7 +26,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "SIZE", default_value = "10GB")]
     pub conflict_limit: Size,
     /// How often to begin again where the remote fails in passing, after 1, 2, 4 … seconds
-    #[arg(long, value_name = "COUNT", default_value_t = 3, env = "PARQUEDB_RETRIES")]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, env = "PARQUEDB_RETRIES", hide_env_values = true)]
     pub retries: u32,
 }
 
