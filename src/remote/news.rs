@@ -2,7 +2,7 @@
 //! proportion to the change; else its whole manifest, if that is another one.
 
 use super::{ManifestDocument, Remote, RemoteError};
-use crate::model::{DbRef, Revision};
+use crate::model::{DbRef, Revision, Sha256};
 use crate::wire::PublishedChange;
 
 /// After so many pages of changes the whole manifest is asked for instead.
@@ -43,6 +43,8 @@ pub struct NewChanges {
     pub etag: String,
     /// The current revision.
     pub revision: Revision,
+    /// The hash of its record, where the remote tells it.
+    pub hash: Option<Sha256>,
 }
 
 impl Remote {
@@ -85,7 +87,7 @@ impl Remote {
             if reached == page.revision {
                 let Some(etag) = page.etag else { return Ok(None) };
                 let revision = page.revision;
-                let news = NewChanges { changes, etag, revision };
+                let news = NewChanges { changes, etag, revision, hash: page.hash };
                 return Ok(Some(if news.changes.is_empty() { News::Nothing } else { News::Changes(news) }));
             }
             if reached == at {

@@ -25,7 +25,7 @@ pub(super) async fn changes(
     let database = admit(&caller, app.store.open(&id).await?, Standing::Reads)?;
     let since = query_number(&uri, "since", 0, 0..=usize::MAX)?;
     let limit = query_number(&uri, "limit", 100, 1..=1000)?;
-    let (revision, etag) = database.current();
+    let (revision, _, hash, etag) = database.present();
     let since = Revision(since as u64);
     let since_etag = database.manifest_etag_at(since).await?;
     let mut records = database.changes(since, limit).await?;
@@ -44,7 +44,8 @@ pub(super) async fn changes(
         Caller::Anonymous => None,
     };
     let changes = changes.collect();
-    Ok(Json(ChangesResponse { revision, etag: Some(etag), since_etag, caller, changes, has_more }))
+    let etag = Some(etag);
+    Ok(Json(ChangesResponse { revision, etag, hash, since_etag, caller, changes, has_more }))
 }
 
 pub(super) async fn log(

@@ -6,7 +6,7 @@ use super::changes::{Changes, changes_between};
 use super::landed::check_same_history;
 use super::reconcile::same;
 use super::workdir::Workdir;
-use crate::model::{DbRef, Revision, Visibility};
+use crate::model::{DbRef, Revision, Sha256, Visibility};
 use crate::remote::{NewChanges, News, Remote, RemoteError};
 use crate::wire::DatabaseDescription;
 
@@ -21,6 +21,8 @@ pub(super) struct Far {
     pub(super) etag: Option<String>,
     /// How that revision differs from the base.
     pub(super) changes: Changes,
+    /// The hash of that revision's record, where it came with what is new.
+    pub(super) hash: Option<Sha256>,
     /// What the remote says of itself, where it was asked.
     pub(super) found: Option<DatabaseDescription>,
 }
@@ -41,6 +43,7 @@ impl Far {
             revision: Some(Revision::NONE),
             etag: None,
             changes: Changes::new(),
+            hash: None,
             found: None,
         }
     }
@@ -99,6 +102,7 @@ pub(super) async fn read(
         revision,
         etag: etag.filter(|etag| question.at.is_none() && !etag.is_empty()),
         changes: changes_between(workdir.base(), &files),
+        hash: None,
         found: Some(found),
     })
 }
@@ -106,15 +110,15 @@ pub(super) async fn read(
 /// By what is new since the last run; nothing where that cannot be told.
 async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Result<Option<Far>, SyncError> {
     let Some((known, mut changes)) = workdir.seen(database) else { return Ok(None) };
-    let (revision, etag) = match remote.news(&known).await? {
-        News::Nothing => (known.revision, known.etag.clone()),
-        News::Changes(NewChanges { changes: revisions, etag, revision }) => {
+    let (revision, etag, hash) = match remote.news(&known).await? {
+        News::Nothing => (known.revision, known.etag.clone(), None),
+        News::Changes(NewChanges { changes: revisions, etag, revision, hash }) => {
             for published in revisions {
                 changes.extend(published.delete.into_iter().map(|path| (path, None)));
                 changes.extend(published.put.into_iter().map(|put| (put.path, Some(put.entry))));
             }
             changes.retain(|path, entry| !same(workdir.base().get(path), entry.as_ref()));
-            (Some(revision), etag)
+            (Some(revision), etag, hash)
         }
         News::RolledBack(there) => {
             let here = known.revision.unwrap_or_default();
@@ -124,5 +128,5 @@ async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Resu
     };
     let Some(manifest) = workdir.manifest() else { return Ok(None) };
     let named = Named { id: known.id, name: manifest.name.clone(), visibility: manifest.visibility };
-    Ok(Some(Far { database: Some(named), revision, etag: Some(etag), changes, found: None }))
+    Ok(Some(Far { database: Some(named), revision, etag: Some(etag), changes, hash, found: None }))
 }

@@ -423,6 +423,7 @@ impl Run<'_> {
         let revision = published.map(|published| published.revision).or(current);
         let anchor = match (published, &far.found) {
             (Some(CommitResponse { revision, hash: Some(hash), .. }), _) => Some((*revision, *hash)),
+            (None, _) if far.hash.is_some() => revision.zip(far.hash),
             (_, Some(found)) => anchor_at(self.remote, found, revision).await?,
             _ => None,
         };

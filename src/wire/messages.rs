@@ -257,6 +257,9 @@ pub struct ChangesResponse {
     /// The current manifest's entity tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
+    /// The hash of the current revision's record, which names everything before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Sha256>,
     /// The entity tag of the manifest these changes apply to; none where there is no such revision. A caller that
     /// knows another one has another history.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ mod original;
 mod output;
 mod races;
 mod strategies;
+mod troubles;
 
 use crate::harness::{Cli, Server, TempTree, get};
 

@@ -82,7 +82,8 @@ impl Cli {
         self.home.path().join("config/parquedb")
     }
 
-    pub fn run(&self, args: &[&str]) -> Outcome {
+    /// The command, not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
         let home = self.home.path();
         let mut command = Command::new(env!("CARGO_BIN_EXE_parquedb"));
         command.args(args).current_dir(&self.current_dir).env_clear().env("HOME", home);
@@ -93,6 +94,11 @@ impl Cli {
         // Nobody waits here for better times, but for tests of the waiting.
         command.env("PARQUEDB_RETRIES", "0");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        let mut command = self.command(args);
         let ended = run_to_end(&mut command, &self.input);
         let outcome = Outcome { code: ended.code, stdout: ended.stdout, stderr: ended.stderr };
         for secret in &self.secrets {
