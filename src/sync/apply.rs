@@ -17,6 +17,8 @@ const FEW_FILES: usize = 64;
 /// Contents that are here, checked, and not yet in place.
 #[derive(Default)]
 pub(super) struct Received {
+    /// Something of it is not on the disk yet: all of it is made durable at once.
+    later: bool,
     staged: BTreeMap<DbPath, (ContentHash, Staged)>,
     /// Bytes that came over the network.
     pub(super) bytes: u64,
@@ -25,7 +27,14 @@ pub(super) struct Received {
 impl Received {
     /// Hands over what is here.
     pub(super) fn take(&mut self) -> Self {
-        Self { staged: std::mem::take(&mut self.staged), bytes: self.bytes }
+        Self { later: self.later, staged: std::mem::take(&mut self.staged), bytes: self.bytes }
+    }
+
+    /// How durable each single file of a plan is made: where there are many, all of them at once; and once it was so, it
+    /// stays so, for a plan that is made again keeps what is here.
+    pub(super) fn durability(&mut self, plan: &Plan) -> Durability {
+        self.later |= plan.download.len() + plan.delete_here.len() > FEW_FILES;
+        if self.later { Durability::Later } else { Durability::Now }
     }
 
     /// Receives what the plan brings and is not here yet: a plan may be made again.
@@ -43,20 +52,14 @@ impl Received {
     }
 }
 
-/// How durable each single file of a plan is made.
-pub(super) fn durability(plan: &Plan) -> Durability {
-    let many = plan.download.len() + plan.delete_here.len() > FEW_FILES;
-    if many { Durability::Later } else { Durability::Now }
-}
-
 /// Carries out what a plan has for the directory. Files that were changed meanwhile are held: they are conflicts now.
 pub(super) async fn apply(
     root: &Arc<Root>,
     plan: &Plan,
     near: &mut Near,
-    received: Received,
+    mut received: Received,
 ) -> Result<Vec<DbPath>, SyncError> {
-    let durability = durability(plan);
+    let durability = received.durability(plan);
     if durability == Durability::Later {
         sync_everything(root).await?;
     }
@@ -70,9 +73,10 @@ pub(super) async fn apply(
         }
     }
     for (path, (hash, staged)) in received.staged {
+        let inode = staged.inode();
         let placed = root.place(staged, &path, near.stamps.get(&path).copied(), durability);
         match placed.map_err(SyncError::directory(&path))? {
-            Applied::Done => near.placed(root, &path, hash),
+            Applied::Done => near.placed(root, &path, inode, hash),
             Applied::Overtaken => overtaken.push(path),
         }
     }

@@ -43,7 +43,9 @@ impl Direction {
             // What was edited there and deleted here comes back, whoever decides: nothing is lost by it (rule 9).
             let gone = plan.conflicts.iter().filter(|(_, c)| c.local.is_none() && c.against.is_empty());
             let back: Vec<_> = gone.filter_map(|(path, c)| Some((path.clone(), c.remote.clone()?))).collect();
-            plan.conflicts.retain(|path, _| !back.iter().any(|(back, _)| back == path));
+            for (path, _) in &back {
+                plan.conflicts.remove(path);
+            }
             plan.download.extend(back);
         }
         for side in [Side::Local, Side::Remote] {

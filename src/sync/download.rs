@@ -42,6 +42,9 @@ pub(super) struct Downloads<'a> {
 impl Downloads<'_> {
     /// Receives every file, or fails with none in place.
     pub(super) async fn receive_all(&self, files: &Files) -> Result<Vec<(DbPath, Staged)>, SyncError> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
         let bytes = files.values().map(|entry| entry.size).sum();
         self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
         let downloads = files.iter().map(|(path, entry)| async {
@@ -57,6 +60,9 @@ impl Downloads<'_> {
         &self,
         files: &Files,
     ) -> Result<Vec<(DbPath, Staged)>, SyncError> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
         let bytes = files.values().map(|entry| entry.size).sum();
         self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
         let downloads = files.iter().map(|(path, entry)| async {

@@ -23,6 +23,8 @@ pub(super) struct Far {
     pub(super) changes: Changes,
     /// The hash of that revision's record, where it came with what is new.
     pub(super) hash: Option<Sha256>,
+    /// The base was given up by this question: whatever was compared with it must be compared again.
+    pub(super) anew: bool,
     /// What the remote says of itself, where it was asked.
     pub(super) found: Option<DatabaseDescription>,
 }
@@ -44,6 +46,7 @@ impl Far {
             etag: None,
             changes: Changes::new(),
             hash: None,
+            anew: true,
             found: None,
         }
     }
@@ -79,7 +82,9 @@ pub(super) async fn read(
         Err(error) => return Err(error.into()),
     };
     // A database in the place of the one this directory was synced with, that agrees with nobody yet.
-    if question.may_be_absent && found.revision == Revision::NONE && workdir.belongs_to_another(&found.id) {
+    let anew =
+        question.may_be_absent && found.revision == Revision::NONE && workdir.belongs_to_another(&found.id);
+    if anew {
         workdir.start_anew();
     }
     check_same_history(remote, workdir, &found).await?;
@@ -103,6 +108,7 @@ pub(super) async fn read(
         etag: etag.filter(|etag| question.at.is_none() && !etag.is_empty()),
         changes: changes_between(workdir.base(), &files),
         hash: None,
+        anew,
         found: Some(found),
     })
 }
@@ -110,7 +116,12 @@ pub(super) async fn read(
 /// By what is new since the last run; nothing where that cannot be told.
 async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Result<Option<Far>, SyncError> {
     let Some((known, mut changes)) = workdir.seen(database) else { return Ok(None) };
-    let (revision, etag, hash) = match remote.news(&known).await? {
+    let news = match remote.news(&known).await {
+        // Whether there is such a database is asked by its name.
+        Err(RemoteError::NotFound { .. }) => return Ok(None),
+        news => news?,
+    };
+    let (revision, etag, hash) = match news {
         News::Nothing => (known.revision, known.etag.clone(), None),
         News::Changes(NewChanges { changes: revisions, etag, revision, hash }) => {
             for published in revisions {
@@ -128,5 +139,13 @@ async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Resu
     };
     let Some(manifest) = workdir.manifest() else { return Ok(None) };
     let named = Named { id: known.id, name: manifest.name.clone(), visibility: manifest.visibility };
-    Ok(Some(Far { database: Some(named), revision, etag: Some(etag), changes, hash, found: None }))
+    Ok(Some(Far {
+        database: Some(named),
+        revision,
+        etag: Some(etag),
+        changes,
+        hash,
+        anew: false,
+        found: None,
+    }))
 }

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::changes::Files;
 use super::conflict::{Conflict, ConflictKind, Side, Suggestion};
 use super::download::Downloads;
+use super::filter::Filter;
 use super::reconcile::Plan;
 use super::{SyncError, Workdir};
 use crate::manifest::{Entry, PRIVATE_DIR};
 use crate::model::{DbPath, Revision};
-use crate::tree::{Applied, Durability, Root, Stamp};
+use crate::tree::{Applied, Durability, Occupant, Root, Staged, Stamp};
 use crate::wire::PutEntry;
 
 const FORMAT: u64 = 1;
@@ -150,6 +151,19 @@ impl Recorded {
     }
 }
 
+/// What is needed to keep something.
+#[derive(Clone, Copy)]
+pub(super) struct Keeping<'a> {
+    /// The most that all copies may take, in bytes.
+    pub(super) limit: u64,
+    /// Where the remote's versions come from; each is made durable by itself.
+    pub(super) downloads: &'a Downloads<'a>,
+    /// The files that are here.
+    pub(super) stamps: &'a BTreeMap<DbPath, Stamp>,
+    /// Which paths the run is about.
+    pub(super) filter: &'a Filter,
+}
+
 /// The directory's conflicts, of all runs.
 pub(super) struct Kept {
     root: Arc<Root>,
@@ -198,78 +212,90 @@ impl Kept {
         &mut self,
         plan: &mut Plan,
         revision: Option<Revision>,
-        limit: u64,
-        downloads: &Downloads<'_>,
-        stamps: &BTreeMap<DbPath, Stamp>,
+        Keeping { limit, downloads, stamps, filter }: Keeping<'_>,
     ) -> Result<(), SyncError> {
-        let known = |new: &Recorded| {
-            let mut all = self.records.iter().flat_map(|record| &record.conflicts);
-            all.any(|old| old.outcome == Outcome::Open && old.is_same(new))
-        };
         let mut record = Record { format: FORMAT, when: self.name_of_now(), revision, conflicts: Vec::new() };
+        // What loses comes first: it must have room. What is only to be looked at takes what is left.
+        let mut losers = Files::new();
+        let mut local_losers = Vec::new();
         for (path, conflict) in plan.conflicts.clone() {
-            let mut recorded = Recorded::of(&path, &conflict);
-            if recorded.outcome == Outcome::Open && known(&recorded) {
+            let Some(keeps) = conflict.keeps else { continue };
+            let loser = if keeps == Side::Local { &conflict.remote } else { &conflict.local };
+            let size = loser.as_ref().map_or(0, |loser| loser.size);
+            if self.bytes.saturating_add(size) > limit {
+                plan.hold(&path);
                 continue;
             }
-            let loser = match recorded.outcome {
-                Outcome::KeptLocal => conflict.remote.as_ref(),
-                Outcome::KeptRemote => conflict.local.as_ref(),
-                _ => None,
-            };
-            if loser.is_some_and(|loser| self.bytes.saturating_add(loser.size) > limit) {
-                plan.hold(&path);
-                recorded.outcome = Outcome::Open;
-                if known(&recorded) {
-                    continue;
-                }
+            self.bytes += size;
+            match loser {
+                Some(loser) if keeps == Side::Local => drop(losers.insert(path.clone(), loser.clone())),
+                Some(_) => local_losers.push(path.clone()),
+                None => {}
             }
-            record.conflicts.push(recorded);
+            record.conflicts.push(Recorded::of(&path, &conflict));
         }
-        let theirs = |recorded: &Recorded| recorded.outcome != Outcome::KeptRemote;
-        let wanted: Vec<_> = record.conflicts.iter().filter(|recorded| theirs(recorded)).collect();
-        self.fetch(&record, &wanted, Version::Remote, limit, downloads).await?;
-        let open: Vec<_> = wanted.into_iter().filter(|recorded| recorded.outcome == Outcome::Open).collect();
-        self.fetch(&record, &open, Version::Base, limit, downloads).await?;
-        for recorded in record.conflicts.iter().filter(|recorded| recorded.outcome == Outcome::KeptRemote) {
-            if stamps.contains_key(&recorded.path) {
-                self.keep_local(&record, &recorded.path)?;
+        for (path, conflict) in plan.undecided() {
+            let recorded = Recorded::of(path, conflict);
+            if !self.is_open(&recorded) {
+                record.conflicts.push(recorded);
             }
         }
-        self.close_others(plan)?;
+        let lost = downloads.receive_all(&losers).await?;
+        self.put_away(&record, Version::Remote, lost)?;
+        for version in [Version::Remote, Version::Base] {
+            let wanted = self.room_for(&record, version, limit);
+            let received = downloads.receive_what_is_left(&wanted).await?;
+            self.put_away(&record, version, received)?;
+        }
+        for path in local_losers.iter().filter(|path| stamps.contains_key(*path)) {
+            self.link_local(&record, path)?;
+        }
+        self.close_others(plan, filter)?;
         if !record.conflicts.is_empty() {
             self.write(&record)?;
             self.records.push(record);
         }
+        // What there was no room for when it was met, and there is now.
+        for n in 0..self.records.len() {
+            let record = self.records[n].clone();
+            let mut wanted = self.room_for(&record, Version::Remote, limit);
+            wanted.retain(|path, _| !self.has(&record.copy(path, Version::Remote)));
+            let received = downloads.receive_what_is_left(&wanted).await?;
+            self.put_away(&record, Version::Remote, received)?;
+        }
         Ok(())
     }
 
-    /// Fetches one version of several files and puts them beside the database, as far as the limit allows. What the remote
-    /// does not have any more is left out, where nothing depends on it.
-    async fn fetch(
-        &mut self,
-        record: &Record,
-        wanted: &[&Recorded],
-        version: Version,
-        limit: u64,
-        downloads: &Downloads<'_>,
-    ) -> Result<(), SyncError> {
+    fn is_open(&self, new: &Recorded) -> bool {
+        let mut all = self.records.iter().flat_map(|record| &record.conflicts);
+        all.any(|old| old.outcome == Outcome::Open && old.is_same(new))
+    }
+
+    fn has(&self, copy: &DbPath) -> bool {
+        matches!(self.root.occupant(copy), Ok(Occupant::File(_)))
+    }
+
+    /// Of a record's open conflicts, that version of those that there is room for. The room is taken.
+    fn room_for(&mut self, record: &Record, version: Version, limit: u64) -> Files {
         let mut files = Files::new();
-        for recorded in wanted {
+        for recorded in record.conflicts.iter().filter(|recorded| recorded.outcome == Outcome::Open) {
             let put = if version == Version::Base { &recorded.base } else { &recorded.remote };
             let Some(PutEntry { path, entry }) = put else { continue };
-            if self.bytes.saturating_add(entry.size) <= limit {
+            if !self.has(&record.copy(path, version)) && self.bytes.saturating_add(entry.size) <= limit {
                 self.bytes += entry.size;
                 files.insert(path.clone(), entry.clone());
             }
         }
-        if files.is_empty() {
-            return Ok(());
-        }
-        let received = match version {
-            Version::Base => downloads.receive_what_is_left(&files).await?,
-            Version::Local | Version::Remote => downloads.receive_all(&files).await?,
-        };
+        files
+    }
+
+    /// Puts versions that were received beside the database.
+    fn put_away(
+        &self,
+        record: &Record,
+        version: Version,
+        received: Vec<(DbPath, Staged)>,
+    ) -> Result<(), SyncError> {
         for (path, staged) in received {
             let to = record.copy(&path, version);
             match self.root.place(staged, &to, None, Durability::Now).map_err(SyncError::directory(&to))? {
@@ -285,9 +311,13 @@ impl Kept {
 
     /// Keeps what stands at a path, under another name: the same file, so whoever writes to it still does.
     pub(super) fn keep_local(&mut self, record: &Record, path: &DbPath) -> Result<(), SyncError> {
-        let to = record.copy(path, Version::Local);
-        self.bytes += self.root.keep(path, &to).map_err(SyncError::directory(&to))?;
+        self.bytes += self.link_local(record, path)?;
         Ok(())
+    }
+
+    fn link_local(&self, record: &Record, path: &DbPath) -> Result<u64, SyncError> {
+        let to = record.copy(path, Version::Local);
+        self.root.keep(path, &to).map_err(SyncError::directory(&to))
     }
 
     /// Writes down what became of an open conflict.
@@ -304,10 +334,12 @@ impl Kept {
     }
 
     /// Open conflicts about versions that are not the ones in conflict any more are over.
-    fn close_others(&mut self, plan: &Plan) -> Result<(), SyncError> {
+    fn close_others(&mut self, plan: &Plan, filter: &Filter) -> Result<(), SyncError> {
         for n in 0..self.records.len() {
             let mut record = self.records[n].clone();
-            for recorded in record.conflicts.iter_mut().filter(|recorded| recorded.outcome == Outcome::Open) {
+            let open =
+                |recorded: &&mut Recorded| recorded.outcome == Outcome::Open && filter.takes(&recorded.path);
+            for recorded in record.conflicts.iter_mut().filter(open) {
                 let now = plan.conflicts.get(&recorded.path).filter(|conflict| conflict.keeps.is_none());
                 if !now.is_some_and(|now| Recorded::of(&recorded.path, now).is_same(recorded)) {
                     recorded.outcome = Outcome::Over;

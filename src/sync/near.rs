@@ -92,7 +92,11 @@ impl Near {
         for (path, stamp) in &self.stamps {
             let like = base.get(path).or_else(|| there.get(path)).map(|entry| entry.hash);
             let known = self.index.get(path, stamp);
-            match known.filter(|known| like.is_none_or(|like| like.algorithm() == known.algorithm())) {
+            let fits = |known: &ContentHash| match like {
+                Some(like) => like.algorithm() == known.algorithm(),
+                None => known.sha256().is_some(),
+            };
+            match known.filter(fits) {
                 Some(hash) => compared.push((path.clone(), hash, *stamp)),
                 None => unread.push((path, *stamp, like)),
             }
@@ -135,9 +139,11 @@ impl Near {
 
     /// Remembers a file that this run has put in place. It bears the time its content was changed at, long ago: whatever
     /// changes it later shows in that.
-    pub(super) fn placed(&mut self, root: &Root, path: &DbPath, hash: ContentHash) {
+    pub(super) fn placed(&mut self, root: &Root, path: &DbPath, inode: u64, hash: ContentHash) {
+        let is_ours =
+            |stamp: &Stamp, moment: Moment| stamp.inode() == inode && moment.is_long_after(stamp.modified());
         match (root.occupant(path), self.moment) {
-            (Ok(Occupant::File(stamp)), Some(moment)) if moment.is_long_after(stamp.modified()) => {
+            (Ok(Occupant::File(stamp)), Some(moment)) if is_ours(&stamp, moment) => {
                 self.index.insert(path.clone(), stamp, hash);
                 self.index_changed = true;
             }

@@ -11,7 +11,7 @@ use super::SyncError;
 use super::brake::{Brake, Deletions};
 use super::changes::Changes;
 use super::kept::{Kept, Outcome, Record, Recorded, Version};
-use super::workdir::{Identity, Intent, Reached, Workdir};
+use super::workdir::{Identity, Intent, Log, Reached, Workdir};
 use crate::manifest::Entry;
 use crate::model::{DbPath, DbRef};
 use crate::tree::{Applied, Durability, Occupant, Root, Staged, hash_file};
@@ -41,14 +41,16 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
     match choice {
         Choice::Local => {}
         Choice::Remote => {
+            // Nothing is touched before all that is to come is here.
+            let staged = match &recorded.remote {
+                Some(PutEntry { entry, .. }) => Some(stage_copy(&root, &record, path, entry)?),
+                None => None,
+            };
             for (record, other) in &others {
                 clear(&mut kept, &root, record, &other.path)?;
             }
-            match &recorded.remote {
-                Some(PutEntry { entry, .. }) => {
-                    let staged = stage_copy(&root, &record, path, entry)?;
-                    replace(&mut kept, &root, &record, path, staged)?;
-                }
+            match staged {
+                Some(staged) => replace(&mut kept, &root, &record, path, staged)?,
                 None => clear(&mut kept, &root, &record, path)?,
             }
         }
@@ -66,9 +68,19 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
     let seen = workdir
         .manifest()
         .and_then(|manifest| DbRef::new(manifest.owner.as_deref()?, manifest.slug.as_deref()?).ok());
-    let seen = seen.map(|reference| (workdir.seen(&reference), reference));
+    let mut seen = seen.map(|reference| (workdir.seen(&reference), reference));
     for (record, recorded) in std::iter::once((record, recorded)).chain(others) {
-        workdir.move_base(&recorded.path, recorded.remote.map(|put| put.entry));
+        let itself = recorded.path == *path;
+        let remote = recorded.remote.map(|put| put.entry);
+        // What the remote has under the other names is not here: the next run brings it.
+        if itself || matches!(choice, Choice::Local | Choice::File(_)) || remote.is_none() {
+            if let Some((_, changes)) = seen.as_mut().and_then(|(seen, _)| seen.as_mut()) {
+                // Told by how it differed from the base there was; what the remote has is no other for it.
+                let before = workdir.base().get(&recorded.path).cloned();
+                changes.entry(recorded.path.clone()).or_insert(before);
+            }
+            workdir.move_base(&recorded.path, remote);
+        }
         kept.decide(&record.when, &recorded.path, outcome)?;
     }
     save(&mut workdir, seen)
@@ -163,12 +175,12 @@ fn save(workdir: &mut Workdir, seen: Option<Seen>) -> Result<(), SyncError> {
         visibility: manifest.visibility,
         synced_from: manifest.synced_from.as_deref().unwrap_or("local"),
     };
-    let nothing = Changes::new();
+    let (nothing, log) = (Changes::new(), Log::NotAsked);
     let reached = match &seen {
         Some((known, changes)) => {
-            Reached { revision: known.revision, etag: Some(&known.etag), anchor: None, changes }
+            Reached { revision: known.revision, etag: Some(&known.etag), anchor: None, log, changes }
         }
-        None => Reached { revision: None, etag: None, anchor: None, changes: &nothing },
+        None => Reached { revision: None, etag: None, anchor: None, log, changes: &nothing },
     };
     let none = Deletions { time: Timestamp::now(), here: 0, there: 0 };
     workdir.save(&identity, &reached, none, Brake::On)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::apply::{Received, apply, durability};
+use super::apply::{Received, apply};
 use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files, SideView, changes_between};
 use super::conflict::{Conflict, ConflictKind, Policy, Side, Strategy, Suggestion};
@@ -14,18 +14,18 @@ use super::direction::{Direction, Left};
 use super::download::Downloads;
 use super::far::{self, Far, Named};
 use super::filter::Filter;
-use super::kept::Kept;
+use super::kept::{Keeping, Kept};
 use super::landed::{anchor_at, landed_commit};
 use super::near::{self, Near};
 use super::publish::{numbered, publish};
 use super::reconcile::{Plan, reconcile, same};
 use super::upload::{Sent, upload_contents};
-use super::workdir::{Identity, Intent, Reached, Workdir};
+use super::workdir::{Identity, Intent, Log, Reached, Workdir};
 use super::{Event, Reporter, SyncError};
 use crate::manifest::{Entry, stays_put};
 use crate::model::{DbPath, DbRef, ExitCode, Revision, Visibility};
 use crate::remote::{Remote, RemoteError};
-use crate::tree::{Occupant, Skipped};
+use crate::tree::{Durability, Moment, Occupant, Skipped};
 use crate::wire::{CommitResponse, DatabaseDescription, RegisterRequest};
 
 /// How often a run plans again because others publish.
@@ -174,15 +174,7 @@ impl Run<'_> {
         let mut far = self.look_far().await?;
         self.tell_found(&far);
         self.take_landed(&mut far).await?;
-        let question = near::Question {
-            root: self.workdir.root(),
-            base: self.workdir.base(),
-            remote: &far.changes,
-            filter: &self.options.filter,
-            newcomers: self.options.direction != Direction::Pull,
-            moment,
-        };
-        let mut near = near::read(question, self.reporter).await?;
+        let mut near = self.look_near(&far, moment).await?;
         let mut received = Received::default();
         for _ in 0..MAX_PLANS {
             match self.carry_out(&far, &mut near, &mut received).await {
@@ -195,8 +187,23 @@ impl Run<'_> {
                 other => return other,
             }
             far = self.look_far().await?;
+            if far.anew {
+                near = self.look_near(&far, moment).await?;
+            }
         }
         Err(SyncError::KeptChanging)
+    }
+
+    async fn look_near(&self, far: &Far, moment: Option<Moment>) -> Result<Near, SyncError> {
+        let question = near::Question {
+            root: self.workdir.root(),
+            base: self.workdir.base(),
+            remote: &far.changes,
+            filter: &self.options.filter,
+            newcomers: self.options.direction != Direction::Pull,
+            moment,
+        };
+        near::read(question, self.reporter).await
     }
 
     async fn look_far(&mut self) -> Result<Far, SyncError> {
@@ -235,7 +242,15 @@ impl Run<'_> {
         self.workdir.settle_landed(&landed);
         let base = self.workdir.base();
         far.changes.retain(|path, entry| !same(base.get(path), entry.as_ref()));
-        Ok(())
+        if self.options.dry_run {
+            return Ok(());
+        }
+        // Durably, before another commit takes the place of this one.
+        let (named, changes) = (named.clone(), far.changes.clone());
+        let reached =
+            Reached { revision: None, etag: None, anchor: None, log: Log::Asked, changes: &changes };
+        let none = Deletions { time: Timestamp::now(), here: 0, there: 0 };
+        self.save_base(&named, &reached, none)
     }
 
     async fn carry_out(
@@ -284,11 +299,18 @@ impl Run<'_> {
             id: &named.id,
             at: options.at,
             root: &root,
-            durability: durability(&report.plan),
+            durability: Durability::Now,
             reporter: self.reporter,
         };
         let mut kept = Kept::open(&root)?;
-        kept.keep(&mut report.plan, far.revision, options.conflict_limit, &downloads, &near.stamps).await?;
+        let keeping = Keeping {
+            limit: options.conflict_limit,
+            downloads: &downloads,
+            stamps: &near.stamps,
+            filter: &options.filter,
+        };
+        kept.keep(&mut report.plan, far.revision, keeping).await?;
+        let downloads = Downloads { durability: received.durability(&report.plan), ..downloads };
         received.receive(&report.plan, &downloads).await?;
         self.sent +=
             upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
@@ -427,6 +449,23 @@ impl Run<'_> {
             (_, Some(found)) => anchor_at(self.remote, found, revision).await?,
             _ => None,
         };
+        let etag = published.map(|published| published.etag.as_str()).or(far.etag.as_deref());
+        let reached = Reached { revision, etag, anchor, log: Log::Asked, changes: &changes };
+        self.save_base(named, &reached, deletions)?;
+        // Without it, the next run reads more than it must, and is right.
+        if let Err(error) = near.save_index(self.workdir.root()) {
+            tracing::warn!(%error, "what files hold could not be remembered");
+        }
+        Ok(())
+    }
+
+    /// Remembers what both sides agree on.
+    fn save_base(
+        &mut self,
+        named: &Named,
+        reached: &Reached<'_>,
+        deletions: Deletions,
+    ) -> Result<(), SyncError> {
         let synced_from = match self.options.direction {
             Direction::Pull => format!("remote:{}", self.remote.url()),
             Direction::Push => "local".to_owned(),
@@ -442,13 +481,6 @@ impl Run<'_> {
             visibility: named.visibility,
             synced_from: &synced_from,
         };
-        let etag = published.map(|published| published.etag.as_str()).or(far.etag.as_deref());
-        let reached = Reached { revision, etag, anchor, changes: &changes };
-        self.workdir.save(&identity, &reached, deletions, self.options.brake)?;
-        // Without it, the next run reads more than it must, and is right.
-        if let Err(error) = near.save_index(self.workdir.root()) {
-            tracing::warn!(%error, "what files hold could not be remembered");
-        }
-        Ok(())
+        self.workdir.save(&identity, reached, deletions, self.options.brake)
     }
 }

@@ -106,12 +106,21 @@ pub(super) struct Identity<'a> {
     pub(super) synced_from: &'a str,
 }
 
+/// Whether the remote's log was asked for a commit whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Log {
+    Asked,
+    NotAsked,
+}
+
 /// The remote as a run has left it.
 pub(super) struct Reached<'a> {
     pub(super) revision: Option<Revision>,
     /// Of the manifest at that revision, if it was the current one.
     pub(super) etag: Option<&'a str>,
     pub(super) anchor: Option<(Revision, Sha256)>,
+    /// Whether it is known what became of a commit that was sent.
+    pub(super) log: Log,
     /// How it differs from the base there was before the run, and from what both have agreed on since.
     pub(super) changes: &'a Changes,
 }
@@ -335,7 +344,9 @@ impl Workdir {
     ) -> Result<(), SyncError> {
         self.save_manifest(identity)?;
         let mut state = self.state_for(identity.id);
-        state.pending = None;
+        if reached.log == Log::Asked {
+            state.pending = None;
+        }
         state.revision = reached.revision.unwrap_or_default().max(state.revision);
         state.anchor = reached.anchor.map(|(revision, hash)| Anchor { revision, hash }).or(state.anchor);
         if let (Some(etag), Some(revision)) = (reached.etag, reached.revision) {

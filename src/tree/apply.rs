@@ -44,10 +44,17 @@ pub struct Staged {
     name: String,
     /// Open until it is sealed: many may wait to be placed.
     file: Option<File>,
+    /// Which file it is.
+    inode: u64,
     placed: bool,
 }
 
 impl Staged {
+    /// Which file it is, before and after it is put in place.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.file {
@@ -114,7 +121,8 @@ impl Root {
         let name = random_name(STAGED_PREFIX);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&*dir, &name, flags, Mode::from_raw_mode(0o666))?);
-        Ok(Staged { dir, name, file: Some(file), placed: false })
+        let inode = Stamp::of_file(&file)?.inode();
+        Ok(Staged { dir, name, file: Some(file), inode, placed: false })
     }
 
     /// Puts a sealed content, durable by now, at `path`, where `expected` stands now (or nothing).
@@ -164,13 +172,23 @@ impl Root {
                     Err(error) => return Err(error.into()),
                 }
                 // Whatever stood there is in our hands now: if it is not what the plan saw, it goes back.
-                let back = rustix::fs::statat(&*staged.dir, &staged.name, AtFlags::SYMLINK_NOFOLLOW)
-                    .map(|displaced| Stamp::of(&displaced).same_bytes(&expected))
-                    .and_then(|as_seen| if as_seen { Ok(false) } else { exchange().map(|()| true) });
+                let stamp = || {
+                    let stat = rustix::fs::statat(&*staged.dir, &staged.name, AtFlags::SYMLINK_NOFOLLOW)?;
+                    Ok::<_, Errno>(Stamp::of(&stat))
+                };
+                let back = stamp().and_then(|displaced| match displaced.same_bytes(&expected) {
+                    true => Ok(None),
+                    false => exchange().and_then(|()| stamp()).map(Some),
+                });
                 match back {
                     // Dropping `staged` removes the displaced version, which the base revision still has.
-                    Ok(false) => {}
-                    Ok(true) => return Ok(Applied::Overtaken),
+                    Ok(None) => {}
+                    Ok(Some(ours)) => {
+                        // What came out must be ours again: somebody may have put another file there in between, whose
+                        // only name this is now.
+                        staged.placed = ours.inode() != staged.inode;
+                        return Ok(Applied::Overtaken);
+                    }
                     Err(error) => {
                         // It may be somebody's edit that lies there: leave it.
                         staged.placed = true;

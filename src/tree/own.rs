@@ -112,6 +112,8 @@ impl Root {
                 rustix::fs::fsync(&dir)?;
                 return Ok(size);
             }
+            // Kept by a run that did not come to its end.
+            Err(Errno::EXIST) if self.is_same_file(&file, to)? => return Ok(0),
             Err(Errno::PERM | Errno::XDEV | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
@@ -128,6 +130,11 @@ impl Root {
             Applied::Done => Ok(size),
             Applied::Overtaken => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
         }
+    }
+
+    fn is_same_file(&self, file: &File, other: &DbPath) -> io::Result<bool> {
+        let other = Stamp::of_file(self.open_file(other)?)?;
+        Ok(Stamp::of_file(file)?.inode() == other.inode())
     }
 
     /// Removes one of the tools' own files, if it is there, and directories that become empty by it.

@@ -81,6 +81,11 @@ impl Stamp {
         (self.inode, self.size, self.modified) == (other.inode, other.size, other.modified)
     }
 
+    /// Which file it is, of those of its file system.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// When the bytes last changed, for a manifest.
     pub fn modified(&self) -> jiff::Timestamp {
         timestamp(self.modified)

@@ -59,6 +59,13 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let mut walk = WalkDir::new(root.path()).min_depth(1).follow_links(false).into_iter();
     while let Some(entry) = walk.next() {
+        // What goes while it is looked at is absent; whatever else is wrong is an error.
+        let vanished = |error: &walkdir::Error| {
+            error.depth() > 0 && error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        if entry.as_ref().is_err_and(vanished) {
+            continue;
+        }
         let entry = entry.map_err(|error| {
             let path = error.path().map(|path| path.display().to_string()).unwrap_or_default();
             let cause = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
@@ -93,7 +100,10 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
         if stays_put(&path) {
             continue;
         }
-        let metadata = entry.metadata().map_err(io::Error::from)?;
+        let metadata = match entry.metadata() {
+            Err(error) if vanished(&error) => continue,
+            metadata => metadata.map_err(io::Error::from)?,
+        };
         scan.files.insert(path, Stamp::of_metadata(&metadata));
     }
     Ok(scan)

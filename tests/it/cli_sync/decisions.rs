@@ -117,3 +117,35 @@ fn deciding_what_is_no_conflict_is_told() {
     pair.cli.resolve(pair.b.path(), "f", &[]).expect(2);
     pair.cli.resolve(pair.b.path(), "f", &["--local", "--remote"]).expect(2);
 }
+
+#[test]
+fn deciding_against_a_file_brings_the_directory_in_whose_place_it_stood() {
+    for (here, there) in [("d", "d/g"), ("d/x", "d"), ("README", "readme")] {
+        let pair = Pair::with(&[("f", "1")]);
+        pair.a.write(&[(there, "there")]);
+        pair.cli.sync(pair.a.path(), &[]).expect(0);
+        pair.b.write(&[(here, "here")]);
+        pair.cli.sync(pair.b.path(), &[]).expect(3);
+        pair.cli.resolve(pair.b.path(), here, &["--remote"]).expect(0);
+        pair.cli.sync(pair.b.path(), &[]).expect(0);
+        assert_eq!(pair.b.read(there).as_deref(), Some("there"), "{here}, {there}");
+        assert_eq!(pair.published(there).as_deref(), Some("there"), "{here}, {there}");
+        assert!(kept(&pair.b).contains(&(format!("{here}.local.conflict"), "here".to_owned())));
+    }
+}
+
+#[test]
+fn a_decision_about_an_earlier_revision_does_not_hide_the_current_one() {
+    let pair = Pair::with(&[("f", "1")]);
+    for text in ["2", "3"] {
+        pair.a.write(&[("f", text)]);
+        pair.cli.sync(pair.a.path(), &[]).expect(0);
+    }
+    pair.cli.pull("alice/x", pair.b.path(), &[]).expect(0);
+    pair.b.write(&[("f", "here")]);
+    pair.cli.pull("alice/x", pair.b.path(), &["--at", "1"]).expect(3);
+    pair.cli.resolve(pair.b.path(), "f", &["--remote"]).expect(0);
+    assert_eq!(pair.b.read("f").as_deref(), Some("1"));
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!(pair.b.read("f").as_deref(), Some("3"), "what is current arrives");
+}

@@ -162,6 +162,23 @@ fn rule_13_at_the_limit_for_copies_conflicts_are_left_alone() {
 }
 
 #[test]
+fn rule_13_the_limit_is_for_all_that_loses_together() {
+    let pair = Pair::with(&[("f", "base"), ("g", "base"), ("h", "base")]);
+    pair.a.write(&[("f", "there"), ("g", "there"), ("h", "there")]);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    pair.b.write(&[("f", "here"), ("g", "here"), ("h", "here")]);
+    let limited = ["--strategy", "local-wins", "--conflict-limit", "12"];
+    pair.cli.sync(pair.b.path(), &limited).expect(3);
+    let published = |name| pair.published(name).unwrap();
+    assert_eq!([published("f"), published("g"), published("h")], ["here", "here", "there"]);
+    assert_eq!(kept(&pair.b), texts(&[("f.remote.conflict", "there"), ("g.remote.conflict", "there")]));
+    // With more room, what was left is brought to be decided.
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    pair.cli.resolve(pair.b.path(), "h", &["--remote"]).expect(0);
+    assert_eq!(pair.b.read("h").as_deref(), Some("there"));
+}
+
+#[test]
 fn x6_copies_of_conflicts_are_in_no_glob_of_the_data() {
     let pair = Pair::with(&[("data/posts/data.parquet", "1")]);
     pair.a.write(&[("data/posts/data.parquet", "there")]);

@@ -312,3 +312,49 @@ fn rule_4_a_remote_that_was_rolled_back_halts_a_sync() {
     assert!(halted.stderr.contains("rolled back"), "{halted:?}");
     assert_eq!(crate::harness::data_files(pair.b.path()), before);
 }
+
+#[test]
+fn rule_3_what_landed_unheard_is_not_forgotten_by_the_next_commit() {
+    let pair = Pair::with(&[("f", "1")]);
+    pair.b.write(&[("new", "1")]);
+    let address = pair.server.address.clone();
+    let landed = Arc::new(AtomicBool::new(false));
+    let first = landed.clone();
+    let proxy = Responder::start(move |incoming| {
+        if !incoming.target.starts_with("/api/sync/commit/") {
+            return incoming.forward(&address).into();
+        }
+        // The first one lands; no later one does.
+        if !first.swap(true, Ordering::SeqCst) {
+            let _ = incoming.forward(&address);
+        }
+        Reply::HangUp
+    });
+    let cli = Cli::at(&proxy.url()).token(&pair.server.token);
+    cli.sync(pair.b.path(), &[]).expect(6);
+    assert_eq!(pair.server.paths("x"), ["f", "new"], "it landed");
+    pair.b.remove("new");
+    cli.sync(pair.b.path(), &[]).expect(6);
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!((pair.b.read("new"), pair.published("new")), (None, None), "it does not come back");
+}
+
+#[test]
+fn rule_3_what_landed_unheard_is_not_forgotten_by_a_decision() {
+    let pair = Pair::with(&[("f", "1")]);
+    pair.a.write(&[("f", "there")]);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    pair.b.write(&[("f", "here"), ("new", "1")]);
+    let address = pair.server.address.clone();
+    let proxy = Responder::start(move |incoming| {
+        let response = incoming.forward(&address);
+        if incoming.target.starts_with("/api/sync/commit/") { Reply::HangUp } else { response.into() }
+    });
+    let cli = Cli::at(&proxy.url()).token(&pair.server.token);
+    cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(6);
+    pair.cli.resolve(pair.b.path(), "f", &["--local"]).expect(0);
+    pair.b.remove("new");
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!((pair.b.read("new"), pair.published("new")), (None, None), "it does not come back");
+    assert_eq!(pair.published("f").as_deref(), Some("here"));
+}
