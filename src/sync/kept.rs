@@ -358,7 +358,7 @@ impl Kept {
         let dir = DbPath::parse(&format!("{PRIVATE_DIR}/{DIR}/{}/{RECORD}", record.when));
         let path = dir.map_err(|error| SyncError::directory(&record.when)(io::Error::other(error)))?;
         let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
-        self.root.replace_durably(&path, &bytes).map_err(SyncError::directory(&path))
+        self.root.replace_own(&path, &[&bytes], Durability::Now).map_err(SyncError::directory(&path))
     }
 
     fn name_of_now(&self) -> String {

@@ -55,7 +55,7 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
             }
         }
         Choice::File(file) => {
-            let staged = File::open(file).and_then(|file| stage(&root, &file, None));
+            let staged = File::open(file).and_then(|file| root.stage_copy(&file, None));
             let staged = staged.map_err(SyncError::directory(file.display()))?;
             replace(&mut kept, &root, &record, path, staged)?;
         }
@@ -146,20 +146,7 @@ fn stage_copy(root: &Root, record: &Record, path: &DbPath, entry: &Entry) -> Res
     if hash != entry.hash {
         return Err(SyncError::WrongContent { path: copy });
     }
-    stage(root, &file, entry.modified()).map_err(SyncError::directory(&copy))
-}
-
-fn stage(root: &Root, mut from: &File, modified: Option<Timestamp>) -> io::Result<Staged> {
-    io::Seek::rewind(&mut from)?;
-    let (mut staged, mut piece) = (root.stage()?, vec![0; 1 << 20]);
-    loop {
-        match io::Read::read(&mut from, &mut piece)? {
-            0 => break,
-            length => staged.write(&piece[..length])?,
-        }
-    }
-    staged.seal(modified, Durability::Now)?;
-    Ok(staged)
+    root.stage_copy(&file, entry.modified()).map_err(SyncError::directory(&copy))
 }
 
 type Seen = (Option<(crate::remote::Known, Changes)>, DbRef);

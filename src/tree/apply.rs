@@ -19,6 +19,9 @@ const STAGED_PREFIX: &str = "new-";
 /// Files taken out of the tree for a moment: perhaps somebody's.
 const ASIDE_PREFIX: &str = "aside-";
 
+/// Bytes copied at a time.
+const COPY_PIECE: usize = 1 << 20;
+
 /// When a change reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -123,6 +126,20 @@ impl Root {
         let file = File::from(rustix::fs::openat(&*dir, &name, flags, Mode::from_raw_mode(0o666))?);
         let inode = Stamp::of_file(&file)?.inode();
         Ok(Staged { dir, name, file: Some(file), inode, placed: false })
+    }
+
+    /// Begins and ends a content: what a file holds from its beginning, durably.
+    pub fn stage_copy(&self, mut from: &File, modified: Option<jiff::Timestamp>) -> io::Result<Staged> {
+        io::Seek::rewind(&mut from)?;
+        let (mut staged, mut piece) = (self.stage()?, vec![0; COPY_PIECE]);
+        loop {
+            match io::Read::read(&mut from, &mut piece)? {
+                0 => break,
+                length => staged.write(&piece[..length])?,
+            }
+        }
+        staged.seal(modified, Durability::Now)?;
+        Ok(staged)
     }
 
     /// Puts a sealed content, durable by now, at `path`, where `expected` stands now (or nothing).

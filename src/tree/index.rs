@@ -7,7 +7,7 @@ use std::io;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Root, Stamp};
+use super::{Durability, Root, Stamp};
 use crate::manifest::PRIVATE_DIR;
 use crate::model::{ContentHash, DbPath, Sha256};
 
@@ -41,10 +41,13 @@ impl HashIndex {
         Self::read(root).unwrap_or_default()
     }
 
+    fn path() -> io::Result<DbPath> {
+        DbPath::parse(&format!("{PRIVATE_DIR}/{INDEX_FILE}")).map_err(io::Error::other)
+    }
+
     fn read(root: &Root) -> Option<Self> {
-        let path = DbPath::parse(&format!("{PRIVATE_DIR}/{INDEX_FILE}")).ok()?;
         let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut root.open_file(&path).ok()?, &mut bytes).ok()?;
+        io::Read::read_to_end(&mut root.open_file(&Self::path().ok()?).ok()?, &mut bytes).ok()?;
         let (sum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
         if crc32c::crc32c(rest) != u32::from_le_bytes(*sum) {
             return None;
@@ -95,7 +98,7 @@ impl HashIndex {
             body = postcard::to_extend(&(path.as_str(), known), body).map_err(io::Error::other)?;
         }
         let sum = crc32c::crc32c(&body).to_le_bytes();
-        root.replace_private(INDEX_FILE, &[MAGIC, &sum, &body])
+        root.replace_own(&Self::path()?, &[MAGIC, &sum, &body], Durability::Later)
     }
 }
 

@@ -24,18 +24,6 @@ impl Root {
         Ok(File::from(rustix::fs::openat2(&dir, name, flags, Mode::from_raw_mode(0o644), RESOLVE)?))
     }
 
-    /// Replaces a file of the tools' own with `parts`, whole or not at all; not durably.
-    pub(super) fn replace_private(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
-        let dir = self.directory(&[PRIVATE_DIR], CreateDirs::Yes)?;
-        let staged = format!("{name}{STAGED_SUFFIX}");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mut file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
-        for part in parts {
-            file.write_all(part)?;
-        }
-        Ok(rustix::fs::renameat(&dir, &staged, &dir, name)?)
-    }
-
     /// What time it is, by the clock that gives the directory's files their times. The caller holds the lock, on `file`.
     pub fn moment(file: impl AsFd) -> io::Result<Moment> {
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
@@ -44,16 +32,24 @@ impl Root {
         Ok(Moment::new(Stamp::of_file(&file)?.changed()))
     }
 
-    /// Replaces one of the tools' own files, durably: the new bytes are on the disk before they have the name.
-    pub fn replace_durably(&self, path: &DbPath, bytes: &[u8]) -> io::Result<()> {
+    /// Replaces one of the tools' own files with `parts`, whole or not at all. Where it is to be durable now, the new bytes are
+    /// on the disk before they have the name; else nobody says when.
+    pub fn replace_own(&self, path: &DbPath, parts: &[&[u8]], durability: Durability) -> io::Result<()> {
         let dir = self.parent(path, CreateDirs::Yes)?;
         let staged = format!("{}{STAGED_SUFFIX}", path.name());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mut file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        if durability == Durability::Now {
+            file.sync_all()?;
+        }
         rustix::fs::renameat(&dir, &staged, &dir, path.name())?;
-        Ok(rustix::fs::fsync(&dir)?)
+        if durability == Durability::Now {
+            rustix::fs::fsync(&dir)?;
+        }
+        Ok(())
     }
 
     /// The names in a directory below `.parquedb`; none where there is no such directory.
@@ -117,15 +113,7 @@ impl Root {
             Err(Errno::PERM | Errno::XDEV | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut staged = self.stage()?;
-        let mut piece = vec![0; 1 << 20];
-        loop {
-            match io::Read::read(&mut &file, &mut piece)? {
-                0 => break,
-                length => staged.write(&piece[..length])?,
-            }
-        }
-        staged.seal(Some(Stamp::of_file(&file)?.modified()), Durability::Now)?;
+        let staged = self.stage_copy(&file, Some(Stamp::of_file(&file)?.modified()))?;
         match self.place(staged, to, None, Durability::Now)? {
             Applied::Done => Ok(size),
             Applied::Overtaken => Err(io::Error::from(io::ErrorKind::AlreadyExists)),

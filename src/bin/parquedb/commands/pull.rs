@@ -18,18 +18,10 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
     let remote = context.remote(&RemoteOptions::default())?;
     let directory = args.directory.display().to_string();
     style.line(format!("Fetching database info from {}...", remote.url()));
+    let strategy = if args.force { Strategy::RemoteWins } else { Strategy::Manual };
     let options = SyncOptions {
-        directory: args.directory.clone(),
-        database: reference,
-        create: None,
-        visibility: None,
-        direction: Direction::Pull,
         at: args.at.map(Revision),
-        strategy: if args.force { Strategy::RemoteWins } else { Strategy::Manual },
-        filter: args.run.filter()?,
-        brake: args.run.brake(),
-        conflict_limit: args.run.conflict_limit.0,
-        dry_run: args.run.dry_run,
+        ..args.run.options(&args.directory, &reference, Direction::Pull, strategy)?
     };
     let narrator = Narrator::new(style, |found| {
         style.line(format!("\nFound database: {}", found.name));

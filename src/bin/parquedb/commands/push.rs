@@ -1,10 +1,11 @@
 //! `parquedb push`.
 
-use parquedb_mount::model::{DbRef, ExitCode, slugify};
-use parquedb_mount::remote::{RemoteError, RemoteOptions};
+use parquedb_mount::model::ExitCode;
+use parquedb_mount::remote::RemoteOptions;
 use parquedb_mount::sync::{Direction, NewDatabase, Strategy, SyncOptions};
 use serde_json::json;
 
+use super::runs::OwnDatabase;
 use super::{files, list_paths, tell_conflicts, texts};
 use crate::args::PushArgs;
 use crate::common::failure::Failure;
@@ -18,41 +19,16 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
     }
     let context = flags.context(Some(&args.directory))?;
     let file = &context.database;
-    let directory_name = std::fs::canonicalize(&args.directory)
-        .ok()
-        .and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    let name = file.name.clone().or(args.slug.clone()).or(file.slug.clone()).or(directory_name);
-    let slug = args.slug.clone().or(file.slug.clone()).or(name.as_deref().and_then(slugify));
-    let (Some(name), Some(slug)) = (name, slug) else {
-        return Err(Failure::usage("no slug can be made from the directory's name: give one with --slug"));
-    };
-    // Checked here too, so that a bad slug is wrong usage and not the remote's refusal.
-    DbRef::new("x", &slug).map_err(|error| Failure::usage(error.to_string()))?;
-    let filter = args.run.filter()?;
+    let own = OwnDatabase::of(&args.directory, file, args.slug.as_ref())?;
     let remote = context.remote(&RemoteOptions::default())?;
     style.line("Authenticating...");
-    let username = remote.me().await?.username;
-    style.line(format!("Logged in as {username}\n"));
-    if let Some(owner) = file.owner.as_ref().filter(|owner| **owner != username) {
-        let text = format!("the database's file says its owner is {owner}, but you are {username}");
-        return Err(RemoteError::NotAllowed { text }.into());
-    }
-    let database = DbRef::new(&username, &slug).map_err(|error| RemoteError::WrongAnswer {
-        remote: remote.url().to_owned(),
-        reason: format!("it gives us an impossible name: {error}"),
-    })?;
+    let database = own.reference(&remote).await?;
+    style.line(format!("Logged in as {}\n", database.owner()));
+    let strategy = if args.force { Strategy::LocalWins } else { Strategy::Manual };
     let options = SyncOptions {
-        directory: args.directory.clone(),
-        database: database.clone(),
-        create: Some(NewDatabase { name }),
+        create: Some(NewDatabase { name: own.name }),
         visibility: args.visibility.or(file.visibility),
-        direction: Direction::Push,
-        at: None,
-        strategy: if args.force { Strategy::LocalWins } else { Strategy::Manual },
-        filter,
-        brake: args.run.brake(),
-        conflict_limit: args.run.conflict_limit.0,
-        dry_run: args.run.dry_run,
+        ..args.run.options(&args.directory, &database, Direction::Push, strategy)?
     };
     let narrator = Narrator::new(style, |found| {
         style.line(format!("Pushing to {}...", remote.url()));

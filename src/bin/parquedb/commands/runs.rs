@@ -1,8 +1,14 @@
 //! What push, pull and sync have in common.
 
+use std::path::Path;
+
 use clap::Args;
-use parquedb_mount::remote::Remote;
-use parquedb_mount::sync::{Brake, Filter, Reporter, SyncError, SyncOptions, SyncReport, sync_with_retries};
+use parquedb_mount::config::DatabaseFile;
+use parquedb_mount::model::{DbRef, slugify};
+use parquedb_mount::remote::{Remote, RemoteError};
+use parquedb_mount::sync::{
+    Brake, Direction, Filter, Reporter, Strategy, SyncError, SyncOptions, SyncReport, sync_with_retries,
+};
 
 use crate::common::failure::Failure;
 use crate::common::size::Size;
@@ -32,13 +38,31 @@ pub struct RunFlags {
 
 impl RunFlags {
     /// Which paths it is about.
-    pub fn filter(&self) -> Result<Filter, Failure> {
+    fn filter(&self) -> Result<Filter, Failure> {
         Filter::new(&self.include, &self.exclude).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// Whether mass deletions go through.
-    pub fn brake(&self) -> Brake {
-        if self.allow_mass_delete { Brake::Released } else { Brake::On }
+    /// What a run works with, by these flags.
+    pub fn options(
+        &self,
+        directory: &Path,
+        database: &DbRef,
+        direction: Direction,
+        strategy: Strategy,
+    ) -> Result<SyncOptions, Failure> {
+        Ok(SyncOptions {
+            directory: directory.to_owned(),
+            database: database.clone(),
+            create: None,
+            visibility: None,
+            direction,
+            at: None,
+            strategy,
+            filter: self.filter()?,
+            brake: if self.allow_mass_delete { Brake::Released } else { Brake::On },
+            conflict_limit: self.conflict_limit.0,
+            dry_run: self.dry_run,
+        })
     }
 
     /// Does the work.
@@ -49,5 +73,46 @@ impl RunFlags {
         reporter: &dyn Reporter,
     ) -> Result<SyncReport, SyncError> {
         sync_with_retries(remote, options, self.retries, reporter).await
+    }
+}
+
+/// What a directory's own database is called: as its file says, or after the directory.
+pub struct OwnDatabase {
+    /// Its name for people.
+    pub name: String,
+    slug: String,
+    owner: Option<String>,
+}
+
+impl OwnDatabase {
+    /// Of a directory, whose file says `file`; `slug` is what was typed.
+    pub fn of(directory: &Path, file: &DatabaseFile, slug: Option<&String>) -> Result<Self, Failure> {
+        let directory_name = std::fs::canonicalize(directory)
+            .ok()
+            .and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let slug = slug.or(file.slug.as_ref()).cloned();
+        let name = file.name.clone().or(slug.clone()).or(directory_name);
+        let slug = slug.or(name.as_deref().and_then(slugify));
+        let (Some(name), Some(slug)) = (name, slug) else {
+            let text = "no slug can be made from the directory's name: give one with push --slug";
+            return Err(Failure::usage(text));
+        };
+        // Checked here too, so that a bad slug is wrong usage and not the remote's refusal.
+        DbRef::new("x", &slug).map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(Self { name, slug, owner: file.owner.clone() })
+    }
+
+    /// Asks the remote who we are: the database is one of our own.
+    pub async fn reference(&self, remote: &Remote) -> Result<DbRef, Failure> {
+        let username = remote.me().await?.username;
+        if let Some(owner) = self.owner.as_ref().filter(|owner| **owner != username) {
+            let text = format!("the database's file says its owner is {owner}, but you are {username}");
+            return Err(RemoteError::NotAllowed { text }.into());
+        }
+        let reference = DbRef::new(&username, &self.slug).map_err(|error| RemoteError::WrongAnswer {
+            remote: remote.url().to_owned(),
+            reason: format!("it gives us an impossible name: {error}"),
+        });
+        Ok(reference?)
     }
 }

@@ -1,11 +1,12 @@
 //! `parquedb sync`.
 
 use parquedb_mount::manifest::{MANIFEST_PATH, Manifest};
-use parquedb_mount::model::{DbPath, DbRef, ExitCode, slugify};
+use parquedb_mount::model::{DbPath, DbRef, ExitCode};
 use parquedb_mount::remote::{Remote, RemoteOptions};
 use parquedb_mount::sync::{Direction, NewDatabase, Side, SyncDiff, SyncOptions, SyncReport};
 use serde_json::{Value, json};
 
+use super::runs::OwnDatabase;
 use super::{files, list_paths, tell_conflicts, texts};
 use crate::args::SyncArgs;
 use crate::common::failure::Failure;
@@ -18,24 +19,15 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
     let context = flags.context(Some(&args.directory))?;
-    let filter = args.run.filter()?;
     let remote = context.remote(&RemoteOptions::default())?;
     style.line("Authenticating...");
     let manifest = local_manifest(args);
     let (database, create) = target(args, &context, &remote, manifest.as_ref()).await?;
     let only_looks = args.status || args.run.dry_run;
     let options = SyncOptions {
-        directory: args.directory.clone(),
-        database: database.clone(),
         create,
-        visibility: None,
-        direction: Direction::Both,
-        at: None,
-        strategy: args.strategy,
-        filter,
-        brake: args.run.brake(),
-        conflict_limit: args.run.conflict_limit.0,
         dry_run: only_looks,
+        ..args.run.options(&args.directory, &database, Direction::Both, args.strategy)?
     };
     let narrator = Narrator::new(style, |found| {
         if let Some(username) = remote.username() {
@@ -111,20 +103,9 @@ async fn target(
     if let Some(known) = known {
         return Ok((known, None));
     }
-    let file = &context.database;
-    let directory_name = std::fs::canonicalize(&args.directory)
-        .ok()
-        .and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    let name = file.name.clone().or(file.slug.clone()).or(directory_name);
-    let slug = file.slug.clone().or(name.as_deref().and_then(slugify));
-    let (Some(name), Some(slug)) = (name, slug) else {
-        return Err(Failure::usage(
-            "no slug can be made from the directory's name: push it with --slug first",
-        ));
-    };
-    let username = remote.me().await?.username;
-    let database = DbRef::new(&username, &slug).map_err(|error| Failure::usage(error.to_string()))?;
-    Ok((database, Some(NewDatabase { name })))
+    let own = OwnDatabase::of(&args.directory, &context.database, None)?;
+    let reference = own.reference(remote).await?;
+    Ok((reference, Some(NewDatabase { name: own.name })))
 }
 
 fn show_diff(style: Style, diff: &SyncDiff) {
