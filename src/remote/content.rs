@@ -183,10 +183,17 @@ impl Remote {
         if content.moved.load(Ordering::Relaxed) {
             return self.ask_range(content, range, content.revision).await;
         }
+        let by_hash = !self.versions.are_own();
         let asked = match self.ask_range(content, range, None).await {
-            // A plain web server does not know a hash as a tag: it is asked for what it has, and its own tag tells.
-            Err(RemoteError::Moved { .. }) if content.host_tags && self.versions.are_unknown() => {
-                self.ask_version(content, range, None, None).await
+            // A plain web server does not know a hash as a tag: it is asked for what it has, and its own tag tells. Another
+            // request may have learned meanwhile that it is one.
+            Err(RemoteError::Moved { .. })
+                if content.host_tags
+                    && by_hash
+                    && (self.versions.are_unknown() || self.versions.are_own()) =>
+            {
+                let known = self.versions.condition(&content.path, content.hash);
+                self.ask_version(content, range, None, known).await
             }
             asked => asked,
         };
