@@ -27,23 +27,26 @@ pub fn stays_put(path: &DbPath) -> bool {
 /// Whether a name met anywhere in a directory is left out of scans: other tools' droppings, and what is likely
 /// a secret.
 pub fn is_protected(component: &str) -> bool {
-    let lower = component.to_ascii_lowercase();
-    matches!(
-        lower.as_str(),
-        PRIVATE_DIR
-            | ".git"
-            | "node_modules"
-            | ".ds_store"
-            | ".netrc"
-            | ".npmrc"
-            | ".pypirc"
-            | "id_rsa"
-            | "id_ed25519"
-    ) || lower.starts_with(".env")
-        || lower.ends_with(STAGED_SUFFIX)
-        || lower.ends_with(".token")
-        || lower.ends_with(".pem")
-        || lower.ends_with(".key")
+    const WHOLE: [&str; 9] = [
+        PRIVATE_DIR,
+        ".git",
+        "node_modules",
+        ".ds_store",
+        ".netrc",
+        ".npmrc",
+        ".pypirc",
+        "id_rsa",
+        "id_ed25519",
+    ];
+    const ENDS: [&str; 4] = [STAGED_SUFFIX, ".token", ".pem", ".key"];
+    // Asked of every name of every path: without a copy of it.
+    let bytes = component.as_bytes();
+    let is =
+        |part: Option<&[u8]>, text: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(text.as_bytes()));
+    let end = |length| bytes.len().checked_sub(length).and_then(|at| bytes.get(at..));
+    WHOLE.iter().any(|name| is(Some(bytes), name))
+        || is(bytes.get(..4), ".env")
+        || ENDS.iter().any(|text| is(end(text.len()), text))
 }
 
 #[cfg(test)]

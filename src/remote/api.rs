@@ -28,6 +28,14 @@ pub struct ManifestDocument {
     pub revision: Option<Revision>,
 }
 
+impl ManifestDocument {
+    /// Reads and checks it.
+    pub fn read(self) -> Result<FetchedManifest, RemoteError> {
+        let Self { body, etag, revision } = self;
+        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+    }
+}
+
 /// A manifest with the revision it is.
 #[derive(Debug, Clone)]
 pub struct FetchedManifest {
@@ -81,8 +89,7 @@ impl Remote {
 
     /// The current manifest, as any host of the seed's layout serves it: one request.
     pub async fn manifest(&self, database: &DbRef) -> Result<FetchedManifest, RemoteError> {
-        let ManifestDocument { body, etag, revision } = self.manifest_document(database).await?;
-        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+        self.manifest_document(database).await?.read()
     }
 
     /// The same, not read yet.
@@ -145,8 +152,7 @@ impl Remote {
     ) -> Result<FetchedManifest, RemoteError> {
         let document = self.manifest_document_at(database, revision, "").await?;
         let document = document.ok_or_else(|| self.wrong("HTTP 304 where nothing is known".into()))?;
-        let ManifestDocument { body, etag, revision } = document;
-        Ok(FetchedManifest { manifest: Manifest::from_json(&body)?, etag, revision })
+        document.read()
     }
 
     /// The same, not read yet, unless it is the one with this entity tag.

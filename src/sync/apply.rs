@@ -25,11 +25,6 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// Hands over what is here.
-    pub(super) fn take(&mut self) -> Self {
-        Self { later: self.later, staged: std::mem::take(&mut self.staged), bytes: self.bytes }
-    }
-
     /// How durable each single file of a plan is made: where there are many, all of them at once; and once it was so, it
     /// stays so, for a plan that is made again keeps what is here.
     pub(super) fn durability(&mut self, plan: &Plan) -> Durability {

@@ -31,14 +31,8 @@ pub(super) fn hold_colliding(plan: &mut Plan, base: &Files, [local, remote]: [Si
             continue;
         }
         plan.hold(&path);
-        let conflict = plan.conflicts.entry(path.clone()).or_insert_with(|| Conflict {
-            kind,
-            base: base.get(&path).cloned(),
-            local: local.get(&path).cloned(),
-            remote: remote.get(&path).cloned(),
-            against: BTreeSet::new(),
-            suggestion: Suggestion::Manual,
-            keeps: None,
+        let conflict = plan.conflicts.entry(path.clone()).or_insert_with(|| {
+            Conflict::for_a_person(kind, [base.get(&path), local.get(&path), remote.get(&path)])
         });
         (conflict.kind, conflict.suggestion, conflict.against) = (kind, Suggestion::Manual, against);
     }

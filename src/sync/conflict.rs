@@ -23,6 +23,16 @@ pub enum Side {
     Remote,
 }
 
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Local => Self::Remote,
+            Self::Remote => Self::Local,
+        }
+    }
+}
+
 /// What decides conflicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
@@ -116,6 +126,21 @@ pub struct Conflict {
     pub keeps: Option<Side>,
 }
 
+impl Conflict {
+    /// One that neither dates nor strategies decide.
+    pub(super) fn for_a_person(kind: ConflictKind, [base, local, remote]: [Option<&Entry>; 3]) -> Self {
+        Self {
+            kind,
+            base: base.cloned(),
+            local: local.cloned(),
+            remote: remote.cloned(),
+            against: BTreeSet::new(),
+            suggestion: Suggestion::Manual,
+            keeps: None,
+        }
+    }
+}
+
 /// What is left to decide once it is known what has changed.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
@@ -149,15 +174,7 @@ impl Policy {
             Strategy::LocalWins => Some(Side::Local),
             Strategy::RemoteWins => Some(Side::Remote),
         };
-        Conflict {
-            kind,
-            base: base.cloned(),
-            local: local.cloned(),
-            remote: remote.cloned(),
-            against: BTreeSet::new(),
-            suggestion,
-            keeps,
-        }
+        Conflict { suggestion, keeps, ..Conflict::for_a_person(kind, [base, local, remote]) }
     }
 
     fn time(&self, entry: &Entry) -> Option<Timestamp> {

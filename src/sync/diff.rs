@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use super::changes::{Changes, Files, SideView};
 use super::conflict::{Conflict, Policy};
 use super::filter::Filter;
-use super::reconcile::{PathState, changed_paths};
+use super::reconcile::{PathState, changed_paths, same};
 use crate::manifest::Entry;
 use crate::model::DbPath;
 
@@ -53,10 +53,7 @@ impl SyncDiff {
             }
         }
         let (here, there) = (SideView { base, changes: local }, SideView { base, changes: remote });
-        let same = |path: &DbPath| match (here.get(path), there.get(path)) {
-            (Some(here), Some(there)) => here.same_content(there),
-            _ => false,
-        };
+        let same = |path: &DbPath| here.get(path).is_some() && same(here.get(path), there.get(path));
         let paths = merged(base.keys(), merged(local.keys(), remote.keys()));
         diff.unchanged = paths.filter(|path| filter.takes(path) && same(path)).cloned().collect();
         diff

@@ -58,12 +58,8 @@ impl Direction {
             };
             into.extend(std::mem::take(put).into_keys());
             into.append(delete);
-            let winner = match side {
-                Side::Local => Side::Remote,
-                Side::Remote => Side::Local,
-            };
             for (path, conflict) in &mut plan.conflicts {
-                if conflict.keeps == Some(winner) {
+                if conflict.keeps == Some(side.other()) {
                     conflict.keeps = None;
                     into.remove(path);
                 }

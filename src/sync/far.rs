@@ -7,7 +7,7 @@ use super::landed::check_same_history;
 use super::reconcile::same;
 use super::workdir::Workdir;
 use crate::model::{DbRef, Revision, Sha256, Visibility};
-use crate::remote::{NewChanges, News, Remote, RemoteError};
+use crate::remote::{ManifestDocument, NewChanges, News, Remote, RemoteError};
 use crate::wire::DatabaseDescription;
 
 /// A database as the remote has it.
@@ -68,10 +68,13 @@ pub(super) async fn read(
     question: Question<'_>,
     workdir: &mut Workdir,
 ) -> Result<Far, SyncError> {
-    if question.at.is_none()
-        && let Some(far) = read_news(remote, question.database, workdir).await?
-    {
-        return Ok(far);
+    let mut whole = None;
+    if question.at.is_none() {
+        match read_news(remote, question.database, workdir).await? {
+            Told::Far(far) => return Ok(*far),
+            Told::Whole(document) => whole = Some(document),
+            Told::Nothing => {}
+        }
     }
     let found = match remote.describe(question.database).await {
         Ok(found) => found,
@@ -91,7 +94,10 @@ pub(super) async fn read(
     let fetched = match question.at {
         Some(revision) => Some(remote.manifest_at(question.database, revision).await?),
         None if found.revision == Revision::NONE => None,
-        None => Some(remote.manifest(question.database).await?),
+        None => Some(match whole {
+            Some(document) => document.read()?,
+            None => remote.manifest(question.database).await?,
+        }),
     };
     let (files, etag, revision) = match fetched {
         Some(fetched) if fetched.manifest.database_id != found.id => {
@@ -113,12 +119,20 @@ pub(super) async fn read(
     })
 }
 
-/// By what is new since the last run; nothing where that cannot be told.
-async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Result<Option<Far>, SyncError> {
-    let Some((known, mut changes)) = workdir.seen(database) else { return Ok(None) };
+/// What a question for news has brought.
+enum Told {
+    Far(Box<Far>),
+    /// Another manifest, which is not said to follow the known one.
+    Whole(ManifestDocument),
+    Nothing,
+}
+
+/// By what is new since the last run, where that can be told.
+async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Result<Told, SyncError> {
+    let Some((known, mut changes)) = workdir.seen(database) else { return Ok(Told::Nothing) };
     let news = match remote.news(&known).await {
         // Whether there is such a database is asked by its name.
-        Err(RemoteError::NotFound { .. }) => return Ok(None),
+        Err(RemoteError::NotFound { .. }) => return Ok(Told::Nothing),
         news => news?,
     };
     let (revision, etag, hash) = match news {
@@ -135,11 +149,11 @@ async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Resu
             let here = known.revision.unwrap_or_default();
             return Err(SyncError::RolledBack { here, there });
         }
-        News::Whole(_) => return Ok(None),
+        News::Whole(document) => return Ok(Told::Whole(document)),
     };
-    let Some(manifest) = workdir.manifest() else { return Ok(None) };
+    let Some(manifest) = workdir.manifest() else { return Ok(Told::Nothing) };
     let named = Named { id: known.id, name: manifest.name.clone(), visibility: manifest.visibility };
-    Ok(Some(Far {
+    Ok(Told::Far(Box::new(Far {
         database: Some(named),
         revision,
         etag: Some(etag),
@@ -147,5 +161,5 @@ async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Resu
         hash,
         anew: false,
         found: None,
-    }))
+    })))
 }

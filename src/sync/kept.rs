@@ -180,15 +180,10 @@ impl Kept {
         let mut records = Vec::new();
         for name in root.list_private(DIR).map_err(failed)? {
             let Ok(path) = DbPath::parse(&format!("{PRIVATE_DIR}/{DIR}/{name}/{RECORD}")) else { continue };
-            let mut bytes = Vec::new();
-            let read =
-                root.open_file(&path).and_then(|mut file| io::Read::read_to_end(&mut file, &mut bytes));
-            match read {
-                Ok(_) => {}
-                // A run that was killed before it had written down what it kept: nothing was replaced by it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(SyncError::directory(&path)(error)),
-            }
+            // A run that was killed before it had written down what it kept: nothing was replaced by it.
+            let Some((bytes, _)) = root.read_own(&path).map_err(SyncError::directory(&path))? else {
+                continue;
+            };
             let record: Record = serde_json::from_slice(&bytes)
                 .map_err(|error| SyncError::directory(&path)(io::Error::other(error)))?;
             if record.format != FORMAT || record.when != name {
@@ -258,8 +253,7 @@ impl Kept {
         // What there was no room for when it was met, and there is now.
         for n in 0..self.records.len() {
             let record = self.records[n].clone();
-            let mut wanted = self.room_for(&record, Version::Remote, limit);
-            wanted.retain(|path, _| !self.has(&record.copy(path, Version::Remote)));
+            let wanted = self.room_for(&record, Version::Remote, limit);
             let received = downloads.receive_what_is_left(&wanted).await?;
             self.put_away(&record, Version::Remote, received)?;
         }

@@ -1,6 +1,5 @@
 //! One run: what both sides have, a plan, its brake, contents, one revision, the directory, and what both agree on now.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -8,7 +7,7 @@ use jiff::Timestamp;
 use super::apply::{Received, apply};
 use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files, SideView, changes_between};
-use super::conflict::{Conflict, ConflictKind, Policy, Side, Strategy, Suggestion};
+use super::conflict::{Conflict, ConflictKind, Policy, Side, Strategy};
 use super::diff::SyncDiff;
 use super::direction::{Direction, Left};
 use super::download::Downloads;
@@ -315,14 +314,14 @@ impl Run<'_> {
         self.sent +=
             upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
         let published = self.publish(far, &named.id, &report.plan).await?;
-        let overtaken = apply(&root, &report.plan, near, received.take()).await?;
+        report.bytes_received = received.bytes;
+        let overtaken = apply(&root, &report.plan, near, std::mem::take(received)).await?;
         for path in &overtaken {
             self.hold(&mut report.plan, path, near, far);
         }
         self.save(&named, near, far, &report.plan, published.as_ref(), deletions).await?;
         report.contents_sent = self.sent.contents;
         report.bytes_sent = self.sent.bytes;
-        report.bytes_received = received.bytes;
         report.revision = published.map(|published| published.revision).or(far.revision);
         Ok(report)
     }
@@ -331,15 +330,10 @@ impl Run<'_> {
     fn hold(&self, plan: &mut Plan, path: &DbPath, near: &Near, far: &Far) {
         plan.hold(path);
         let base = self.workdir.base();
-        let side = |changes| SideView { base, changes }.get(path).cloned();
-        plan.conflicts.entry(path.clone()).or_insert_with(|| Conflict {
-            kind: if base.contains_key(path) { ConflictKind::EditEdit } else { ConflictKind::CreateCreate },
-            base: base.get(path).cloned(),
-            local: side(&near.changes),
-            remote: side(&far.changes),
-            against: BTreeSet::new(),
-            suggestion: Suggestion::Manual,
-            keeps: None,
+        let side = |changes| SideView { base, changes }.get(path);
+        let kind = if base.contains_key(path) { ConflictKind::EditEdit } else { ConflictKind::CreateCreate };
+        plan.conflicts.entry(path.clone()).or_insert_with(|| {
+            Conflict::for_a_person(kind, [base.get(path), side(&near.changes), side(&far.changes)])
         });
     }
 

@@ -13,15 +13,14 @@ use super::SyncError;
 use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files};
 use super::reconcile::{Plan, same};
-use crate::disk::{Readers, replace_file};
 use crate::manifest::{Entry, MANIFEST_PATH, Manifest, ManifestError, PRIVATE_DIR};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
 use crate::remote::Known;
-use crate::tree::{Moment, Root, Stamp};
+use crate::tree::{Durability, Moment, Root, Stamp};
 use crate::wire::PutEntry;
 
 const STATE_FORMAT: u64 = 1;
-const STATE_FILE: &str = "sync.json";
+const STATE_PATH: &str = ".parquedb/sync.json";
 
 /// A directory that is synced with a database.
 pub struct Workdir {
@@ -172,12 +171,9 @@ impl Workdir {
         struct Format {
             format: u64,
         }
-        let shown = root.path().join(PRIVATE_DIR).join(STATE_FILE).display().to_string();
-        let Some((bytes, _)) =
-            read_own(root, &[PRIVATE_DIR, STATE_FILE]).map_err(SyncError::directory(&shown))?
-        else {
-            return Ok(None);
-        };
+        let shown = root.path().join(STATE_PATH).display().to_string();
+        let read = root.read_own(&own_path(STATE_PATH)?).map_err(SyncError::directory(&shown))?;
+        let Some((bytes, _)) = read else { return Ok(None) };
         match serde_json::from_slice::<Format>(&bytes) {
             Ok(Format { format: STATE_FORMAT }) => {}
             Ok(Format { format }) => {
@@ -191,8 +187,7 @@ impl Workdir {
 
     fn read_manifest(root: &Root) -> Result<Option<(Manifest, Stamp)>, SyncError> {
         let shown = root.path().join(MANIFEST_PATH).display().to_string();
-        let components: Vec<&str> = MANIFEST_PATH.split('/').collect();
-        match read_own(root, &components).map_err(SyncError::directory(&shown))? {
+        match root.read_own(&own_path(MANIFEST_PATH)?).map_err(SyncError::directory(&shown))? {
             Some((bytes, stamp)) => Manifest::from_json(&bytes)
                 .map(|manifest| Some((manifest, stamp)))
                 .map_err(|source| SyncError::LocalManifest { path: shown, source }),
@@ -287,12 +282,11 @@ impl Workdir {
     /// What `landed` published is settled: the directory and that revision agree on it (rule 3).
     pub(super) fn settle_landed(&mut self, landed: &PendingCommit) {
         for put in &landed.put {
-            self.base.insert(put.path.clone(), put.entry.clone());
+            self.move_base(&put.path, Some(put.entry.clone()));
         }
         for path in &landed.delete {
-            self.base.remove(path);
+            self.move_base(path, None);
         }
-        self.moved = true;
     }
 
     /// Moves the base of one path: that is what both sides have agreed on.
@@ -396,55 +390,30 @@ impl Workdir {
         manifest.files = std::mem::take(&mut self.base);
         let bytes = manifest.to_json_pretty();
         self.base = std::mem::take(&mut manifest.files);
-        let path = self.root.path().join(MANIFEST_PATH);
-        let written = path
-            .parent()
-            .map_or(Ok(()), create_private_dir)
-            .and_then(|()| replace_file(&path, &bytes, Readers::Everyone))
-            .and_then(|()| Stamp::of_file(File::open(&path)?));
-        self.stamp = Some(written.map_err(SyncError::directory(path.display()))?);
+        let path = own_path(MANIFEST_PATH)?;
+        let written = self.root.replace_own(&path, &[&bytes], Durability::Now);
+        let stamp = written.and_then(|()| Stamp::of_file(self.root.open_file(&path)?));
+        let shown = self.root.path().join(MANIFEST_PATH);
+        self.stamp = Some(stamp.map_err(SyncError::directory(shown.display()))?);
         (self.manifest, self.moved) = (Some(manifest), false);
         Ok(())
     }
 
     fn write_state(&mut self, state: SyncState) -> Result<(), SyncError> {
-        let path = self.root.path().join(PRIVATE_DIR).join(STATE_FILE);
+        let path = own_path(STATE_PATH)?;
         let bytes = serde_json::to_vec_pretty(&state).unwrap_or_default();
-        replace_file(&path, &bytes, Readers::Everyone).map_err(SyncError::directory(path.display()))?;
+        let written = self.root.replace_own(&path, &[&bytes], Durability::Now);
+        let shown = self.root.path().join(STATE_PATH);
+        written.map_err(SyncError::directory(shown.display()))?;
         self.state = Some(state);
         Ok(())
     }
 }
 
-/// Reads one of the tools' own files; a link in its place is not followed.
-fn read_own(root: &Root, components: &[&str]) -> io::Result<Option<(Vec<u8>, Stamp)>> {
-    let path = DbPath::parse(&components.join("/")).map_err(io::Error::other)?;
-    match root.open_file(&path) {
-        Ok(mut file) => {
-            let (stamp, mut bytes) = (Stamp::of_file(&file)?, Vec::new());
-            io::Read::read_to_end(&mut file, &mut bytes)?;
-            Ok(Some((bytes, stamp)))
-        }
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
+fn own_path(text: &str) -> Result<DbPath, SyncError> {
+    DbPath::parse(text).map_err(|error| SyncError::directory(text)(io::Error::other(error)))
 }
 
 fn damaged(path: String, error: &serde_json::Error) -> SyncError {
     SyncError::LocalManifest { path, source: ManifestError::Corrupt { reason: error.to_string() } }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Makes one of our directories, which must not be a link to elsewhere.
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    match std::fs::create_dir(path) {
-        Ok(()) => path.parent().map_or(Ok(()), crate::disk::sync_dir),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if std::fs::symlink_metadata(path)?.is_dir() { Ok(()) } else { Err(error) }
-        }
-        Err(error) => Err(error),
-    }
 }

@@ -46,8 +46,7 @@ impl HashIndex {
     }
 
     fn read(root: &Root) -> Option<Self> {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut root.open_file(&Self::path().ok()?).ok()?, &mut bytes).ok()?;
+        let (bytes, _) = root.read_own(&Self::path().ok()?).ok()??;
         let (sum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
         if crc32c::crc32c(rest) != u32::from_le_bytes(*sum) {
             return None;

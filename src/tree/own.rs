@@ -1,8 +1,8 @@
-//! The tools' own files in a directory: below `.parquedb`, never published. A link in the place of one is refused: the
+//! The tools' own files in a directory: below `.parquedb` and `_meta`, never published. A link in the place of one is refused: the
 //! directory may come from someone else.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
@@ -32,12 +32,32 @@ impl Root {
         Ok(Moment::new(Stamp::of_file(&file)?.changed()))
     }
 
+    /// Reads one of the tools' own files, and tells which it was; nothing where there is none.
+    pub fn read_own(&self, path: &DbPath) -> io::Result<Option<(Vec<u8>, Stamp)>> {
+        match self.open_file(path) {
+            Ok(mut file) => {
+                let (stamp, mut bytes) = (Stamp::of_file(&file)?, Vec::new());
+                file.read_to_end(&mut bytes)?;
+                Ok(Some((bytes, stamp)))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Replaces one of the tools' own files with `parts`, whole or not at all. Where it is to be durable now, the new bytes are
     /// on the disk before they have the name; else nobody says when.
     pub fn replace_own(&self, path: &DbPath, parts: &[&[u8]], durability: Durability) -> io::Result<()> {
         let dir = self.parent(path, CreateDirs::Yes)?;
         let staged = format!("{}{STAGED_SUFFIX}", path.name());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // What a killed process left there goes: never written to, it may be another file's second name.
+        match rustix::fs::unlinkat(&dir, &staged, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
         for part in parts {
             file.write_all(part)?;

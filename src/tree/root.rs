@@ -18,7 +18,7 @@ use crate::model::DbPath;
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    pub(super) dir: OwnedFd,
+    dir: OwnedFd,
     /// Opened when the first content is staged.
     pub(super) incoming: OnceLock<Arc<OwnedFd>>,
 }

@@ -10,7 +10,10 @@ mod races;
 mod strategies;
 mod troubles;
 
-use crate::harness::{Cli, Server, TempTree, get};
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use crate::harness::{Cli, Server, TempTree, bytes_of, get};
 
 /// A database in two directories, both in step.
 struct Pair {
@@ -29,6 +32,13 @@ impl Pair {
         Self { server, cli, a, b }
     }
 
+    /// Both sides have changed a file since they agreed: it is "there" on the remote, and "here" in `b`.
+    fn change_on_both_sides(&self, path: &str) {
+        self.a.write(&[(path, "there")]);
+        self.cli.sync(self.a.path(), &[]).expect(0);
+        self.b.write(&[(path, "here")]);
+    }
+
     /// The published text of a file; none where there is no such file.
     fn published(&self, path: &str) -> Option<String> {
         let asked = get(&format!("/db/alice/x/{path}")).bearer(&self.server.token);
@@ -42,25 +52,23 @@ impl Pair {
     }
 }
 
-/// The texts of the copies that a directory keeps of conflicts, by their names without the time.
-fn kept(tree: &TempTree) -> Vec<(String, String)> {
-    let root = tree.at(".parquedb/conflicts");
-    let mut found = Vec::new();
-    for entry in walkdir(&root) {
-        let below = entry.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        let (_when, name) = below.split_once('/').unwrap();
-        if name.ends_with(".conflict") {
-            found.push((name.to_owned(), std::fs::read_to_string(&entry).unwrap()));
-        }
-    }
-    found.sort();
-    found
+/// Makes a file's content so many seconds old.
+fn age(tree: &TempTree, name: &str, seconds: u64) -> SystemTime {
+    let time = SystemTime::now() - Duration::from_secs(seconds);
+    fs::File::options().write(true).open(tree.at(name)).unwrap().set_modified(time).unwrap();
+    time
 }
 
-fn walkdir(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths.flat_map(|path| if path.is_dir() { walkdir(&path) } else { vec![path] }).collect()
+/// The texts of the copies that a directory keeps of conflicts, by their names without the time.
+fn kept(tree: &TempTree) -> Vec<(String, String)> {
+    let files = bytes_of(tree.path()).into_iter().filter_map(|(path, bytes)| {
+        let (_when, name) = path.strip_prefix(".parquedb/conflicts/")?.split_once('/')?;
+        let text = String::from_utf8(bytes).unwrap();
+        name.ends_with(".conflict").then(|| (name.to_owned(), text))
+    });
+    let mut found: Vec<_> = files.collect();
+    found.sort();
+    found
 }
 
 /// What is kept, as a list to compare with.

@@ -68,9 +68,7 @@ fn original_4_the_last_writer_does_not_win() {
 #[test]
 fn original_5_a_pending_conflict_is_remembered() {
     let pair = Pair::with(&[("f", "1")]);
-    pair.a.write(&[("f", "there")]);
-    pair.cli.sync(pair.a.path(), &[]).expect(0);
-    pair.b.write(&[("f", "here")]);
+    pair.change_on_both_sides("f");
     for run in 0..3 {
         pair.b.write(&[("another", &run.to_string())]);
         pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
@@ -113,9 +111,7 @@ fn original_7_deletions_are_published_and_leave_nothing_behind() {
 #[test]
 fn original_8_a_conflict_that_was_decided_has_not_lost_the_other_side() {
     let pair = Pair::with(&[("f", "1")]);
-    pair.a.write(&[("f", "there")]);
-    pair.cli.sync(pair.a.path(), &[]).expect(0);
-    pair.b.write(&[("f", "here")]);
+    pair.change_on_both_sides("f");
     let synced = pair.cli.sync(pair.b.path(), &["--strategy", "remote-wins", "--json"]).expect(0).json();
     assert_eq!(synced["conflicts"][0]["resolution"], json!("keep-remote"));
     assert_eq!(kept(&pair.b), texts(&[("f.local.conflict", "here")]));

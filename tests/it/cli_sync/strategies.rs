@@ -5,31 +5,18 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::{Pair, kept, texts};
-use crate::harness::data_files;
+use super::{Pair, age, kept, texts};
+use crate::harness::{bytes_of, data_files};
 
 /// Both sides edit `f`; the one here `seconds` later than the one there.
 fn edited_on_both_sides(seconds: i64) -> Pair {
     let pair = Pair::with(&[("f", "1"), ("other", "1")]);
-    let now = SystemTime::now() - Duration::from_secs(1000);
     pair.a.write(&[("f", "there")]);
-    fs::File::options().write(true).open(pair.a.at("f")).unwrap().set_modified(now).unwrap();
+    age(&pair.a, "f", 1000);
     pair.cli.sync(pair.a.path(), &[]).expect(0);
     pair.b.write(&[("f", "here")]);
-    let later = now.checked_add_signed(seconds);
-    fs::File::options().write(true).open(pair.b.at("f")).unwrap().set_modified(later).unwrap();
+    age(&pair.b, "f", 1000_u64.saturating_add_signed(-seconds));
     pair
-}
-
-trait AddSigned {
-    fn checked_add_signed(self, seconds: i64) -> SystemTime;
-}
-
-impl AddSigned for SystemTime {
-    fn checked_add_signed(self, seconds: i64) -> SystemTime {
-        let by = Duration::from_secs(seconds.unsigned_abs());
-        if seconds < 0 { self - by } else { self + by }
-    }
 }
 
 #[test]
@@ -181,15 +168,11 @@ fn rule_13_the_limit_is_for_all_that_loses_together() {
 #[test]
 fn x6_copies_of_conflicts_are_in_no_glob_of_the_data() {
     let pair = Pair::with(&[("data/posts/data.parquet", "1")]);
-    pair.a.write(&[("data/posts/data.parquet", "there")]);
-    pair.cli.sync(pair.a.path(), &[]).expect(0);
-    pair.b.write(&[("data/posts/data.parquet", "here")]);
+    pair.change_on_both_sides("data/posts/data.parquet");
     pair.cli.sync(pair.b.path(), &["--strategy", "local-wins"]).expect(0);
     assert_eq!(kept(&pair.b), texts(&[("data/posts/data.parquet.remote.conflict", "there")]));
     assert_eq!(pair.b.names(), ["data/posts/data.parquet"]);
-    let parquet = super::walkdir(pair.b.path())
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "parquet"));
+    let parquet = bytes_of(pair.b.path()).into_keys().filter(|path| path.ends_with(".parquet"));
     assert_eq!(parquet.count(), 1, "no other file ends in .parquet, hidden ones included");
     pair.cli.sync(pair.b.path(), &[]).expect(0);
     assert_eq!(pair.server.paths("x"), ["data/posts/data.parquet"], "and none is published");

@@ -342,9 +342,8 @@ fn rule_3_what_landed_unheard_is_not_forgotten_by_the_next_commit() {
 #[test]
 fn rule_3_what_landed_unheard_is_not_forgotten_by_a_decision() {
     let pair = Pair::with(&[("f", "1")]);
-    pair.a.write(&[("f", "there")]);
-    pair.cli.sync(pair.a.path(), &[]).expect(0);
-    pair.b.write(&[("f", "here"), ("new", "1")]);
+    pair.change_on_both_sides("f");
+    pair.b.write(&[("new", "1")]);
     let address = pair.server.address.clone();
     let proxy = Responder::start(move |incoming| {
         let response = incoming.forward(&address);
