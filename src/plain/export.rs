@@ -15,7 +15,7 @@ use crate::disk::{Readers, replace_file};
 use crate::manifest::{Entry, MANIFEST_PATH, Manifest, PRIVATE_DIR, stays_put};
 use crate::model::{ByteRange, DbPath, Revision};
 use crate::store::{Database, Published};
-use crate::tree::{Applied, Durability, Hasher, Occupant, Root, Stamp, hash_file};
+use crate::tree::{Applied, Aside, Believed, Durability, Hasher, Occupant, Root, Stamp, hash_file};
 
 /// The note: the manifest of the export that is under way, or was the last one.
 const NOTE: &str = "export.json";
@@ -190,7 +190,15 @@ impl Earlier {
             return Err(wrong());
         }
         staged.seal(entry.modified(), Durability::Later).map_err(&io)?;
-        match root.place(staged, path, there, Durability::Later).map_err(&io)? {
+        let placed = match there {
+            Some(stamp) => {
+                let believed = Believed { stamp, hash: None, shows: true };
+                let aside = Aside::replaced(path.clone(), believed, staged.inode(), entry.hash);
+                root.replace(staged, &aside, Durability::Later)
+            }
+            None => root.place(staged, path, Durability::Later),
+        };
+        match placed.map_err(&io)? {
             Applied::Done => Ok(true),
             Applied::Overtaken => Err(not_ours("is being changed by somebody else")),
         }
@@ -212,7 +220,8 @@ impl Earlier {
         if !self.wrote(root, path, &stamp)? {
             return Ok(false);
         }
-        Ok(root.remove(path, stamp, Durability::Later).map_err(&io)? == Applied::Done)
+        let aside = Aside::removed(path.clone(), Believed { stamp, hash: None, shows: true });
+        Ok(root.remove(&aside, Durability::Later).map_err(&io)? == Applied::Done)
     }
 }
 

@@ -84,9 +84,10 @@ pub(super) async fn read(
         }
         Err(error) => return Err(error.into()),
     };
-    // A database in the place of the one this directory was synced with, that agrees with nobody yet.
-    let anew =
-        question.may_be_absent && found.revision == Revision::NONE && workdir.belongs_to_another(&found.id);
+    // A database in the place of the one this directory was synced with, that agrees with nobody yet; or with this directory,
+    // whose first commit to it may have landed unheard.
+    let ours_or_empty = found.revision == Revision::NONE || workdir.pending(&found.id).is_some();
+    let anew = question.may_be_absent && ours_or_empty && workdir.belongs_to_another(&found.id);
     if anew {
         workdir.start_anew();
     }

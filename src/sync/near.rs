@@ -8,10 +8,11 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::changes::{Changes, Files, SideView};
 use super::filter::Filter;
+use super::reconcile::same;
 use super::{Event, Reporter, SyncError};
 use crate::manifest::Entry;
 use crate::model::{ContentHash, DbPath};
-use crate::tree::{self, HashIndex, Moment, Occupant, Root, Skipped, Stamp, hash_file};
+use crate::tree::{self, Believed, HashIndex, Moment, Occupant, Root, Skipped, Stamp, hash_file};
 use crate::wire::content_type_of;
 
 /// A directory as it is.
@@ -126,6 +127,47 @@ impl Near {
         Ok(())
     }
 
+    /// What the file at a path is believed to be; none where there was none.
+    pub(super) fn believed(&self, base: &Files, path: &DbPath) -> Option<Believed> {
+        let stamp = *self.stamps.get(path)?;
+        let hash = SideView { base, changes: &self.changes }.get(path).map(|entry| entry.hash);
+        let shows = self.moment.is_some_and(|moment| moment.trusts(&stamp));
+        Some(Believed { stamp, hash, shows })
+    }
+
+    /// Looks once more at a file that was changed meanwhile.
+    pub(super) async fn look_again(
+        &mut self,
+        root: &Arc<Root>,
+        base: &Files,
+        path: &DbPath,
+    ) -> Result<(), SyncError> {
+        let found = match root.occupant(path).map_err(SyncError::directory(path))? {
+            Occupant::File(stamp) => {
+                let like = base.get(path).map(|entry| entry.hash);
+                hash_one(root, path, stamp, like, &()).await?.1
+            }
+            Occupant::Nothing | Occupant::Directory => None,
+            Occupant::Obstacle => {
+                self.occupied.insert(path.clone());
+                return Ok(());
+            }
+        };
+        self.index_changed |= self.index.remove(path);
+        let entry = found.map(|(hash, stamp)| {
+            self.stamps.insert(path.clone(), stamp);
+            entry_of(path, hash, stamp)
+        });
+        if entry.is_none() {
+            self.stamps.remove(path);
+        }
+        match same(base.get(path), entry.as_ref()) {
+            true => drop(self.changes.remove(path)),
+            false => drop(self.changes.insert(path.clone(), entry)),
+        }
+        Ok(())
+    }
+
     /// Remembers what was read, unless a later change might not show.
     fn remember(&mut self, path: &DbPath, stamp: Stamp, hash: ContentHash) {
         match self.moment {
@@ -190,7 +232,7 @@ async fn hash_one(
     }
 }
 
-fn entry_of(path: &DbPath, hash: ContentHash, stamp: Stamp) -> Entry {
+pub(super) fn entry_of(path: &DbPath, hash: ContentHash, stamp: Stamp) -> Entry {
     Entry {
         size: stamp.size(),
         hash,

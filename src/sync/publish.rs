@@ -31,7 +31,12 @@ pub(super) async fn publish(
         delete: request.delete.clone(),
     };
     workdir.save_pending(id, pending)?;
-    Ok(remote.commit(id, &request).await?)
+    let committed = remote.commit(id, &request).await;
+    if let Err(RemoteError::Moved { .. }) = committed {
+        // The remote knows commits by their ids: this one is not among them, and will not be.
+        workdir.forget_pending(id)?;
+    }
+    Ok(committed?)
 }
 
 /// The number of a revision that something is to be published after.

@@ -4,17 +4,20 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::SyncError;
+use super::apply::recover;
 use super::brake::{Brake, Deletions};
 use super::changes::Changes;
-use super::kept::{Kept, Outcome, Record, Recorded, Version};
+use super::kept::Kept;
+use super::record::{Outcome, Record, Recorded, Version};
 use super::workdir::{Identity, Intent, Log, Reached, Workdir};
 use crate::manifest::Entry;
-use crate::model::{DbPath, DbRef};
-use crate::tree::{Applied, Durability, Occupant, Root, Staged, hash_file};
+use crate::model::{ContentHash, DbPath, DbRef};
+use crate::tree::{Applied, Aside, Believed, Durability, Occupant, Root, Staged, hash_file};
 use crate::wire::PutEntry;
 
 /// What a conflict is decided for.
@@ -32,108 +35,125 @@ pub enum Choice<'a> {
 pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<(), SyncError> {
     let mut workdir = Workdir::open(directory, Intent::Work)?;
     let mut kept = Kept::open(workdir.root())?;
-    let Some(decided) = open_conflict(&kept, path) else {
+    let Some((record, recorded)) = open_conflict(&kept, path) else {
         return Err(SyncError::NoConflict { path: path.clone() });
     };
-    let (record, recorded) = decided;
     let others: Vec<_> = recorded.against.iter().filter_map(|other| open_conflict(&kept, other)).collect();
-    let root = workdir.root().clone();
-    match choice {
-        Choice::Local => {}
+    let replacing = Replacing { root: workdir.root().clone() };
+    let outcome = match choice {
+        Choice::Local => Outcome::KeptLocal,
         Choice::Remote => {
             // Nothing is touched before all that is to come is here.
             let staged = match &recorded.remote {
-                Some(PutEntry { entry, .. }) => Some(stage_copy(&root, &record, path, entry)?),
+                Some(PutEntry { entry, .. }) => Some(stage_copy(&replacing.root, record, path, entry)?),
                 None => None,
             };
             for (record, other) in &others {
-                clear(&mut kept, &root, record, &other.path)?;
+                replacing.clear(record, &other.path)?;
             }
             match staged {
-                Some(staged) => replace(&mut kept, &root, &record, path, staged)?,
-                None => clear(&mut kept, &root, &record, path)?,
+                Some((hash, staged)) => replacing.replace(record, path, hash, staged)?,
+                None => replacing.clear(record, path)?,
             }
+            Outcome::KeptRemote
         }
         Choice::File(file) => {
-            let staged = File::open(file).and_then(|file| root.stage_copy(&file, None));
-            let staged = staged.map_err(SyncError::directory(file.display()))?;
-            replace(&mut kept, &root, &record, path, staged)?;
+            let failed = |error| SyncError::directory(file.display())(error);
+            let from = File::open(file).map_err(failed)?;
+            let (hash, _) = hash_file(&from, None).map_err(failed)?;
+            let staged = replacing.root.stage_copy(&from, None).map_err(failed)?;
+            replacing.replace(record, path, hash, staged)?;
+            Outcome::Replaced
         }
-    }
-    let outcome = match choice {
-        Choice::Local => Outcome::KeptLocal,
-        Choice::Remote => Outcome::KeptRemote,
-        Choice::File(_) => Outcome::Replaced,
     };
-    let seen = workdir
-        .manifest()
-        .and_then(|manifest| DbRef::new(manifest.owner.as_deref()?, manifest.slug.as_deref()?).ok());
-    let mut seen = seen.map(|reference| (workdir.seen(&reference), reference));
-    for (record, recorded) in std::iter::once((record, recorded)).chain(others) {
-        let itself = recorded.path == *path;
-        let remote = recorded.remote.map(|put| put.entry);
-        // What the remote has under the other names is not here: the next run brings it.
-        if itself || matches!(choice, Choice::Local | Choice::File(_)) || remote.is_none() {
-            if let Some((_, changes)) = seen.as_mut().and_then(|(seen, _)| seen.as_mut()) {
-                // Told by how it differed from the base there was; what the remote has is no other for it.
-                let before = workdir.base().get(&recorded.path).cloned();
-                changes.entry(recorded.path.clone()).or_insert(before);
-            }
-            workdir.move_base(&recorded.path, remote);
-        }
-        kept.decide(&record.when, &recorded.path, outcome)?;
-    }
-    save(&mut workdir, seen)
+    let all: Vec<_> = std::iter::once((record, recorded)).chain(others).collect();
+    let decided: Vec<_> = all.iter().map(|(record, one)| (record.when.clone(), one.path.clone())).collect();
+    // What the remote has under the other names is not here: the next run brings it.
+    let settled = all
+        .into_iter()
+        .filter(|(_, one)| one.path == *path || !matches!(choice, Choice::Remote) || one.remote.is_none());
+    let settled: Vec<_> =
+        settled.map(|(_, one)| (one.path.clone(), one.remote.clone().map(|put| put.entry))).collect();
+    settle(&mut workdir, settled)?;
+    kept.decide(&decided, outcome)
 }
 
 /// The latest conflict about a path that nobody has decided.
-fn open_conflict(kept: &Kept, path: &DbPath) -> Option<(Record, Recorded)> {
+fn open_conflict<'a>(kept: &'a Kept, path: &DbPath) -> Option<(&'a Record, &'a Recorded)> {
     let is_it = |recorded: &&Recorded| recorded.path == *path && recorded.outcome == Outcome::Open;
-    kept.records().iter().rev().find_map(|record| {
-        let recorded = record.conflicts.iter().find(is_it)?;
-        Some((record.clone(), recorded.clone()))
-    })
+    kept.records().iter().rev().find_map(|record| Some((record, record.conflicts.iter().find(is_it)?)))
 }
 
-/// Takes away what is at a path; it is kept.
-fn clear(kept: &mut Kept, root: &Root, record: &Record, path: &DbPath) -> Result<(), SyncError> {
-    let failed = |error| SyncError::directory(path)(error);
-    if let Occupant::File(_) = root.occupant(path).map_err(failed)? {
-        kept.keep_local(record, path)?;
-        // The link has touched it.
-        if let Occupant::File(stamp) = root.occupant(path).map_err(failed)?
-            && root.remove(path, stamp, Durability::Now).map_err(failed)? == Applied::Overtaken
-        {
-            return Err(SyncError::Overtaken { path: path.clone() });
+/// Files that go, or make room for another one; all of them are kept.
+struct Replacing {
+    root: Arc<Root>,
+}
+
+impl Replacing {
+    /// Keeps what is at a path, and says what it is.
+    fn keep(&self, record: &Record, path: &DbPath) -> io::Result<Option<Believed>> {
+        if !matches!(self.root.occupant(path)?, Occupant::File(_)) {
+            return Ok(None);
+        }
+        self.root.keep(path, &record.copy(path, Version::Local))?;
+        let (hash, stamp) = hash_file(&self.root.open_file(path)?, None)?;
+        Ok(Some(Believed { stamp, hash: Some(hash), shows: false }))
+    }
+
+    /// Takes away what is at a path.
+    fn clear(&self, record: &Record, path: &DbPath) -> Result<(), SyncError> {
+        let failed = |error| SyncError::directory(path)(error);
+        let Some(believed) = self.keep(record, path).map_err(failed)? else { return Ok(()) };
+        let aside = Aside::removed(path.clone(), believed);
+        self.change(path, aside.clone(), |root| root.remove(&aside, Durability::Now))
+    }
+
+    /// Puts a content in the place of what is at a path.
+    fn replace(
+        &self,
+        record: &Record,
+        path: &DbPath,
+        hash: ContentHash,
+        staged: Staged,
+    ) -> Result<(), SyncError> {
+        let failed = |error| SyncError::directory(path)(error);
+        match self.keep(record, path).map_err(failed)? {
+            Some(believed) => {
+                let aside = Aside::replaced(path.clone(), believed, staged.inode(), hash);
+                self.change(path, aside.clone(), |root| root.replace(staged, &aside, Durability::Now))
+            }
+            None => done(path, self.root.place(staged, path, Durability::Now)),
         }
     }
-    Ok(())
+
+    /// Changes one file, which is written down before, and brought back where somebody has changed it meanwhile.
+    fn change(
+        &self,
+        path: &DbPath,
+        aside: Aside,
+        act: impl FnOnce(&Root) -> io::Result<Applied>,
+    ) -> Result<(), SyncError> {
+        self.root.note_asides(&[aside]).map_err(SyncError::directory(path))?;
+        let applied = act(&self.root);
+        recover(&self.root)?;
+        done(path, applied)
+    }
 }
 
-/// Puts a content in the place of what is at a path; that is kept.
-fn replace(
-    kept: &mut Kept,
-    root: &Root,
-    record: &Record,
-    path: &DbPath,
-    staged: Staged,
-) -> Result<(), SyncError> {
-    let failed = |error| SyncError::directory(path)(error);
-    if let Occupant::File(_) = root.occupant(path).map_err(failed)? {
-        kept.keep_local(record, path)?;
-    }
-    let expected = match root.occupant(path).map_err(failed)? {
-        Occupant::File(stamp) => Some(stamp),
-        _ => None,
-    };
-    match root.place(staged, path, expected, Durability::Now).map_err(failed)? {
+fn done(path: &DbPath, applied: io::Result<Applied>) -> Result<(), SyncError> {
+    match applied.map_err(SyncError::directory(path))? {
         Applied::Done => Ok(()),
         Applied::Overtaken => Err(SyncError::Overtaken { path: path.clone() }),
     }
 }
 
 /// The remote's version, from the copy that was kept of it.
-fn stage_copy(root: &Root, record: &Record, path: &DbPath, entry: &Entry) -> Result<Staged, SyncError> {
+fn stage_copy(
+    root: &Root,
+    record: &Record,
+    path: &DbPath,
+    entry: &Entry,
+) -> Result<(ContentHash, Staged), SyncError> {
     let copy = record.copy(path, Version::Remote);
     let file = match root.open_file(&copy) {
         Ok(file) => file,
@@ -146,15 +166,26 @@ fn stage_copy(root: &Root, record: &Record, path: &DbPath, entry: &Entry) -> Res
     if hash != entry.hash {
         return Err(SyncError::WrongContent { path: copy });
     }
-    root.stage_copy(&file, entry.modified()).map_err(SyncError::directory(&copy))
+    let staged = root.stage_copy(&file, entry.modified()).map_err(SyncError::directory(&copy))?;
+    Ok((hash, staged))
 }
 
-type Seen = (Option<(crate::remote::Known, Changes)>, DbRef);
-
-fn save(workdir: &mut Workdir, seen: Option<Seen>) -> Result<(), SyncError> {
-    let (Some(manifest), Some((seen, reference))) = (workdir.manifest().cloned(), seen) else {
+/// Moves the base of every path to what the remote had there.
+fn settle(workdir: &mut Workdir, settled: Vec<(DbPath, Option<Entry>)>) -> Result<(), SyncError> {
+    let Some(manifest) = workdir.manifest().cloned() else { return Ok(()) };
+    let (Some(owner), Some(slug)) = (manifest.owner.as_deref(), manifest.slug.as_deref()) else {
         return Ok(());
     };
+    let Ok(reference) = DbRef::new(owner, slug) else { return Ok(()) };
+    let mut seen = workdir.seen(&reference);
+    for (path, remote) in settled {
+        if let Some((_, changes)) = &mut seen {
+            // Told by how it differed from the base there was; what the remote has is no other for it.
+            let before = workdir.base().get(&path).cloned();
+            changes.entry(path.clone()).or_insert(before);
+        }
+        workdir.move_base(&path, remote);
+    }
     let identity = Identity {
         id: &manifest.database_id,
         name: &manifest.name,

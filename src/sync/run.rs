@@ -303,23 +303,35 @@ impl Run<'_> {
         };
         let mut kept = Kept::open(&root)?;
         let keeping = Keeping {
+            revision: far.revision,
             limit: options.conflict_limit,
             downloads: &downloads,
-            stamps: &near.stamps,
             filter: &options.filter,
         };
-        kept.keep(&mut report.plan, far.revision, keeping).await?;
-        let downloads = Downloads { durability: received.durability(&report.plan), ..downloads };
-        received.receive(&report.plan, &downloads).await?;
+        kept.keep(&mut report.plan, &near.stamps, keeping).await?;
+        let downloads_of_plan = Downloads { durability: received.durability(&report.plan), ..downloads };
+        received.receive(&report.plan, &downloads_of_plan).await?;
         self.sent +=
             upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
         let published = self.publish(far, &named.id, &report.plan).await?;
         report.bytes_received = received.bytes;
-        let overtaken = apply(&root, &report.plan, near, std::mem::take(received)).await?;
+        let base = self.workdir.base();
+        let overtaken = apply(&root, base, &report.plan, near, std::mem::take(received)).await?;
         for path in &overtaken {
+            near.look_again(&root, base, path).await?;
+            report.plan.conflicts.remove(path);
             self.hold(&mut report.plan, path, near, far);
+            let there = SideView { base, changes: &far.changes }.get(path);
+            if same(SideView { base, changes: &near.changes }.get(path), there) {
+                report.plan.conflicts.remove(path);
+                report.plan.agreed.insert(path.clone(), there.cloned());
+            }
         }
         self.save(&named, near, far, &report.plan, published.as_ref(), deletions).await?;
+        kept.carried_out(&report.plan)?;
+        if !overtaken.is_empty() {
+            kept.keep(&mut report.plan, &near.stamps, keeping).await?;
+        }
         report.contents_sent = self.sent.contents;
         report.bytes_sent = self.sent.bytes;
         report.revision = published.map(|published| published.revision).or(far.revision);

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::SyncError;
+use super::apply::recover;
 use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files};
 use super::reconcile::{Plan, same};
@@ -63,6 +64,14 @@ struct SyncState {
 struct Anchor {
     revision: Revision,
     hash: Sha256,
+}
+
+impl SyncState {
+    /// What is left of it without its base: a commit whose fate is open.
+    fn anew(self) -> Option<Self> {
+        let pending = self.pending.is_some();
+        pending.then_some(Self { revision: Revision::NONE, anchor: None, seen: None, ..self })
+    }
 }
 
 /// The remote's manifest at one revision, told by how it differs from the base: so that the next run asks for what is new.
@@ -147,6 +156,10 @@ impl Workdir {
                 Some(file)
             }
         };
+        let root = Arc::new(root);
+        if lock.is_some() {
+            recover(&root)?;
+        }
         let (mut manifest, stamp) = match Self::read_manifest(&root)? {
             Some((manifest, stamp)) => (Some(manifest), Some(stamp)),
             None => (None, None),
@@ -156,14 +169,9 @@ impl Workdir {
         // A directory whose manifest was removed starts anew, but for a commit whose fate is open.
         let state = match manifest {
             Some(_) => state,
-            None => state.filter(|state| state.pending.is_some()).map(|state| SyncState {
-                revision: Revision::NONE,
-                anchor: None,
-                seen: None,
-                ..state
-            }),
+            None => state.and_then(SyncState::anew),
         };
-        Ok(Self { root: Arc::new(root), manifest, base, moved: false, stamp, state, lock })
+        Ok(Self { root, manifest, base, moved: false, stamp, state, lock })
     }
 
     fn read_state(root: &Root) -> Result<Option<SyncState>, SyncError> {
@@ -220,10 +228,11 @@ impl Workdir {
         self.manifest.as_ref().is_some_and(|manifest| manifest.database_id != id)
     }
 
-    /// Forgets the base: the database it was of has been replaced by one that agrees with nobody yet.
+    /// Forgets the base: the database it was of has been replaced by one that agrees with nobody yet, unless it is by a commit
+    /// of this directory's own.
     pub(super) fn start_anew(&mut self) {
         self.manifest = None;
-        self.state = None;
+        self.state = self.state.take().and_then(SyncState::anew);
         self.base.clear();
         self.moved = true;
     }
@@ -312,6 +321,12 @@ impl Workdir {
     /// Remembers a commit before it is sent.
     pub(super) fn save_pending(&mut self, id: &str, pending: PendingCommit) -> Result<(), SyncError> {
         let state = SyncState { pending: Some(pending), ..self.state_for(id) };
+        self.write_state(state)
+    }
+
+    /// Forgets a commit that is known not to have been applied.
+    pub(super) fn forget_pending(&mut self, id: &str) -> Result<(), SyncError> {
+        let state = SyncState { pending: None, ..self.state_for(id) };
         self.write_state(state)
     }
 

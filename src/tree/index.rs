@@ -26,13 +26,32 @@ pub struct HashIndex {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Known {
     stamp: Stamp,
-    hash: Hash,
+    hash: StoredHash,
 }
 
+/// A content's hash, on the disk.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum Hash {
+pub(super) enum StoredHash {
     Sha256([u8; 32]),
     Md5([u8; 16]),
+}
+
+impl From<ContentHash> for StoredHash {
+    fn from(hash: ContentHash) -> Self {
+        match hash {
+            ContentHash::Sha256(hash) => Self::Sha256(hash.0),
+            ContentHash::Md5(hash) => Self::Md5(hash),
+        }
+    }
+}
+
+impl From<StoredHash> for ContentHash {
+    fn from(hash: StoredHash) -> Self {
+        match hash {
+            StoredHash::Sha256(hash) => Self::Sha256(Sha256(hash)),
+            StoredHash::Md5(hash) => Self::Md5(hash),
+        }
+    }
 }
 
 impl HashIndex {
@@ -65,19 +84,12 @@ impl HashIndex {
     /// The hash of the file at `path`, if it still is the file that was read.
     pub fn get(&self, path: &DbPath, stamp: &Stamp) -> Option<ContentHash> {
         let known = self.known.get(path).filter(|known| known.stamp == *stamp)?;
-        Some(match known.hash {
-            Hash::Sha256(hash) => ContentHash::Sha256(Sha256(hash)),
-            Hash::Md5(hash) => ContentHash::Md5(hash),
-        })
+        Some(known.hash.into())
     }
 
     /// Remembers what was read.
     pub fn insert(&mut self, path: DbPath, stamp: Stamp, hash: ContentHash) {
-        let hash = match hash {
-            ContentHash::Sha256(hash) => Hash::Sha256(hash.0),
-            ContentHash::Md5(hash) => Hash::Md5(hash),
-        };
-        self.known.insert(path, Known { stamp, hash });
+        self.known.insert(path, Known { stamp, hash: hash.into() });
     }
 
     /// Forgets the files that `is_there` does not know.

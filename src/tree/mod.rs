@@ -2,14 +2,18 @@
 //! not at all. No path leaves the directory and no symbolic link is followed, whatever a manifest says.
 
 mod apply;
+mod aside;
 mod hashing;
 mod index;
 mod own;
 mod root;
 mod scan;
+mod staged;
 
-pub use apply::{Applied, Durability, Staged};
+pub use apply::Applied;
+pub use aside::{Aside, Believed};
 pub use hashing::{Hasher, hash_file};
 pub use index::{HashIndex, Moment};
 pub use root::{Occupant, Root, Stamp};
 pub use scan::{Scan, SkipReason, Skipped, scan};
+pub use staged::{Durability, Staged};

@@ -134,7 +134,7 @@ impl Root {
             Err(error) => return Err(error.into()),
         }
         let staged = self.stage_copy(&file, Some(Stamp::of_file(&file)?.modified()))?;
-        match self.place(staged, to, None, Durability::Now)? {
+        match self.place(staged, to, Durability::Now)? {
             Applied::Done => Ok(size),
             Applied::Overtaken => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
         }

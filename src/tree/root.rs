@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::staged::Pool;
 use crate::model::DbPath;
 
 /// A directory whose files are a database's.
@@ -21,6 +22,8 @@ pub struct Root {
     dir: OwnedFd,
     /// Opened when the first content is staged.
     pub(super) incoming: OnceLock<Arc<OwnedFd>>,
+    /// What was received and is in no place.
+    pub(super) pool: Arc<Pool>,
 }
 
 /// What stands at a path.
@@ -113,7 +116,7 @@ impl Root {
         if !dir.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        Ok(Self { path: path.to_owned(), dir: dir.into(), incoming: OnceLock::new() })
+        Ok(Self { path: path.to_owned(), dir: dir.into(), incoming: OnceLock::new(), pool: Arc::default() })
     }
 
     /// Where it is, for messages and for files of our own.

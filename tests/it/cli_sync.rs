@@ -4,6 +4,7 @@ mod cost;
 mod decisions;
 mod deletions;
 mod filters;
+mod interrupted;
 mod original;
 mod output;
 mod races;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{assert_untouched, fake_remote, manifest};
+use super::{assert_untouched, fake_remote, first_byte, manifest};
 use crate::harness::{Cli, Reply, Request, TempTree, answer, put_entry, sha256};
 
 const CONTENT: &[u8] = b"0123456789";
@@ -83,7 +83,15 @@ fn answers_that_are_not_what_was_asked_for() {
     }
 }
 
-type Respond = dyn Fn() -> Reply + Send + Sync;
+type Respond = dyn Fn(&Request) -> Reply + Send + Sync;
+
+/// Half of what was asked for.
+fn half(request: &Request, length: impl Fn(usize) -> String) -> Reply {
+    let rest = &CONTENT[first_byte(request) as usize..];
+    let range = format!("Content-Range: bytes {}-9/10", 10 - rest.len());
+    let head = format!("ETag: {}\r\n{range}\r\n{}", right().etag, length(rest.len()));
+    raw(&head, &rest[..rest.len() / 2])
+}
 
 #[test]
 fn answers_that_break_off() {
@@ -92,21 +100,20 @@ fn answers_that_break_off() {
     let cases: [(&str, Arc<Respond>); 5] = [
         ("not what its Content-Encoding says", {
             let head = format!("{head}Content-Encoding: gzip\r\nContent-Length: 10\r\n");
-            Arc::new(move || raw(&head, CONTENT))
+            Arc::new(move |_| raw(&head, CONTENT))
         }),
-        ("hung up", Arc::new(|| Reply::HangUp)),
-        ("in the headers", Arc::new(|| Reply::Bytes(b"HTTP/1.1 206 X\r\nETag: ".to_vec()))),
+        ("hung up", Arc::new(|_| Reply::HangUp)),
+        ("in the headers", Arc::new(|_| Reply::Bytes(b"HTTP/1.1 206 X\r\nETag: ".to_vec()))),
         ("after half", {
-            let head = format!("{head}Content-Length: 10\r\n");
-            Arc::new(move || raw(&head, &CONTENT[..5]))
+            Arc::new(|request| half(request, |length| format!("Content-Length: {length}\r\n")))
         }),
-        ("after half, length untold", Arc::new(move || raw(&head, &CONTENT[..5]))),
+        ("after half, length untold", Arc::new(|request| half(request, |_| String::new()))),
     ];
     // Each is asked for several times over, so they wait side by side.
     std::thread::scope(|scope| {
         for (what, respond) in cases {
             scope.spawn(move || {
-                let (code, copy) = pull(move |_| respond());
+                let (code, copy) = pull(move |request| respond(request));
                 assert_eq!(code, 6, "{what}");
                 assert_untouched(&copy);
             });
@@ -117,9 +124,10 @@ fn answers_that_break_off() {
 #[test]
 fn an_answer_that_broke_off_once_is_asked_for_again() {
     let again = std::sync::atomic::AtomicBool::new(false);
-    let (code, copy) = pull(move |_| {
+    let (code, copy) = pull(move |request| {
         if again.swap(true, std::sync::atomic::Ordering::SeqCst) {
-            return right().answer(206, CONTENT);
+            assert_eq!(first_byte(request), 3, "from where it broke off");
+            return Right { range: "bytes 3-9/10", ..right() }.answer(206, &CONTENT[3..]);
         }
         let head = format!("ETag: {}\r\nContent-Range: bytes 0-9/10\r\nContent-Length: 10\r\n", right().etag);
         raw(&head, &CONTENT[..3])

@@ -1,0 +1,192 @@
+//! What a run that did not come to its end leaves to the next, and what somebody does to a file while a run is at work.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::{Pair, kept, texts};
+use crate::harness::{Cli, Reply, Responder, Server, TempTree};
+
+fn is_content(target: &str) -> bool {
+    target.ends_with("/data.parquet") || target.ends_with("/big")
+}
+
+fn outcomes(pair: &Pair) -> Vec<(String, String)> {
+    let listed = pair.cli.conflicts(pair.b.path(), &["--json"]).expect(0).json();
+    let all = ["open", "decided"].into_iter().flat_map(|list| listed[list].as_array().unwrap().clone());
+    let text = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+    let mut all: Vec<_> = all.map(|one| (text(&one, "path"), text(&one, "outcome"))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn f34_what_a_failed_pull_has_received_is_not_asked_for_again() {
+    let (server, tree, to) = (Server::start(), TempTree::new(), TempTree::new());
+    let names: Vec<String> = (0..40).map(|n| format!("data/c{n}/data.parquet")).collect();
+    for name in &names {
+        tree.write(&[(name, &name.repeat(1000))]);
+    }
+    Cli::owner(&server).push(tree.path(), &["--slug", "x"]).expect(0);
+    let (address, contents) = (server.address.clone(), AtomicUsize::new(0));
+    let proxy = Responder::start(move |incoming| {
+        if is_content(&incoming.target) && contents.fetch_add(1, Ordering::SeqCst) >= 20 {
+            return crate::harness::answer(403, &[], b"{\"error\":\"enough\"}");
+        }
+        incoming.forward(&address).into()
+    });
+    let failed = Cli::at(&proxy.url()).token(&server.token).pull("alice/x", to.path(), &[]);
+    assert_ne!(failed.code, 0, "{failed:?}");
+    assert!(to.names().is_empty(), "nothing is in place: {:?}", to.names());
+    // Bytes that a power cut has taken are no content.
+    let incoming = to.at(".parquedb/incoming");
+    let mut received: Vec<_> = fs::read_dir(&incoming).unwrap().map(|entry| entry.unwrap().path()).collect();
+    received.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("got-"));
+    assert!(received.len() >= 12, "{received:?}");
+    fs::write(&received[0], vec![0; fs::metadata(&received[0]).unwrap().len() as usize]).unwrap();
+    let address = server.address.clone();
+    let proxy = Responder::start(move |incoming| incoming.forward(&address).into());
+    Cli::at(&proxy.url()).token(&server.token).pull("alice/x", to.path(), &[]).expect(0);
+    let asked = proxy.seen().iter().filter(|request| is_content(&request.target)).count();
+    assert_eq!(asked, 40 - received.len() + 1);
+    for name in &names {
+        assert_eq!(to.read(name), Some(name.repeat(1000)));
+    }
+    assert_eq!(fs::read_dir(&incoming).unwrap().count(), 0, "nothing is left lying about");
+}
+
+#[test]
+fn f34_a_file_that_breaks_off_goes_on_from_there() {
+    let (server, tree, to) = (Server::start(), TempTree::new(), TempTree::new());
+    let content: String = (0..60_000).map(|n| format!("{n:5}")).collect();
+    tree.write(&[("big", &content)]);
+    Cli::owner(&server).push(tree.path(), &["--slug", "x"]).expect(0);
+    let address = server.address.clone();
+    let proxy = Responder::start(move |incoming| {
+        let response = incoming.forward(&address);
+        if !is_content(&incoming.target) {
+            return response.into();
+        }
+        // Each answer breaks off after 70,000 bytes.
+        let Reply::Bytes(mut bytes) = Reply::from(response) else { panic!() };
+        bytes.truncate(70_000);
+        Reply::Bytes(bytes)
+    });
+    Cli::at(&proxy.url()).token(&server.token).pull("alice/x", to.path(), &[]).expect(0);
+    assert_eq!(to.read("big"), Some(content));
+    let asked: Vec<_> = proxy.seen().into_iter().filter(|request| is_content(&request.target)).collect();
+    assert!(asked.len() > 4, "{}", asked.len());
+    let starts: Vec<u64> = asked
+        .iter()
+        .map(|request| {
+            let range = request.header("range").unwrap_or("bytes=0-").trim_start_matches("bytes=").to_owned();
+            range.split('-').next().unwrap().parse().unwrap()
+        })
+        .collect();
+    assert!(starts.is_sorted() && starts.last() > starts.first(), "{starts:?}");
+}
+
+#[test]
+fn rule_13_a_plan_that_is_made_again_keeps_what_loses_once() {
+    let pair = Pair::with(&[("f", "base"), ("g", "base"), ("h", "1")]);
+    pair.a.write(&[("f", "there"), ("g", "there")]);
+    super::age(&pair.a, "g", 60);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    pair.b.write(&[("f", "here"), ("g", "here")]);
+    super::age(&pair.b, "f", 60);
+    // Somebody else publishes just before this run does, and then its commit is refused for good.
+    let (address, moved, commits) =
+        (pair.server.address.clone(), AtomicBool::new(false), AtomicUsize::new(0));
+    let a = pair.a.path().to_owned();
+    let other = Cli::owner(&pair.server);
+    let proxy = Responder::start(move |incoming| {
+        if incoming.target.starts_with("/api/sync/commit/") {
+            if !moved.swap(true, Ordering::SeqCst) {
+                fs::write(a.join("h"), "2").unwrap();
+                other.sync(&a, &[]).expect(0);
+            }
+            if commits.fetch_add(1, Ordering::SeqCst) == 1 {
+                return crate::harness::answer(403, &[], b"{\"error\":\"no\"}");
+            }
+        }
+        incoming.forward(&address).into()
+    });
+    let cli = Cli::at(&proxy.url()).token(&pair.server.token);
+    let failed = cli.sync(pair.b.path(), &[]);
+    assert_ne!(failed.code, 0, "{failed:?}");
+    let open = |path: &str| (path.to_owned(), "open".to_owned());
+    assert_eq!(outcomes(&pair), [open("f"), open("g")], "nothing is decided that is not done");
+    let asked = proxy.asked().iter().filter(|line| line.contains("/manifest")).count();
+    assert_eq!(asked, 0, "what is new is asked for, not everything: {:?}", proxy.asked());
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!((pair.b.read("f").as_deref(), pair.published("g").as_deref()), (Some("there"), Some("here")));
+    assert_eq!(
+        outcomes(&pair),
+        [("f".to_owned(), "kept-remote".to_owned()), ("g".to_owned(), "kept-local".to_owned())]
+    );
+    assert_eq!(kept(&pair.b), texts(&[("f.local.conflict", "here"), ("g.remote.conflict", "there")]));
+    pair.cli.conflicts(pair.b.path(), &["dismiss"]).expect(0);
+    assert_eq!((kept(&pair.b), outcomes(&pair)), (Vec::new(), Vec::new()));
+    assert!(!pair.b.at(".parquedb/conflicts").exists());
+}
+
+#[test]
+fn rule_23_a_file_that_is_being_written_is_not_replaced_and_can_be_decided() {
+    let pair = Pair::with(&[("f", "base"), ("gone", "base"), ("g", "1")]);
+    pair.a.write(&[("f", "there"), ("g", "2")]);
+    pair.a.remove("gone");
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    let writers = ["f", "gone"].map(|name| fs::File::options().append(true).open(pair.b.at(name)).unwrap());
+    let held = pair.cli.sync(pair.b.path(), &[]).expect(3);
+    assert!(held.stdout.contains("  ! f\n") && held.stdout.contains("  ! gone\n"), "{held:?}");
+    assert_eq!(pair.b.read("f").as_deref(), Some("base"));
+    assert_eq!(pair.b.read("g").as_deref(), Some("2"), "the others are synced");
+    assert_eq!(outcomes(&pair).len(), 2);
+    for mut writer in writers {
+        std::io::Write::write_all(&mut writer, b" and more").unwrap();
+    }
+    // A decision is made of what is here by now.
+    pair.cli.resolve(pair.b.path(), "f", &["--remote"]).expect(0);
+    assert_eq!(pair.b.read("f").as_deref(), Some("there"));
+    assert!(kept(&pair.b).contains(&("f.local.conflict".into(), "base and more".into())));
+    // And what nobody decides is a conflict like any other: an edit beats a deletion.
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!(pair.published("gone").as_deref(), Some("base and more"));
+}
+
+#[test]
+fn what_is_in_nobodys_way_is_no_conflict() {
+    let pair = Pair::with(&[("d", "1"), ("e/f", "1"), ("g", "1")]);
+    pair.a.remove("d");
+    fs::remove_dir_all(pair.a.at("e")).unwrap();
+    pair.a.write(&[("new", "1"), ("e", "now a file")]);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    // Empty directories where files are to be, and a file that somebody has deleted, too.
+    fs::create_dir_all(pair.b.at("new/empty/empty")).unwrap();
+    fs::create_dir_all(pair.b.at("e/empty")).unwrap();
+    pair.b.remove("d");
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!(pair.b.names(), ["e", "g", "new"]);
+    assert_eq!(outcomes(&pair), []);
+}
+
+#[test]
+fn rule_3_a_database_that_was_made_anew_is_known_again_after_its_first_publish_went_unheard() {
+    let mut pair = Pair::with(&[("f", "1"), ("g", "1")]);
+    // Another server, which knows nothing of it.
+    pair.server = Server::start();
+    let address = pair.server.address.clone();
+    let proxy = Responder::start(move |incoming| {
+        let response = incoming.forward(&address);
+        if incoming.target.starts_with("/api/sync/commit/") { Reply::HangUp } else { response.into() }
+    });
+    let cli = Cli::at(&proxy.url()).token(&pair.server.token);
+    pair.a.write(&[("f", "2")]);
+    cli.push(pair.a.path(), &["--slug", "x"]).expect(6);
+    assert_eq!(pair.revision(), 1, "it landed");
+    pair.a.write(&[("f", "3")]);
+    let pushed = Cli::owner(&pair.server).push(pair.a.path(), &["--slug", "x", "--json"]).expect(0).json();
+    assert_eq!(pushed["uploaded"], json!(["f"]), "{pushed}");
+    assert_eq!((pair.revision(), pair.published("f").as_deref()), (2, Some("3")));
+}
