@@ -126,10 +126,14 @@ impl serde::Serialize for ManifestView<'_> {
 
 /// Refuses a set of files in which one name is both a file and a directory.
 pub(crate) fn check_shape(files: &BTreeMap<DbPath, Entry>) -> Result<(), DbPath> {
+    let mut checked = None;
     for path in files.keys() {
-        if path.ancestors().any(|ancestor| files.contains_key(ancestor)) {
+        // Neighbours mostly lie in one directory, which is looked for once.
+        let directory = path.ancestors().next();
+        if directory != checked && path.ancestors().any(|ancestor| files.contains_key(ancestor)) {
             return Err(path.clone());
         }
+        checked = directory;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Reading a manifest written by someone else: one pass, no intermediate tree, unknown fields kept, everything a
 //! hostile writer could use refused with the path that did it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
@@ -139,25 +140,32 @@ impl<'de> Visitor<'de> for FilesSeed {
             if is_reserved(&path) {
                 return Err(de::Error::custom(format_args!("'{path}' is reserved for the tools")));
             }
-            let named = map.next_value::<NamedEntry>()?;
-            if named.path.is_some_and(|inner| inner != path.as_str()) {
+            let named = map.next_value::<NamedEntry<'de>>()?;
+            if named.path.is_some_and(|inner| inner.0 != path.as_str()) {
                 return Err(de::Error::custom(format_args!("the entry at '{path}' names another path")));
             }
-            if let Some(_earlier) = files.insert(path.clone(), named.entry) {
-                return Err(de::Error::custom(format_args!("'{path}' is listed twice")));
+            match files.entry(path) {
+                btree_map::Entry::Vacant(place) => drop(place.insert(named.entry)),
+                btree_map::Entry::Occupied(earlier) => {
+                    return Err(de::Error::custom(format_args!("'{}' is listed twice", earlier.key())));
+                }
             }
         }
         Ok(files)
     }
 }
 
+/// A text that is looked at and not kept: of a million entries, nobody wants a copy of each.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// An entry as it is written: with its path inside, which must repeat its key.
-struct NamedEntry {
-    path: Option<String>,
+struct NamedEntry<'a> {
+    path: Option<Text<'a>>,
     entry: Entry,
 }
 
-impl<'de> de::Deserialize<'de> for NamedEntry {
+impl<'de> de::Deserialize<'de> for NamedEntry<'de> {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(EntryVisitor)
     }
@@ -166,17 +174,18 @@ impl<'de> de::Deserialize<'de> for NamedEntry {
 struct EntryVisitor;
 
 impl<'de> Visitor<'de> for EntryVisitor {
-    type Value = NamedEntry;
+    type Value = NamedEntry<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a file entry")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NamedEntry, A::Error> {
-        let (mut path, mut size, mut hash, mut algorithm) = (None, None, None::<String>, None::<String>);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NamedEntry<'de>, A::Error> {
+        let (mut path, mut size, mut hash, mut algorithm) =
+            (None, None, None::<Text<'de>>, None::<Text<'de>>);
         let (mut modified_at, mut etag, mut content_type, mut blocks) = (None, None, None, None);
         let mut unknown = Map::new();
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(Text(key)) = map.next_key()? {
             match key.as_ref() {
                 "path" => path = Some(map.next_value()?),
                 "size" => size = Some(map.next_value()?),
@@ -207,8 +216,8 @@ impl<'de> Visitor<'de> for EntryVisitor {
         }
         let entry = Entry {
             size,
-            hash: ContentHash::parse(&algorithm, &hash)
-                .map_err(|e| de::Error::custom(format_args!("{algorithm} hash: {e}")))?,
+            hash: ContentHash::parse(&algorithm.0, &hash.0)
+                .map_err(|e| de::Error::custom(format_args!("{} hash: {e}", algorithm.0)))?,
             modified_at: modified_at.unwrap_or_default(),
             etag,
             content_type,
@@ -225,9 +234,10 @@ impl Entry {
     pub(crate) fn deserialize_with_path<'de, D: de::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<(DbPath, Self), D::Error> {
-        let named = <NamedEntry as de::Deserialize>::deserialize(deserializer)?;
+        let named = <NamedEntry<'de> as de::Deserialize>::deserialize(deserializer)?;
         let text = named.path.ok_or_else(|| de::Error::missing_field("path"))?;
-        let path = DbPath::parse(&text).map_err(|e| de::Error::custom(format_args!("{e}: {text:?}")))?;
+        let path =
+            DbPath::parse(&text.0).map_err(|e| de::Error::custom(format_args!("{e}: {:?}", text.0)))?;
         if is_reserved(&path) {
             return Err(de::Error::custom(format_args!("'{path}' is reserved for the tools")));
         }

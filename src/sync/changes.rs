@@ -48,14 +48,10 @@ impl<'a> SideView<'a> {
         self.base.len() + new.count() - gone.count()
     }
 
-    /// How many names have a file below `data/`.
+    /// How many collections there are.
     pub(super) fn collections(&self) -> usize {
         let Ok(data) = DbPath::parse("data") else { return 0 };
-        let names = self.below(&data).filter_map(|path| {
-            let mut components = path.components().skip(1);
-            components.next().filter(|_| components.next().is_some())
-        });
-        names.collect::<BTreeSet<&str>>().len()
+        collections(self.below(&data))
     }
 
     /// The files below the directory `path`.
@@ -70,4 +66,13 @@ impl<'a> SideView<'a> {
         let changed = changed.take_while(move |(path, _)| is_below(path));
         in_base.chain(changed.filter(|(_, is_there)| *is_there).map(|(path, _)| path))
     }
+}
+
+/// How many names have a file below `data/`.
+pub(super) fn collections<'a>(paths: impl Iterator<Item = &'a DbPath>) -> usize {
+    let names = paths.filter_map(|path| {
+        let mut components = path.as_str().strip_prefix("data/")?.split('/');
+        components.next().filter(|_| components.next().is_some())
+    });
+    names.collect::<BTreeSet<&str>>().len()
 }

@@ -62,15 +62,17 @@ pub(super) struct Question<'a> {
     pub(super) may_be_absent: bool,
 }
 
-/// Asks the remote, and halts where it is not what the directory was synced with (rules 4 and 14).
+/// Asks the remote, and halts where it is not what the directory was synced with (rules 4 and 14). `news` are what it has said
+/// already of what is new.
 pub(super) async fn read(
     remote: &Remote,
     question: Question<'_>,
+    news: Option<Result<News, RemoteError>>,
     workdir: &mut Workdir,
 ) -> Result<Far, SyncError> {
     let mut whole = None;
     if question.at.is_none() {
-        match read_news(remote, question.database, workdir).await? {
+        match read_news(remote, question.database, news, workdir).await? {
             Told::Far(far) => return Ok(*far),
             Told::Whole(document) => whole = Some(document),
             Told::Nothing => {}
@@ -129,9 +131,18 @@ enum Told {
 }
 
 /// By what is new since the last run, where that can be told.
-async fn read_news(remote: &Remote, database: &DbRef, workdir: &Workdir) -> Result<Told, SyncError> {
+async fn read_news(
+    remote: &Remote,
+    database: &DbRef,
+    news: Option<Result<News, RemoteError>>,
+    workdir: &Workdir,
+) -> Result<Told, SyncError> {
     let Some((known, mut changes)) = workdir.seen(database) else { return Ok(Told::Nothing) };
-    let news = match remote.news(&known).await {
+    let news = match news {
+        Some(news) => news,
+        None => remote.news(&known).await,
+    };
+    let news = match news {
         // Whether there is such a database is asked by its name.
         Err(RemoteError::NotFound { .. }) => return Ok(Told::Nothing),
         news => news?,

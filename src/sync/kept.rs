@@ -12,12 +12,12 @@ use super::changes::Files;
 use super::conflict::{ConflictKind, Side, Suggestion};
 use super::download::Downloads;
 use super::filter::Filter;
-use super::near::entry_of;
+use super::near::{Near, entry_of};
 use super::reconcile::Plan;
 use super::record::{COPY, DIR, FORMAT, Outcome, Record, Recorded, Version};
 use crate::manifest::PRIVATE_DIR;
 use crate::model::{DbPath, Revision};
-use crate::tree::{Applied, Aside, Durability, Occupant, Root, Staged, Stamp};
+use crate::tree::{Applied, Aside, Durability, Occupant, Root, Staged};
 use crate::wire::PutEntry;
 
 const RECORD: &str = "record.json";
@@ -74,17 +74,22 @@ impl Kept {
         &self.records
     }
 
+    /// Whether there is a conflict that is not decided.
+    pub(super) fn has_open(&self) -> bool {
+        self.records.iter().flat_map(|record| &record.conflicts).any(|one| one.outcome == Outcome::Open)
+    }
+
     pub(super) fn into_records(self) -> Vec<Record> {
         self.records
     }
 
     /// Keeps what the plan's conflicts are about, before any of it is carried out: the versions that lose, and of those that
     /// nobody decides the two that are not in the tree. Where the limit does not allow for it, a conflict stays open. A plan
-    /// that is made again, in this run or after it was killed, finds what it has kept. `stamps` are the files that are here.
+    /// that is made again, in this run or after it was killed, finds what it has kept. `near` is what is here.
     pub(super) async fn keep(
         &mut self,
         plan: &mut Plan,
-        stamps: &BTreeMap<DbPath, Stamp>,
+        near: &Near,
         keeping: Keeping<'_>,
     ) -> Result<(), SyncError> {
         let Keeping { revision, limit, downloads, filter } = keeping;
@@ -118,7 +123,7 @@ impl Kept {
             let received = downloads.receive_all(&files).await?;
             self.put_away(&when, Version::Remote, received)?;
         }
-        for (when, path) in local_losers.iter().filter(|(_, path)| stamps.contains_key(path)) {
+        for (when, path) in local_losers.iter().filter(|(_, path)| near.stamp(path).is_some()) {
             let to = Record::copy_of(when, path, Version::Local);
             self.root.keep(path, &to).map_err(SyncError::directory(&to))?;
         }

@@ -2,7 +2,8 @@
 //! is this still the history we know (rule 4)?
 
 use super::SyncError;
-use super::workdir::{PendingCommit, Workdir};
+use super::state::PendingCommit;
+use super::workdir::Workdir;
 use crate::model::{Revision, Sha256};
 use crate::remote::{Remote, RemoteError};
 use crate::wire::DatabaseDescription;

@@ -29,6 +29,7 @@ mod resolve;
 mod retry;
 mod revert;
 mod run;
+mod state;
 mod upload;
 mod workdir;
 
@@ -48,4 +49,4 @@ pub use resolve::{Choice, resolve};
 pub use retry::{sync_with_retries, wait_before};
 pub use revert::{Difference, RevertOptions, RevertReport, diff, revert};
 pub use run::{NewDatabase, SyncOptions, SyncReport, sync};
-pub use workdir::Workdir;
+pub use workdir::{LastSync, last_sync};

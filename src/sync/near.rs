@@ -12,22 +12,85 @@ use super::reconcile::same;
 use super::{Event, Reporter, SyncError};
 use crate::manifest::Entry;
 use crate::model::{ContentHash, DbPath};
-use crate::tree::{self, Believed, HashIndex, Moment, Occupant, Root, Skipped, Stamp, hash_file};
+use crate::tree::{self, Believed, HashIndex, KnownFile, Moment, Occupant, Root, Skipped, Stamp, hash_file};
 use crate::wire::content_type_of;
+
+/// A file that was found.
+struct Found {
+    path: DbPath,
+    stamp: Stamp,
+    /// What it holds, where that is known and a later change will show.
+    hash: Option<ContentHash>,
+    /// The run is about it.
+    meant: bool,
+}
+
+/// What a directory has, and what is known of it without reading any file, nor the base.
+pub(super) struct Looked {
+    files: Vec<Found>,
+    skipped: Vec<Skipped>,
+    /// What the index said of itself.
+    indexed: Indexed,
+    moment: Option<Moment>,
+}
+
+/// An index as it lies on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Indexed {
+    files: u64,
+    all_of: Option<Stamp>,
+}
+
+/// Looks at a directory. `moment` is when the run began, if it will remember what it reads.
+pub(super) async fn look(root: &Arc<Root>, moment: Option<Moment>) -> Result<Looked, SyncError> {
+    let (shown, root) = (root.path().display().to_string(), root.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let scan = tree::scan(&root)?;
+        let index = HashIndex::load(&root);
+        let known: Vec<_> = index.known(scan.files.iter().map(|(path, stamp)| (path, stamp))).collect();
+        let files = scan.files.into_iter().zip(known);
+        let found = files.map(|((path, stamp), hash)| Found { path, stamp, hash, meant: true });
+        let indexed = Indexed { files: index.len(), all_of: index.all_of() };
+        Ok(Looked { files: found.collect(), skipped: scan.skipped, indexed, moment })
+    });
+    looked.await.map_err(io::Error::other).and_then(|looked| looked).map_err(SyncError::directory(shown))
+}
+
+impl Looked {
+    /// Whether the files are just those that a manifest lists, told by what it is on the disk.
+    pub(super) fn is_all_of(&self, manifest: Option<Stamp>) -> bool {
+        manifest.is_some()
+            && self.indexed.all_of == manifest
+            && self.indexed.files == self.files.len() as u64
+            && self.files.iter().all(|file| file.hash.is_some())
+    }
+
+    /// Where the files are.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &DbPath> {
+        self.files.iter().map(|file| &file.path)
+    }
+
+    /// What was left out and is worth telling.
+    pub(super) fn into_skipped(self) -> Vec<Skipped> {
+        self.skipped
+    }
+}
 
 /// A directory as it is.
 pub(super) struct Near {
     /// How it differs from the base.
     pub(super) changes: Changes,
-    /// The files that were looked at.
-    pub(super) stamps: BTreeMap<DbPath, Stamp>,
     /// What was left out and is worth telling.
     pub(super) skipped: Vec<Skipped>,
     /// Paths of the base where something stands that is no file: they are neither deleted nor replaced.
     pub(super) occupied: BTreeSet<DbPath>,
-    /// What is known of the files' contents.
-    pub(super) index: HashIndex,
-    index_changed: bool,
+    /// Every file, by path.
+    files: Vec<Found>,
+    /// What this run has put in place or removed since.
+    since: BTreeMap<DbPath, Option<(Stamp, Option<ContentHash>)>>,
+    indexed: Indexed,
+    /// Whether what is known of some file is not in the index.
+    learned: bool,
     moment: Option<Moment>,
 }
 
@@ -40,37 +103,36 @@ pub(super) struct Question<'a> {
     pub(super) filter: &'a Filter,
     /// Whether files count that neither the base nor the remote has.
     pub(super) newcomers: bool,
-    /// When this run began, if it will remember what it reads.
-    pub(super) moment: Option<Moment>,
 }
 
-/// Looks at a directory, and reads what may have changed, several files at a time. Files that vanish meanwhile are absent.
-pub(super) async fn read(question: Question<'_>, reporter: &dyn Reporter) -> Result<Near, SyncError> {
-    let Question { root, base, remote, filter, newcomers, moment } = question;
-    let shown = root.path().display();
-    let walked = {
-        let root = root.clone();
-        tokio::task::spawn_blocking(move || Ok((tree::scan(&root)?, HashIndex::load(&root)))).await
-    };
-    let (scan, mut index) =
-        walked.map_err(io::Error::other).and_then(|walked| walked).map_err(SyncError::directory(shown))?;
-    let there = SideView { base, changes: remote };
-    index.retain(|path| scan.files.contains_key(path));
-    let mut stamps = scan.files;
-    stamps.retain(|path, _| {
-        filter.takes(path) && (newcomers || base.contains_key(path) || there.get(path).is_some())
-    });
+/// Compares what was found with the base, and reads what may have changed, several files at a time. Files that vanish
+/// meanwhile are absent.
+pub(super) async fn read(
+    looked: Looked,
+    question: Question<'_>,
+    reporter: &dyn Reporter,
+) -> Result<Near, SyncError> {
+    let Question { root, base, filter, .. } = question;
     let mut near = Near {
         changes: Changes::new(),
-        stamps,
-        skipped: scan.skipped,
+        skipped: looked.skipped,
         occupied: BTreeSet::new(),
-        index,
-        index_changed: false,
-        moment,
+        files: looked.files,
+        since: BTreeMap::new(),
+        indexed: looked.indexed,
+        learned: false,
+        moment: looked.moment,
     };
-    near.read_files(root, base, there, reporter).await?;
-    for path in base.keys().filter(|path| filter.takes(path) && !near.stamps.contains_key(*path)) {
+    near.read_files(question, reporter).await?;
+    let mut files = near.files.iter().filter(|file| file.meant).map(|file| &file.path).peekable();
+    let mut missing = Vec::new();
+    for path in base.keys() {
+        while files.next_if(|found| *found < path).is_some() {}
+        if files.next_if(|found| *found == path).is_none() && filter.takes(path) {
+            missing.push(path);
+        }
+    }
+    for path in missing {
         match root.occupant(path).map_err(SyncError::directory(path))? {
             Occupant::Nothing | Occupant::Directory => drop(near.changes.insert(path.clone(), None)),
             Occupant::File(_) | Occupant::Obstacle => drop(near.occupied.insert(path.clone())),
@@ -81,55 +143,73 @@ pub(super) async fn read(question: Question<'_>, reporter: &dyn Reporter) -> Res
 
 impl Near {
     /// Compares every file with the base, by the same algorithm.
-    async fn read_files(
-        &mut self,
-        root: &Arc<Root>,
-        base: &Files,
-        there: SideView<'_>,
-        reporter: &dyn Reporter,
-    ) -> Result<(), SyncError> {
+    async fn read_files(&mut self, question: Question<'_>, reporter: &dyn Reporter) -> Result<(), SyncError> {
+        let Question { root, base, remote, filter, newcomers } = question;
+        let there = SideView { base, changes: remote };
         let mut unread = Vec::new();
-        let mut compared = Vec::new();
-        for (path, stamp) in &self.stamps {
-            let like = base.get(path).or_else(|| there.get(path)).map(|entry| entry.hash);
-            let known = self.index.get(path, stamp);
+        let mut listed = base.iter().peekable();
+        for (n, file) in self.files.iter_mut().enumerate() {
+            while listed.next_if(|(path, _)| **path < file.path).is_some() {}
+            let before = listed.next_if(|(path, _)| **path == file.path).map(|(_, entry)| entry);
+            file.meant = filter.takes(&file.path)
+                && (newcomers || before.is_some() || there.get(&file.path).is_some());
+            if !file.meant {
+                continue;
+            }
+            let like = before.or_else(|| there.get(&file.path)).map(|entry| entry.hash);
             let fits = |known: &ContentHash| match like {
                 Some(like) => like.algorithm() == known.algorithm(),
                 None => known.sha256().is_some(),
             };
-            match known.filter(fits) {
-                Some(hash) => compared.push((path.clone(), hash, *stamp)),
-                None => unread.push((path, *stamp, like)),
+            match file.hash.filter(fits) {
+                Some(hash) => {
+                    if before.is_none_or(|entry| (entry.size, entry.hash) != (file.stamp.size(), hash)) {
+                        let entry = entry_of(&file.path, hash, file.stamp);
+                        self.changes.insert(file.path.clone(), Some(entry));
+                    }
+                }
+                None => unread.push((n, file.path.clone(), file.stamp, like)),
             }
         }
-        reporter.report(Event::Hashing { bytes: unread.iter().map(|(_, stamp, _)| stamp.size()).sum() });
-        let hashed =
-            unread.into_iter().map(|(path, stamp, like)| hash_one(root, path, stamp, like, reporter));
+        reporter.report(Event::Hashing { bytes: unread.iter().map(|(_, _, stamp, _)| stamp.size()).sum() });
+        let hashed = unread.into_iter().map(|(n, path, stamp, like)| async move {
+            Ok::<_, SyncError>((n, hash_one(root, &path, stamp, like, reporter).await?))
+        });
         let at_once = std::thread::available_parallelism().map_or(2, |n| n.get());
-        let read: Vec<_> = futures::stream::iter(hashed).buffer_unordered(at_once).try_collect().await?;
-        reporter.report(Event::Finished);
-        for (path, found) in read {
+        let mut read = futures::stream::iter(hashed).buffer_unordered(at_once);
+        while let Some((n, found)) = read.try_next().await? {
+            let file = &mut self.files[n];
             let Some((hash, stamp)) = found else {
-                self.stamps.remove(&path);
+                file.meant = false;
+                file.hash = None;
                 continue;
             };
-            self.stamps.insert(path.clone(), stamp);
-            self.remember(&path, stamp, hash);
-            compared.push((path, hash, stamp));
-        }
-        for (path, hash, stamp) in compared {
-            let same = |entry: &Entry| (entry.size, entry.hash) == (stamp.size(), hash);
-            if !base.get(&path).is_some_and(same) {
-                let entry = entry_of(&path, hash, stamp);
-                self.changes.insert(path, Some(entry));
+            file.stamp = stamp;
+            // Remembered, unless a later change might not show.
+            file.hash = self.moment.filter(|moment| moment.trusts(&stamp)).map(|_| hash);
+            self.learned |= file.hash.is_some();
+            if base.get(&file.path).is_none_or(|entry| (entry.size, entry.hash) != (stamp.size(), hash)) {
+                let entry = entry_of(&file.path, hash, stamp);
+                self.changes.insert(file.path.clone(), Some(entry));
             }
         }
+        drop(read);
+        reporter.report(Event::Finished);
         Ok(())
+    }
+
+    /// What the file at a path was when it was looked at; none where the run is about no such file.
+    pub(super) fn stamp(&self, path: &DbPath) -> Option<Stamp> {
+        if let Some(since) = self.since.get(path) {
+            return since.map(|(stamp, _)| stamp);
+        }
+        let at = self.files.binary_search_by(|file| file.path.cmp(path)).ok()?;
+        Some(&self.files[at]).filter(|file| file.meant).map(|file| file.stamp)
     }
 
     /// What the file at a path is believed to be; none where there was none.
     pub(super) fn believed(&self, base: &Files, path: &DbPath) -> Option<Believed> {
-        let stamp = *self.stamps.get(path)?;
+        let stamp = self.stamp(path)?;
         let hash = SideView { base, changes: &self.changes }.get(path).map(|entry| entry.hash);
         let shows = self.moment.is_some_and(|moment| moment.trusts(&stamp));
         Some(Believed { stamp, hash, shows })
@@ -145,7 +225,7 @@ impl Near {
         let found = match root.occupant(path).map_err(SyncError::directory(path))? {
             Occupant::File(stamp) => {
                 let like = base.get(path).map(|entry| entry.hash);
-                hash_one(root, path, stamp, like, &()).await?.1
+                hash_one(root, path, stamp, like, &()).await?
             }
             Occupant::Nothing | Occupant::Directory => None,
             Occupant::Obstacle => {
@@ -153,14 +233,8 @@ impl Near {
                 return Ok(());
             }
         };
-        self.index_changed |= self.index.remove(path);
-        let entry = found.map(|(hash, stamp)| {
-            self.stamps.insert(path.clone(), stamp);
-            entry_of(path, hash, stamp)
-        });
-        if entry.is_none() {
-            self.stamps.remove(path);
-        }
+        self.since.insert(path.clone(), found.map(|(_, stamp)| (stamp, None)));
+        let entry = found.map(|(hash, stamp)| entry_of(path, hash, stamp));
         match same(base.get(path), entry.as_ref()) {
             true => drop(self.changes.remove(path)),
             false => drop(self.changes.insert(path.clone(), entry)),
@@ -168,67 +242,81 @@ impl Near {
         Ok(())
     }
 
-    /// Remembers what was read, unless a later change might not show.
-    fn remember(&mut self, path: &DbPath, stamp: Stamp, hash: ContentHash) {
-        match self.moment {
-            Some(moment) if moment.trusts(&stamp) => {
-                self.index.insert(path.clone(), stamp, hash);
-                self.index_changed = true;
-            }
-            _ => self.index_changed |= self.index.remove(path),
-        }
-    }
-
     /// Remembers a file that this run has put in place. It bears the time its content was changed at, long ago: whatever
     /// changes it later shows in that.
     pub(super) fn placed(&mut self, root: &Root, path: &DbPath, inode: u64, hash: ContentHash) {
-        let is_ours =
-            |stamp: &Stamp, moment: Moment| stamp.inode() == inode && moment.is_long_after(stamp.modified());
-        match (root.occupant(path), self.moment) {
-            (Ok(Occupant::File(stamp)), Some(moment)) if is_ours(&stamp, moment) => {
-                self.index.insert(path.clone(), stamp, hash);
-                self.index_changed = true;
-            }
-            _ => self.index_changed |= self.index.remove(path),
-        }
+        let shows = |stamp: &Stamp| {
+            stamp.inode() == inode && self.moment.is_some_and(|moment| moment.is_long_after(stamp.modified()))
+        };
+        let stands = match root.occupant(path) {
+            Ok(Occupant::File(stamp)) => Some((stamp, Some(hash).filter(|_| shows(&stamp)))),
+            _ => None,
+        };
+        self.since.insert(path.clone(), stands);
     }
 
     /// Forgets a file that this run has removed.
     pub(super) fn gone(&mut self, path: &DbPath) {
-        self.index_changed |= self.index.remove(path);
+        self.since.insert(path.clone(), None);
     }
 
-    /// Writes down what is known of the files' contents, if that is more than before.
-    pub(super) fn save_index(&mut self, root: &Root) -> io::Result<()> {
-        if !self.index_changed {
+    /// Every file whose content is known, by path.
+    fn known(&self) -> impl Iterator<Item = KnownFile<'_>> {
+        let before = self.files.iter().filter(|file| !self.since.contains_key(&file.path));
+        let mut before = before.filter_map(|file| known_file(&file.path, file.stamp, file.hash)).peekable();
+        let since = self
+            .since
+            .iter()
+            .filter_map(|(path, file)| file.and_then(|(stamp, hash)| known_file(path, stamp, hash)));
+        let mut since = since.peekable();
+        std::iter::from_fn(move || match (before.peek(), since.peek()) {
+            (Some(a), Some(b)) if b.path < a.path => since.next(),
+            (Some(_), _) => before.next(),
+            (None, _) => since.next(),
+        })
+    }
+
+    /// Writes down what is known of the files' contents, if that is more than before. `manifest` is what lists `base`.
+    pub(super) fn save_index(&self, root: &Root, base: &Files, manifest: Option<Stamp>) -> io::Result<()> {
+        let mut listed = base.iter();
+        let (mut all, mut count) = (true, 0);
+        for file in self.known() {
+            count += 1;
+            all = all
+                && listed.next().is_some_and(|(path, entry)| {
+                    path.as_str() == file.path && (entry.size, entry.hash) == (file.stamp.size(), file.hash)
+                });
+        }
+        let now = Indexed { files: count, all_of: manifest.filter(|_| all && listed.next().is_none()) };
+        if now == self.indexed && self.since.is_empty() && !self.learned {
             return Ok(());
         }
-        self.index_changed = false;
-        self.index.save(root)
+        HashIndex::save(root, now.all_of, self.known())
     }
 }
 
-type Read = (DbPath, Option<(ContentHash, Stamp)>);
+fn known_file(path: &DbPath, stamp: Stamp, hash: Option<ContentHash>) -> Option<KnownFile<'_>> {
+    Some(KnownFile { path: path.as_str(), stamp, hash: hash? })
+}
 
+/// Reads a file; none where there is none any more.
 async fn hash_one(
     root: &Arc<Root>,
     path: &DbPath,
     stamp: Stamp,
     like: Option<ContentHash>,
     reporter: &dyn Reporter,
-) -> Result<Read, SyncError> {
-    let (root, path) = (root.clone(), path.clone());
-    let (path, read) = tokio::task::spawn_blocking(move || {
-        let read = root.open_file(&path).and_then(|file| hash_file(&file, like.as_ref()));
-        (path, read)
-    })
-    .await
-    .map_err(|error| SyncError::directory("hashing")(io::Error::other(error)))?;
+) -> Result<Option<(ContentHash, Stamp)>, SyncError> {
+    let (root, read) = (root.clone(), path.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        root.open_file(&read).and_then(|file| hash_file(&file, like.as_ref()))
+    });
+    let read = read.await.map_err(io::Error::other).and_then(|read| read);
     reporter.report(Event::Progress { bytes: stamp.size() });
     match read {
-        Ok(found) => Ok((path, Some(found))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((path, None)),
-        Err(error) => Err(SyncError::directory(&path)(error)),
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SyncError::directory(path)(error)),
     }
 }
 

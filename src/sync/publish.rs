@@ -2,7 +2,8 @@
 
 use super::SyncError;
 use super::reconcile::Plan;
-use super::workdir::{PendingCommit, Workdir};
+use super::state::PendingCommit;
+use super::workdir::Workdir;
 use crate::disk::random_hex;
 use crate::model::Revision;
 use crate::remote::{Remote, RemoteError};

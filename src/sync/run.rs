@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::apply::{Received, apply};
 use super::brake::{Brake, Deletions};
-use super::changes::{Changes, Files, SideView, changes_between};
+use super::changes::{Changes, Files, SideView, changes_between, collections};
 use super::conflict::{Conflict, ConflictKind, Policy, Side, Strategy};
 use super::diff::SyncDiff;
 use super::direction::{Direction, Left};
@@ -15,15 +15,15 @@ use super::far::{self, Far, Named};
 use super::filter::Filter;
 use super::kept::{Keeping, Kept};
 use super::landed::{anchor_at, landed_commit};
-use super::near::{self, Near};
+use super::near::{self, Looked, Near};
 use super::publish::{numbered, publish};
 use super::reconcile::{Plan, reconcile, same};
 use super::upload::{Sent, upload_contents};
-use super::workdir::{Identity, Intent, Log, Reached, Workdir};
+use super::workdir::{Identity, Intent, Log, Reached, Unread, Workdir};
 use super::{Event, Reporter, SyncError};
 use crate::manifest::{Entry, stays_put};
 use crate::model::{DbPath, DbRef, ExitCode, Revision, Visibility};
-use crate::remote::{Remote, RemoteError};
+use crate::remote::{News, Remote, RemoteError};
 use crate::tree::{Durability, Moment, Occupant, Skipped};
 use crate::wire::{CommitResponse, DatabaseDescription, RegisterRequest};
 
@@ -57,6 +57,13 @@ pub struct SyncOptions {
     pub dry_run: bool,
 }
 
+impl SyncOptions {
+    /// Whether nothing is to be done where both sides are in step.
+    fn asks_for_nothing_else(&self) -> bool {
+        self.at.is_none() && self.visibility.is_none() && !self.dry_run
+    }
+}
+
 /// What a new database is called.
 #[derive(Debug, Clone)]
 pub struct NewDatabase {
@@ -88,6 +95,21 @@ pub struct SyncReport {
 }
 
 impl SyncReport {
+    /// Both sides were in step, and are.
+    fn of_nothing(revision: Option<Revision>, skipped: Vec<Skipped>) -> Self {
+        Self {
+            plan: Plan::default(),
+            left: Left::default(),
+            diff: None,
+            contents_sent: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            revision,
+            skipped,
+            not_pulled: Vec::new(),
+        }
+    }
+
     /// Conflicts need a decision; everything else is done.
     pub fn exit_code(&self) -> ExitCode {
         match self.plan.undecided().next() {
@@ -113,15 +135,34 @@ pub async fn sync(
         made.map_err(SyncError::directory(options.directory.display()))?;
     }
     let intent = if options.dry_run { Intent::Look } else { Intent::Work };
-    let mut run = Run {
-        remote,
-        options,
-        reporter,
-        workdir: Workdir::open(&options.directory, intent)?,
-        sent: Sent::default(),
-        asked_again: false,
+    let unread = Unread::open(&options.directory, intent)?;
+    let moment = unread.moment()?;
+    let (root, in_step) = (unread.root().clone(), unread.in_step(&options.database));
+    let asked = async {
+        match &in_step {
+            Some((known, _)) if options.at.is_none() => Some(remote.news(known).await),
+            _ => None,
+        }
     };
-    run.finish().await
+    let (looked, news) = tokio::join!(near::look(&root, moment), asked);
+    let looked = looked?;
+    if let (Some((known, summary)), Some(Ok(News::Nothing))) = (&in_step, &news)
+        && looked.is_all_of(unread.stamp())
+        && options.asks_for_nothing_else()
+        && !Kept::open(&root)?.has_open()
+    {
+        let collections = collections(looked.paths());
+        reporter.report(Event::Found {
+            reference: &options.database.to_string(),
+            name: &summary.name,
+            visibility: summary.visibility,
+            collections,
+        });
+        return Ok(SyncReport::of_nothing(known.revision, looked.into_skipped()));
+    }
+    let mut run =
+        Run { remote, options, reporter, workdir: unread.read()?, sent: Sent::default(), asked_again: false };
+    run.finish(looked, news, moment).await
 }
 
 /// What a pull would bring into a directory that does not exist.
@@ -168,12 +209,16 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn finish(&mut self) -> Result<SyncReport, SyncError> {
-        let moment = self.workdir.moment()?;
-        let mut far = self.look_far().await?;
+    async fn finish(
+        &mut self,
+        looked: Looked,
+        news: Option<Result<News, RemoteError>>,
+        moment: Option<Moment>,
+    ) -> Result<SyncReport, SyncError> {
+        let mut far = self.look_far(news).await?;
         self.tell_found(&far);
         self.take_landed(&mut far).await?;
-        let mut near = self.look_near(&far, moment).await?;
+        let mut near = self.compare(looked, &far).await?;
         let mut received = Received::default();
         for _ in 0..MAX_PLANS {
             match self.carry_out(&far, &mut near, &mut received).await {
@@ -185,33 +230,32 @@ impl Run<'_> {
                 }
                 other => return other,
             }
-            far = self.look_far().await?;
+            far = self.look_far(None).await?;
             if far.anew {
-                near = self.look_near(&far, moment).await?;
+                near = self.compare(near::look(self.workdir.root(), moment).await?, &far).await?;
             }
         }
         Err(SyncError::KeptChanging)
     }
 
-    async fn look_near(&self, far: &Far, moment: Option<Moment>) -> Result<Near, SyncError> {
+    async fn compare(&self, looked: Looked, far: &Far) -> Result<Near, SyncError> {
         let question = near::Question {
             root: self.workdir.root(),
             base: self.workdir.base(),
             remote: &far.changes,
             filter: &self.options.filter,
             newcomers: self.options.direction != Direction::Pull,
-            moment,
         };
-        near::read(question, self.reporter).await
+        near::read(looked, question, self.reporter).await
     }
 
-    async fn look_far(&mut self) -> Result<Far, SyncError> {
+    async fn look_far(&mut self, news: Option<Result<News, RemoteError>>) -> Result<Far, SyncError> {
         let question = far::Question {
             database: &self.options.database,
             at: self.options.at,
             may_be_absent: self.options.create.is_some(),
         };
-        far::read(self.remote, question, &mut self.workdir).await
+        far::read(self.remote, question, news, &mut self.workdir).await
     }
 
     fn tell_found(&self, far: &Far) {
@@ -308,7 +352,7 @@ impl Run<'_> {
             downloads: &downloads,
             filter: &options.filter,
         };
-        kept.keep(&mut report.plan, &near.stamps, keeping).await?;
+        kept.keep(&mut report.plan, near, keeping).await?;
         let downloads_of_plan = Downloads { durability: received.durability(&report.plan), ..downloads };
         received.receive(&report.plan, &downloads_of_plan).await?;
         self.sent +=
@@ -330,7 +374,7 @@ impl Run<'_> {
         self.save(&named, near, far, &report.plan, published.as_ref(), deletions).await?;
         kept.carried_out(&report.plan)?;
         if !overtaken.is_empty() {
-            kept.keep(&mut report.plan, &near.stamps, keeping).await?;
+            kept.keep(&mut report.plan, near, keeping).await?;
         }
         report.contents_sent = self.sent.contents;
         report.bytes_sent = self.sent.bytes;
@@ -353,7 +397,7 @@ impl Run<'_> {
     fn hold_occupied(&self, plan: &mut Plan, near: &Near, far: &Far) -> Result<(), SyncError> {
         let mut occupied: Vec<DbPath> =
             plan.delete_here.iter().filter(|path| near.occupied.contains(*path)).cloned().collect();
-        for path in plan.download.keys().filter(|path| !near.stamps.contains_key(*path)) {
+        for path in plan.download.keys().filter(|path| near.stamp(path).is_none()) {
             let found = self.workdir.root().occupant(path).map_err(SyncError::directory(path))?;
             if matches!(found, Occupant::File(_) | Occupant::Obstacle) {
                 occupied.push(path.clone());
@@ -459,7 +503,7 @@ impl Run<'_> {
         let reached = Reached { revision, etag, anchor, log: Log::Asked, changes: &changes };
         self.save_base(named, &reached, deletions)?;
         // Without it, the next run reads more than it must, and is right.
-        if let Err(error) = near.save_index(self.workdir.root()) {
+        if let Err(error) = near.save_index(self.workdir.root(), self.workdir.base(), self.workdir.stamp()) {
             tracing::warn!(%error, "what files hold could not be remembered");
         }
         Ok(())

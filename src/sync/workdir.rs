@@ -1,30 +1,26 @@
-//! A directory's memory of its last sync: the base in `_meta/manifest.json`, and beside it what the seed's
-//! manifest has no room for, in `.parquedb/sync.json`.
+//! A directory that is synced, and its memory of the last sync: the base in `_meta/manifest.json`, and beside it what the
+//! seed's manifest has no room for.
 
 use std::fs::{File, TryLockError};
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::SyncError;
 use super::apply::recover;
 use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files};
 use super::reconcile::{Plan, same};
-use crate::manifest::{Entry, MANIFEST_PATH, Manifest, ManifestError, PRIVATE_DIR};
+use super::state::{Anchor, PendingCommit, Seen, Summary, SyncState, own_path};
+use crate::manifest::{Entry, MANIFEST_PATH, Manifest, PRIVATE_DIR};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
 use crate::remote::Known;
-use crate::tree::{Durability, Moment, Root, Stamp};
+use crate::tree::{Durability, Moment, Occupant, Root, Stamp};
 use crate::wire::PutEntry;
 
-const STATE_FORMAT: u64 = 1;
-const STATE_PATH: &str = ".parquedb/sync.json";
-
 /// A directory that is synced with a database.
-pub struct Workdir {
+pub(super) struct Workdir {
     root: Arc<Root>,
     /// What the directory's manifest says but for its files.
     manifest: Option<Manifest>,
@@ -35,65 +31,8 @@ pub struct Workdir {
     /// What the manifest on disk was when it was read or written.
     stamp: Option<Stamp>,
     state: Option<SyncState>,
-    lock: Option<File>,
-}
-
-/// `.parquedb/sync.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SyncState {
-    format: u64,
-    /// The database the rest is about.
-    database_id: String,
-    /// The highest revision seen of it.
-    revision: Revision,
-    /// A revision of it, and its hash: as long as the remote has both together, its history is the one we know.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    anchor: Option<Anchor>,
-    /// The remote as it was seen last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seen: Option<Seen>,
-    /// What was deleted lately, for the brake.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    deletions: Vec<Deletions>,
-    /// A commit that was sent and whose answer has not been taken in (rule 3).
-    pending: Option<PendingCommit>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Anchor {
-    revision: Revision,
-    hash: Sha256,
-}
-
-impl SyncState {
-    /// What is left of it without its base: a commit whose fate is open.
-    fn anew(self) -> Option<Self> {
-        let pending = self.pending.is_some();
-        pending.then_some(Self { revision: Revision::NONE, anchor: None, seen: None, ..self })
-    }
-}
-
-/// The remote's manifest at one revision, told by how it differs from the base: so that the next run asks for what is new.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Seen {
-    revision: Revision,
-    etag: String,
-    /// The base it differs from: the manifest file that was written with it.
-    base: Option<Stamp>,
-    /// What the remote has, and the base has not.
-    put: Vec<PutEntry>,
-    /// What the base has, and the remote has not.
-    delete: Vec<DbPath>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PendingCommit {
-    pub(super) commit_id: String,
-    pub(super) base: Revision,
-    pub(super) put: Vec<PutEntry>,
-    pub(super) delete: Vec<DbPath>,
+    /// Held as long as a run is at work.
+    _lock: Option<File>,
 }
 
 /// Whether the run will change anything.
@@ -133,11 +72,20 @@ pub(super) struct Reached<'a> {
     pub(super) changes: &'a Changes,
 }
 
-impl Workdir {
-    /// Opens a directory that exists, reading what it remembers.
+/// A directory whose manifest has not been read.
+pub(super) struct Unread {
+    root: Arc<Root>,
+    lock: Option<File>,
+    /// What the manifest on disk is.
+    stamp: Option<Stamp>,
+    state: Option<SyncState>,
+}
+
+impl Unread {
+    /// Opens a directory that exists. What a killed run had taken out of the tree is brought back.
     pub(super) fn open(path: &Path, intent: Intent) -> Result<Self, SyncError> {
         let shown = path.display();
-        let root = Root::open(path).map_err(SyncError::directory(shown))?;
+        let root = Arc::new(Root::open(path).map_err(SyncError::directory(shown))?);
         let private = path.join(PRIVATE_DIR);
         let lock = match intent {
             Intent::Look => None,
@@ -153,54 +101,98 @@ impl Workdir {
                     }
                 }
                 root.sweep_staged().map_err(SyncError::directory(private.display()))?;
+                recover(&root)?;
                 Some(file)
             }
         };
-        let root = Arc::new(root);
-        if lock.is_some() {
-            recover(&root)?;
-        }
-        let (mut manifest, stamp) = match Self::read_manifest(&root)? {
-            Some((manifest, stamp)) => (Some(manifest), Some(stamp)),
+        let stamp = match root.occupant(&own_path(MANIFEST_PATH)?) {
+            Ok(Occupant::File(stamp)) => Some(stamp),
+            Ok(_) => None,
+            Err(error) => return Err(SyncError::directory(path.join(MANIFEST_PATH).display())(error)),
+        };
+        let state = SyncState::read(&root)?;
+        Ok(Self { root, lock, stamp, state })
+    }
+
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    /// What the manifest on disk is.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// What time it is by the clock of the directory's file system; none where this run changes nothing there.
+    pub(super) fn moment(&self) -> Result<Option<Moment>, SyncError> {
+        let moment = self.lock.as_ref().map(Root::moment).transpose();
+        moment.map_err(SyncError::directory(self.root.path().display()))
+    }
+
+    /// What to ask the remote about, where it was the same as the base when it was seen last; and what the base is called.
+    pub(super) fn in_step(&self, database: &DbRef) -> Option<(Known, &Summary)> {
+        let state = self.state.as_ref()?;
+        let (known, seen) = state.seen_of(database, self.stamp)?;
+        let in_step = seen.put.is_empty() && seen.delete.is_empty();
+        Some((known, state.manifest.as_ref().filter(|_| in_step)?))
+    }
+
+    /// What the directory was synced with last, and when; none where that is not known without reading the manifest.
+    fn summary(&self) -> Option<&Summary> {
+        self.state.as_ref()?.manifest.as_ref().filter(|manifest| Some(manifest.of) == self.stamp)
+    }
+
+    /// Reads the manifest.
+    pub(super) fn read(self) -> Result<Workdir, SyncError> {
+        let Self { root, lock, state, .. } = self;
+        let shown = root.path().join(MANIFEST_PATH).display().to_string();
+        let read = root.read_own(&own_path(MANIFEST_PATH)?).map_err(SyncError::directory(&shown))?;
+        let (mut manifest, stamp) = match read {
+            Some((bytes, stamp)) => {
+                let manifest = Manifest::from_json(&bytes);
+                let manifest = manifest.map_err(|source| SyncError::LocalManifest { path: shown, source })?;
+                (Some(manifest), Some(stamp))
+            }
             None => (None, None),
         };
         let base = manifest.as_mut().map(|manifest| std::mem::take(&mut manifest.files)).unwrap_or_default();
-        let state = Self::read_state(&root)?;
         // A directory whose manifest was removed starts anew, but for a commit whose fate is open.
         let state = match manifest {
             Some(_) => state,
             None => state.and_then(SyncState::anew),
         };
-        Ok(Self { root, manifest, base, moved: false, stamp, state, lock })
+        Ok(Workdir { root, manifest, base, moved: false, stamp, state, _lock: lock })
     }
+}
 
-    fn read_state(root: &Root) -> Result<Option<SyncState>, SyncError> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u64,
-        }
-        let shown = root.path().join(STATE_PATH).display().to_string();
-        let read = root.read_own(&own_path(STATE_PATH)?).map_err(SyncError::directory(&shown))?;
-        let Some((bytes, _)) = read else { return Ok(None) };
-        match serde_json::from_slice::<Format>(&bytes) {
-            Ok(Format { format: STATE_FORMAT }) => {}
-            Ok(Format { format }) => {
-                let source = ManifestError::Newer { version: format };
-                return Err(SyncError::LocalManifest { path: shown, source });
-            }
-            Err(error) => return Err(damaged(shown, &error)),
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(shown, &error))
+/// What a directory was synced with last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastSync {
+    /// The database.
+    pub database: DbRef,
+    /// When.
+    pub time: String,
+    /// How many files both sides had then.
+    pub files: usize,
+}
+
+/// What a directory was synced with last, if it says so; whether it can be synced is for a run to say.
+pub fn last_sync(directory: &Path) -> Option<LastSync> {
+    let unread = Unread::open(directory, Intent::Look).ok()?;
+    if let Some(summary) = unread.summary() {
+        let database = DbRef::new(&summary.owner, &summary.slug).ok()?;
+        return Some(LastSync { database, time: summary.last_synced_at.clone(), files: summary.files });
     }
+    let workdir = unread.read().ok()?;
+    let (manifest, files) = (workdir.manifest?, workdir.base.len());
+    let database = DbRef::new(manifest.owner.as_deref()?, manifest.slug.as_deref()?).ok()?;
+    Some(LastSync { database, time: manifest.last_synced_at, files })
+}
 
-    fn read_manifest(root: &Root) -> Result<Option<(Manifest, Stamp)>, SyncError> {
-        let shown = root.path().join(MANIFEST_PATH).display().to_string();
-        match root.read_own(&own_path(MANIFEST_PATH)?).map_err(SyncError::directory(&shown))? {
-            Some((bytes, stamp)) => Manifest::from_json(&bytes)
-                .map(|manifest| Some((manifest, stamp)))
-                .map_err(|source| SyncError::LocalManifest { path: shown, source }),
-            None => Ok(None),
-        }
+impl Workdir {
+    /// Opens a directory that exists, reading what it remembers.
+    pub(super) fn open(path: &Path, intent: Intent) -> Result<Self, SyncError> {
+        Unread::open(path, intent)?.read()
     }
 
     pub(super) fn root(&self) -> &Arc<Root> {
@@ -217,10 +209,9 @@ impl Workdir {
         &self.base
     }
 
-    /// What time it is by the clock of the directory's file system; none where this run changes nothing there.
-    pub(super) fn moment(&self) -> Result<Option<Moment>, SyncError> {
-        let moment = self.lock.as_ref().map(Root::moment).transpose();
-        moment.map_err(SyncError::directory(self.root.path().display()))
+    /// What the manifest on disk is; none where another one is to be written.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.stamp.filter(|_| !self.moved)
     }
 
     /// Whether the last sync was with another database than `id`.
@@ -255,21 +246,11 @@ impl Workdir {
     /// The remote as it was seen last, if that is known of this database: what to ask about, and how it differs from the
     /// base.
     pub(super) fn seen(&self, database: &DbRef) -> Option<(Known, Changes)> {
-        let manifest = self.manifest.as_ref()?;
-        let named = manifest.owner.as_deref() == Some(database.owner())
-            && manifest.slug.as_deref() == Some(database.slug());
-        let state = self.state_of(&manifest.database_id).filter(|state| named && state.pending.is_none())?;
-        // A manifest that somebody else has written is another base.
-        let seen = state.seen.as_ref().filter(|seen| seen.base.is_some() && seen.base == self.stamp)?;
+        let state = self.state_of(&self.manifest.as_ref()?.database_id)?;
+        let (known, seen) = state.seen_of(database, self.stamp)?;
         let mut changes: Changes =
             seen.put.iter().map(|put| (put.path.clone(), Some(put.entry.clone()))).collect();
         changes.extend(seen.delete.iter().map(|path| (path.clone(), None)));
-        let known = Known {
-            database: database.clone(),
-            id: manifest.database_id.clone(),
-            etag: seen.etag.clone(),
-            revision: Some(seen.revision),
-        };
         Some((known, changes))
     }
 
@@ -331,15 +312,7 @@ impl Workdir {
     }
 
     fn state_for(&self, id: &str) -> SyncState {
-        self.state_of(id).cloned().unwrap_or_else(|| SyncState {
-            format: STATE_FORMAT,
-            database_id: id.to_owned(),
-            revision: Revision::NONE,
-            anchor: None,
-            seen: None,
-            deletions: Vec::new(),
-            pending: None,
-        })
+        self.state_of(id).cloned().unwrap_or_else(|| SyncState::of(id))
     }
 
     /// Remembers, durably, what both sides now agree on, and what the remote has reached. Writes nothing where nothing has
@@ -373,6 +346,15 @@ impl Workdir {
                 delete: delete.into_iter().map(|(path, _)| path.clone()).collect(),
             });
         }
+        state.manifest = self.stamp.zip(self.manifest.as_ref()).map(|(of, manifest)| Summary {
+            of,
+            owner: identity.reference.owner().to_owned(),
+            slug: identity.reference.slug().to_owned(),
+            name: manifest.name.clone(),
+            visibility: manifest.visibility,
+            last_synced_at: manifest.last_synced_at.clone(),
+            files: self.base.len(),
+        });
         // Deletions that were said to be meant count no more, and neither do those before.
         match brake {
             Brake::Released if deletions.any() => state.deletions.clear(),
@@ -415,20 +397,8 @@ impl Workdir {
     }
 
     fn write_state(&mut self, state: SyncState) -> Result<(), SyncError> {
-        let path = own_path(STATE_PATH)?;
-        let bytes = serde_json::to_vec_pretty(&state).unwrap_or_default();
-        let written = self.root.replace_own(&path, &[&bytes], Durability::Now);
-        let shown = self.root.path().join(STATE_PATH);
-        written.map_err(SyncError::directory(shown.display()))?;
+        state.write(&self.root)?;
         self.state = Some(state);
         Ok(())
     }
-}
-
-fn own_path(text: &str) -> Result<DbPath, SyncError> {
-    DbPath::parse(text).map_err(|error| SyncError::directory(text)(io::Error::other(error)))
-}
-
-fn damaged(path: String, error: &serde_json::Error) -> SyncError {
-    SyncError::LocalManifest { path, source: ManifestError::Corrupt { reason: error.to_string() } }
 }

@@ -1,7 +1,6 @@
 //! What files hold, known without reading them: the hash each had when it was read last, as long as its size, its times and
 //! its inode are what they were then. An accelerator: whatever is wrong with it, files are read again.
 
-use std::collections::HashMap;
 use std::io;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,19 +11,36 @@ use crate::manifest::PRIVATE_DIR;
 use crate::model::{ContentHash, DbPath, Sha256};
 
 const INDEX_FILE: &str = "hashes";
-const MAGIC: &[u8; 8] = b"PQHASH01";
+const MAGIC: &[u8; 8] = b"PQHASH02";
 /// A file whose status changed so shortly before it was read may change again within one tick of its file system's clock,
 /// and look the same. Coarse clocks tick once in two seconds.
 const TOO_RECENT: SignedDuration = SignedDuration::from_secs(2);
 
-/// Hashes by path.
+/// What is known of files, as it lies on the disk: read on the way, for a million of them need not be in memory twice.
 #[derive(Debug, Default)]
 pub struct HashIndex {
-    known: HashMap<DbPath, Known>,
+    bytes: Vec<u8>,
+    /// Where the list of files begins.
+    list: usize,
+    count: u64,
+    all_of: Option<Stamp>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Known {
+/// A file whose content is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnownFile<'a> {
+    /// Where it is.
+    pub path: &'a str,
+    /// What it was when it was read.
+    pub stamp: Stamp,
+    /// What it held.
+    pub hash: ContentHash,
+}
+
+/// One of them, on the disk.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    path: &'a str,
     stamp: Stamp,
     hash: StoredHash,
 }
@@ -66,50 +82,70 @@ impl HashIndex {
 
     fn read(root: &Root) -> Option<Self> {
         let (bytes, _) = root.read_own(&Self::path().ok()?).ok()??;
-        let (sum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
-        if crc32c::crc32c(rest) != u32::from_le_bytes(*sum) {
+        let (sum, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
             return None;
         }
-        let (mut count, mut rest): (u64, _) = postcard::take_from_bytes(rest).ok()?;
-        let mut known = HashMap::new();
-        while count > 0 {
-            let (path, entry): (&str, Known);
-            ((path, entry), rest) = postcard::take_from_bytes(rest).ok()?;
-            known.insert(DbPath::parse(path).ok()?, entry);
-            count -= 1;
+        let ((all_of, count), rest) = postcard::take_from_bytes(body).ok()?;
+        let list = bytes.len() - rest.len();
+        Some(Self { bytes, list, count, all_of })
+    }
+
+    /// How many files are known.
+    pub fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether no file is known.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The manifest, told by what it was on the disk, that lists the known files with the known hashes, and no others.
+    pub fn all_of(&self) -> Option<Stamp> {
+        self.all_of
+    }
+
+    /// The known files, by path.
+    pub fn files(&self) -> impl Iterator<Item = KnownFile<'_>> {
+        let (mut rest, mut left) = (&self.bytes[self.list..], self.count);
+        std::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let stored: Stored<'_>;
+            (stored, rest) = postcard::take_from_bytes(rest).ok()?;
+            Some(KnownFile { path: stored.path, stamp: stored.stamp, hash: stored.hash.into() })
+        })
+    }
+
+    /// Tells of each file that was found, in the order of their paths, what it holds, if it still is the file that was read.
+    pub fn known<'a>(
+        &'a self,
+        found: impl Iterator<Item = (&'a DbPath, &'a Stamp)>,
+    ) -> impl Iterator<Item = Option<ContentHash>> {
+        let mut files = self.files().peekable();
+        found.map(move |(path, stamp)| {
+            while files.next_if(|known| known.path < path.as_str()).is_some() {}
+            let known = files.next_if(|known| known.path == path.as_str())?;
+            (known.stamp == *stamp).then_some(known.hash)
+        })
+    }
+
+    /// Writes what is known of `files`, which come in the order of their paths. It need not be durable: an earlier one says
+    /// nothing wrong of a later file.
+    pub fn save<'a>(
+        root: &Root,
+        all_of: Option<Stamp>,
+        files: impl Iterator<Item = KnownFile<'a>>,
+    ) -> io::Result<()> {
+        let (mut list, mut count) = (Vec::new(), 0_u64);
+        for KnownFile { path, stamp, hash } in files {
+            list = postcard::to_extend(&Stored { path, stamp, hash: hash.into() }, list)
+                .map_err(io::Error::other)?;
+            count += 1;
         }
-        Some(Self { known })
-    }
-
-    /// The hash of the file at `path`, if it still is the file that was read.
-    pub fn get(&self, path: &DbPath, stamp: &Stamp) -> Option<ContentHash> {
-        let known = self.known.get(path).filter(|known| known.stamp == *stamp)?;
-        Some(known.hash.into())
-    }
-
-    /// Remembers what was read.
-    pub fn insert(&mut self, path: DbPath, stamp: Stamp, hash: ContentHash) {
-        self.known.insert(path, Known { stamp, hash: hash.into() });
-    }
-
-    /// Forgets the files that `is_there` does not know.
-    pub fn retain(&mut self, is_there: impl Fn(&DbPath) -> bool) {
-        self.known.retain(|path, _| is_there(path));
-    }
-
-    /// Forgets a file. Says whether it was known.
-    pub fn remove(&mut self, path: &DbPath) -> bool {
-        self.known.remove(path).is_some()
-    }
-
-    /// Writes the index. It need not be durable: an earlier one says nothing wrong of a later file.
-    pub fn save(&self, root: &Root) -> io::Result<()> {
-        let mut body = postcard::to_stdvec(&(self.known.len() as u64)).map_err(io::Error::other)?;
-        for (path, known) in &self.known {
-            body = postcard::to_extend(&(path.as_str(), known), body).map_err(io::Error::other)?;
-        }
-        let sum = crc32c::crc32c(&body).to_le_bytes();
-        root.replace_own(&Self::path()?, &[MAGIC, &sum, &body], Durability::Later)
+        let head = postcard::to_stdvec(&(all_of, count)).map_err(io::Error::other)?;
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&head), &list).to_le_bytes();
+        root.replace_own(&Self::path()?, &[MAGIC, &sum, &head, &list], Durability::Later)
     }
 }
 
@@ -144,26 +180,35 @@ mod tests {
         DbPath::parse(text).unwrap()
     }
 
+    fn hash(byte: u8) -> ContentHash {
+        ContentHash::Sha256(Sha256([byte; 32]))
+    }
+
+    fn known(index: &HashIndex, found: &[(DbPath, Stamp)]) -> Vec<Option<ContentHash>> {
+        index.known(found.iter().map(|(path, stamp)| (path, stamp))).collect()
+    }
+
     #[test]
     fn what_is_saved_is_known_again_as_long_as_the_file_is_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        fs::write(dir.path().join("f"), "one").unwrap();
-        let stamp = Stamp::of_file(fs::File::open(dir.path().join("f")).unwrap()).unwrap();
-        let (sha, md5) = (ContentHash::Sha256(Sha256([7; 32])), ContentHash::Md5([9; 16]));
-        let mut index = HashIndex::load(&root);
-        assert_eq!(index.get(&path("f"), &stamp), None);
-        index.insert(path("f"), stamp, sha);
-        index.insert(path("d/g"), stamp, md5);
-        index.save(&root).unwrap();
-        let mut loaded = HashIndex::load(&root);
-        assert_eq!(loaded.get(&path("f"), &stamp), Some(sha));
-        assert_eq!(loaded.get(&path("d/g"), &stamp), Some(md5));
-        fs::write(dir.path().join("f"), "two").unwrap();
-        let later = Stamp::of_file(fs::File::open(dir.path().join("f")).unwrap()).unwrap();
-        assert!(later == stamp || loaded.get(&path("f"), &later).is_none());
-        loaded.remove(&path("f"));
-        assert_eq!(loaded.get(&path("f"), &stamp), None);
+        for name in ["f", "g", "other"] {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        let stamp = |name: &str| Stamp::of_file(fs::File::open(dir.path().join(name)).unwrap()).unwrap();
+        let [f, g, other] = ["f", "g", "other"].map(|name| (path(name), stamp(name)));
+        assert!(HashIndex::load(&root).is_empty());
+        let known_file = |path: &'static str, stamp, hash| KnownFile { path, stamp, hash };
+        let md5 = ContentHash::Md5([9; 16]);
+        let files =
+            [known_file("e", f.1, hash(1)), known_file("f", f.1, hash(7)), known_file("g", other.1, md5)];
+        HashIndex::save(&root, Some(g.1), files.into_iter()).unwrap();
+        let index = HashIndex::load(&root);
+        assert_eq!((index.len(), index.all_of()), (3, Some(g.1)));
+        assert_eq!(index.files().collect::<Vec<_>>(), files);
+        let found = [f.clone(), g.clone(), (path("h"), other.1)];
+        assert_eq!(known(&index, &found), [Some(hash(7)), None, None]);
+        assert_eq!(known(&index, &[(path("a"), f.1), (path("g"), other.1)]), [None, Some(md5)]);
     }
 
     #[test]
@@ -172,21 +217,20 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         fs::write(dir.path().join("f"), "one").unwrap();
         let stamp = Stamp::of_file(fs::File::open(dir.path().join("f")).unwrap()).unwrap();
-        let mut index = HashIndex::default();
-        index.insert(path("f"), stamp, ContentHash::Sha256(Sha256([7; 32])));
-        index.save(&root).unwrap();
+        let one = KnownFile { path: "f", stamp, hash: hash(7) };
+        HashIndex::save(&root, None, std::iter::once(one)).unwrap();
         let file = dir.path().join(".parquedb/hashes");
         let whole = fs::read(&file).unwrap();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             fs::write(&file, damaged).unwrap();
-            assert!(HashIndex::load(&root).known.is_empty(), "byte {at}");
+            assert!(HashIndex::load(&root).is_empty(), "byte {at}");
             fs::write(&file, &whole[..at]).unwrap();
-            assert!(HashIndex::load(&root).known.is_empty(), "cut at {at}");
+            assert!(HashIndex::load(&root).is_empty(), "cut at {at}");
         }
         fs::write(&file, &whole).unwrap();
-        assert_eq!(HashIndex::load(&root).known.len(), 1);
+        assert_eq!(HashIndex::load(&root).len(), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod staged;
 pub use apply::Applied;
 pub use aside::{Aside, Believed};
 pub use hashing::{Hasher, hash_file};
-pub use index::{HashIndex, Moment};
+pub use index::{HashIndex, KnownFile, Moment};
 pub use root::{Occupant, Root, Stamp};
 pub use scan::{Scan, SkipReason, Skipped, scan};
 pub use staged::{Durability, Staged};

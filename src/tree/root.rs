@@ -1,10 +1,9 @@
 //! The directory, held open. Everything below is reached from this descriptor, by names that the kernel itself
 //! keeps beneath it.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -58,16 +57,6 @@ impl Stamp {
         }
     }
 
-    /// The stamp of a file that a walk has met.
-    pub(super) fn of_metadata(metadata: &Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            size: metadata.size().cast_signed(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
     /// When the file's status last changed: nobody can set it.
     pub(super) fn changed(&self) -> jiff::Timestamp {
         timestamp(self.changed)
@@ -106,6 +95,12 @@ fn timestamp((seconds, nanoseconds): (i64, i64)) -> jiff::Timestamp {
     jiff::Timestamp::new(seconds, nanoseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }
 
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
 pub(super) const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
@@ -122,6 +117,16 @@ impl Root {
     /// Where it is, for messages and for files of our own.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it still is what its name leads to.
+    pub(super) fn is_in_place(&self) -> io::Result<bool> {
+        let here = rustix::fs::fstat(&self.dir)?;
+        match rustix::fs::stat(&self.path) {
+            Ok(there) => Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens a regular file for reading.

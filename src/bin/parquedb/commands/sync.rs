@@ -1,9 +1,10 @@
 //! `parquedb sync`.
 
-use parquedb_mount::manifest::{MANIFEST_PATH, Manifest};
 use parquedb_mount::model::{DbPath, DbRef, ExitCode};
 use parquedb_mount::remote::{Remote, RemoteOptions};
-use parquedb_mount::sync::{Direction, NewDatabase, Side, SyncDiff, SyncOptions, SyncReport};
+use parquedb_mount::sync::{
+    Direction, LastSync, NewDatabase, Side, SyncDiff, SyncOptions, SyncReport, last_sync,
+};
 use serde_json::{Value, json};
 
 use super::runs::OwnDatabase;
@@ -21,8 +22,8 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
     let context = flags.context(Some(&args.directory))?;
     let remote = context.remote(&RemoteOptions::default())?;
     style.line("Authenticating...");
-    let manifest = local_manifest(args);
-    let (database, create) = target(args, &context, &remote, manifest.as_ref()).await?;
+    let last = last_sync(&args.directory);
+    let (database, create) = target(args, &context, &remote, last.as_ref()).await?;
     let only_looks = args.status || args.run.dry_run;
     let options = SyncOptions {
         create,
@@ -35,11 +36,11 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
         }
         style.line("Checking sync status...");
         style.line(format!("  Strategy: {}\n", args.strategy));
-        if let Some(manifest) = &manifest {
+        if let Some(last) = &last {
             style.line("Local manifest:");
             style.line(format!("  Database: {}", found.name));
-            style.line(format!("  Last synced: {}", manifest.last_synced_at));
-            style.line(format!("  Files: {}\n", manifest.files.len()));
+            style.line(format!("  Last synced: {}", last.time));
+            style.line(format!("  Files: {}\n", last.files));
         }
         if !only_looks {
             style.line("Syncing...\n");
@@ -85,23 +86,15 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
     Ok(report.exit_code())
 }
 
-/// What the directory itself says; whether it can be used is for the run to say.
-fn local_manifest(args: &SyncArgs) -> Option<Manifest> {
-    let bytes = std::fs::read(args.directory.join(MANIFEST_PATH)).ok()?;
-    Manifest::from_json(&bytes).ok()
-}
-
 /// The database the directory was synced with last; else one of the caller's own, as for a push.
 async fn target(
     args: &SyncArgs,
     context: &Context,
     remote: &Remote,
-    manifest: Option<&Manifest>,
+    last: Option<&LastSync>,
 ) -> Result<(DbRef, Option<NewDatabase>), Failure> {
-    let known =
-        manifest.and_then(|manifest| DbRef::new(manifest.owner.as_deref()?, manifest.slug.as_deref()?).ok());
-    if let Some(known) = known {
-        return Ok((known, None));
+    if let Some(last) = last {
+        return Ok((last.database.clone(), None));
     }
     let own = OwnDatabase::of(&args.directory, &context.database, None)?;
     let reference = own.reference(remote).await?;
