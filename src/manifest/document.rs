@@ -1,6 +1,7 @@
 //! The whole document in memory, and the rules that hold for its paths together.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -44,7 +45,12 @@ impl Manifest {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The document with line breaks, as it lies in a directory for people to read.
+    /// Writes the document with line breaks, as it lies in a directory for people to read.
+    pub fn write_pretty(&self, to: impl io::Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(to, self).map_err(io::Error::from)
+    }
+
+    /// The document with line breaks.
     pub fn to_json_pretty(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 //! hostile writer could use refused with the path that did it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
@@ -135,7 +135,7 @@ impl<'de> Visitor<'de> for FilesSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut files = BTreeMap::new();
+        let mut files = Vec::new();
         while let Some(path) = map.next_key::<DbPath>()? {
             if is_reserved(&path) {
                 return Err(de::Error::custom(format_args!("'{path}' is reserved for the tools")));
@@ -144,14 +144,14 @@ impl<'de> Visitor<'de> for FilesSeed {
             if named.path.is_some_and(|inner| inner.0 != path.as_str()) {
                 return Err(de::Error::custom(format_args!("the entry at '{path}' names another path")));
             }
-            match files.entry(path) {
-                btree_map::Entry::Vacant(place) => drop(place.insert(named.entry)),
-                btree_map::Entry::Occupied(earlier) => {
-                    return Err(de::Error::custom(format_args!("'{}' is listed twice", earlier.key())));
-                }
-            }
+            files.push((path, named.entry));
         }
-        Ok(files)
+        // Built at once: they mostly come in order.
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(pair) = files.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(de::Error::custom(format_args!("'{}' is listed twice", pair[0].0)));
+        }
+        Ok(files.into_iter().collect())
     }
 }
 

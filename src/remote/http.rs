@@ -74,7 +74,13 @@ impl Remote {
         // The second call finds the provider installed, which is what it wanted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder();
+            // Reading the system's certificates takes a while, and redirects stay at this origin.
+            let builder = match base.scheme() {
+                "http" => builder.tls_certs_only([]),
+                _ => builder,
+            };
+            builder
                 .user_agent(concat!("parquedb-mount/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(options.connect_timeout)
                 .pool_idle_timeout(POOL_IDLE)

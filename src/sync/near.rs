@@ -1,5 +1,6 @@
 //! The local side: which files there are, and how they differ from the base. Only what may have changed is read.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub(super) struct Looked {
 }
 
 /// An index as it lies on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Indexed {
     files: u64,
     all_of: Option<Stamp>,
@@ -88,7 +89,8 @@ pub(super) struct Near {
     files: Vec<Found>,
     /// What this run has put in place or removed since.
     since: BTreeMap<DbPath, Option<(Stamp, Option<ContentHash>)>>,
-    indexed: Indexed,
+    /// The manifest whose files the index has.
+    all_of: Option<Stamp>,
     /// Whether what is known of some file is not in the index.
     learned: bool,
     moment: Option<Moment>,
@@ -112,26 +114,18 @@ pub(super) async fn read(
     question: Question<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Near, SyncError> {
-    let Question { root, base, filter, .. } = question;
+    let root = question.root;
     let mut near = Near {
         changes: Changes::new(),
         skipped: looked.skipped,
         occupied: BTreeSet::new(),
         files: looked.files,
         since: BTreeMap::new(),
-        indexed: looked.indexed,
+        all_of: looked.indexed.all_of,
         learned: false,
         moment: looked.moment,
     };
-    near.read_files(question, reporter).await?;
-    let mut files = near.files.iter().filter(|file| file.meant).map(|file| &file.path).peekable();
-    let mut missing = Vec::new();
-    for path in base.keys() {
-        while files.next_if(|found| *found < path).is_some() {}
-        if files.next_if(|found| *found == path).is_none() && filter.takes(path) {
-            missing.push(path);
-        }
-    }
+    let missing = near.read_files(question, reporter).await?;
     for path in missing {
         match root.occupant(path).map_err(SyncError::directory(path))? {
             Occupant::Nothing | Occupant::Directory => drop(near.changes.insert(path.clone(), None)),
@@ -142,15 +136,24 @@ pub(super) async fn read(
 }
 
 impl Near {
-    /// Compares every file with the base, by the same algorithm.
-    async fn read_files(&mut self, question: Question<'_>, reporter: &dyn Reporter) -> Result<(), SyncError> {
+    /// Compares every file with the base, by the same algorithm. Returns the paths of the base that have no file.
+    async fn read_files<'a>(
+        &mut self,
+        question: Question<'a>,
+        reporter: &dyn Reporter,
+    ) -> Result<Vec<&'a DbPath>, SyncError> {
         let Question { root, base, remote, filter, newcomers } = question;
         let there = SideView { base, changes: remote };
         let mut unread = Vec::new();
-        let mut listed = base.iter().peekable();
+        let (mut listed, mut missing) = (base.iter().peekable(), Vec::new());
         for (n, file) in self.files.iter_mut().enumerate() {
-            while listed.next_if(|(path, _)| **path < file.path).is_some() {}
-            let before = listed.next_if(|(path, _)| **path == file.path).map(|(_, entry)| entry);
+            let before = loop {
+                match listed.peek().map(|(path, _)| (*path).cmp(&file.path)) {
+                    Some(Ordering::Less) => missing.extend(listed.next().map(|(path, _)| path)),
+                    Some(Ordering::Equal) => break listed.next().map(|(_, entry)| entry),
+                    Some(Ordering::Greater) | None => break None,
+                }
+            };
             file.meant = filter.takes(&file.path)
                 && (newcomers || before.is_some() || there.get(&file.path).is_some());
             if !file.meant {
@@ -171,6 +174,7 @@ impl Near {
                 None => unread.push((n, file.path.clone(), file.stamp, like)),
             }
         }
+        missing.extend(listed.map(|(path, _)| path));
         reporter.report(Event::Hashing { bytes: unread.iter().map(|(_, _, stamp, _)| stamp.size()).sum() });
         let hashed = unread.into_iter().map(|(n, path, stamp, like)| async move {
             Ok::<_, SyncError>((n, hash_one(root, &path, stamp, like, reporter).await?))
@@ -182,6 +186,7 @@ impl Near {
             let Some((hash, stamp)) = found else {
                 file.meant = false;
                 file.hash = None;
+                missing.extend(base.get_key_value(&file.path).map(|(path, _)| path));
                 continue;
             };
             file.stamp = stamp;
@@ -195,7 +200,8 @@ impl Near {
         }
         drop(read);
         reporter.report(Event::Finished);
-        Ok(())
+        missing.retain(|path| filter.takes(path));
+        Ok(missing)
     }
 
     /// What the file at a path was when it was looked at; none where the run is about no such file.
@@ -276,22 +282,29 @@ impl Near {
         })
     }
 
-    /// Writes down what is known of the files' contents, if that is more than before. `manifest` is what lists `base`.
+    /// Writes down what is known of the files' contents, if that is more than before: what is wrong of what was known shows by
+    /// itself. `manifest` is what lists `base`.
     pub(super) fn save_index(&self, root: &Root, base: &Files, manifest: Option<Stamp>) -> io::Result<()> {
-        let mut listed = base.iter();
-        let (mut all, mut count) = (true, 0);
-        for file in self.known() {
-            count += 1;
-            all = all
-                && listed.next().is_some_and(|(path, entry)| {
-                    path.as_str() == file.path && (entry.size, entry.hash) == (file.stamp.size(), file.hash)
-                });
-        }
-        let now = Indexed { files: count, all_of: manifest.filter(|_| all && listed.next().is_none()) };
-        if now == self.indexed && self.since.is_empty() && !self.learned {
+        let learned = self.learned || self.since.values().flatten().any(|(_, hash)| hash.is_some());
+        let all_of = manifest.filter(|_| self.knows_all(base));
+        if !learned && (all_of.is_none() || all_of == self.all_of) {
             return Ok(());
         }
-        HashIndex::save(root, now.all_of, self.known())
+        HashIndex::save(root, all_of, self.known())
+    }
+
+    /// Whether the files are just those of the base, and it is known of each that it holds the same.
+    fn knows_all(&self, base: &Files) -> bool {
+        if self.files.iter().any(|file| file.hash.is_none() && !self.since.contains_key(&file.path)) {
+            return false;
+        }
+        let mut listed = base.iter();
+        let mut same = |file: KnownFile<'_>| {
+            listed.next().is_some_and(|(path, entry)| {
+                path.as_str() == file.path && (entry.size, entry.hash) == (file.stamp.size(), file.hash)
+            })
+        };
+        self.known().all(&mut same) && listed.next().is_none()
     }
 }
 

@@ -385,10 +385,9 @@ impl Workdir {
         }
         manifest.last_synced_at = Timestamp::now().to_string();
         manifest.files = std::mem::take(&mut self.base);
-        let bytes = manifest.to_json_pretty();
-        self.base = std::mem::take(&mut manifest.files);
         let path = own_path(MANIFEST_PATH)?;
-        let written = self.root.replace_own(&path, &[&bytes], Durability::Now);
+        let written = self.root.replace_own_large(&path, Durability::Now, |to| manifest.write_pretty(to));
+        self.base = std::mem::take(&mut manifest.files);
         let stamp = written.and_then(|()| Stamp::of_file(self.root.open_file(&path)?));
         let shown = self.root.path().join(MANIFEST_PATH);
         self.stamp = Some(stamp.map_err(SyncError::directory(shown.display()))?);

@@ -14,6 +14,7 @@ pub use apply::Applied;
 pub use aside::{Aside, Believed};
 pub use hashing::{Hasher, hash_file};
 pub use index::{HashIndex, KnownFile, Moment};
+pub use own::Pieces;
 pub use root::{Occupant, Root, Stamp};
 pub use scan::{Scan, SkipReason, Skipped, scan};
 pub use staged::{Durability, Staged};

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -50,6 +51,25 @@ impl Root {
     /// Replaces one of the tools' own files with `parts`, whole or not at all. Where it is to be durable now, the new bytes are
     /// on the disk before they have the name; else nobody says when.
     pub fn replace_own(&self, path: &DbPath, parts: &[&[u8]], durability: Durability) -> io::Result<()> {
+        self.replace_own_by(path, durability, |mut to| parts.iter().try_for_each(|part| to.write_all(part)))
+    }
+
+    /// The same with what `make` makes, of any size: it is on its way to the disk while more is being made.
+    pub fn replace_own_large(
+        &self,
+        path: &DbPath,
+        durability: Durability,
+        make: impl FnOnce(&mut Pieces) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.replace_own_by(path, durability, |to| write_beside(to, make))
+    }
+
+    fn replace_own_by(
+        &self,
+        path: &DbPath,
+        durability: Durability,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let dir = self.parent(path, CreateDirs::Yes)?;
         let staged = format!("{}{STAGED_SUFFIX}", path.name());
         // What a killed process left there goes: never written to, it may be another file's second name.
@@ -58,10 +78,8 @@ impl Root {
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
-        for part in parts {
-            file.write_all(part)?;
-        }
+        let file = File::from(rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o644))?);
+        write(&file)?;
         if durability == Durability::Now {
             file.sync_all()?;
         }
@@ -157,5 +175,49 @@ impl Root {
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Bytes handed over at a time.
+const PIECE: usize = 1 << 20;
+/// How many pieces may wait for the disk.
+const WAITING: usize = 4;
+
+/// Writes to a file what `make` makes, both at the same time.
+fn write_beside(mut file: &File, make: impl FnOnce(&mut Pieces) -> io::Result<()>) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let (to, from) = mpsc::sync_channel::<Vec<u8>>(WAITING);
+        let writer = scope.spawn(move || from.into_iter().try_for_each(|piece| file.write_all(&piece)));
+        let mut pieces = Pieces { piece: Vec::with_capacity(PIECE), to };
+        let made = make(&mut pieces).and_then(|()| pieces.flush());
+        drop(pieces);
+        let failed = |_| Err(io::Error::other("the writer did not come to its end"));
+        let written = writer.join().unwrap_or_else(failed);
+        // Where the disk failed, that is what whoever made more was told of, too.
+        written.and(made)
+    })
+}
+
+/// What is being made of a file, on its way to whoever writes it.
+pub struct Pieces {
+    piece: Vec<u8>,
+    to: mpsc::SyncSender<Vec<u8>>,
+}
+
+impl Write for Pieces {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        self.to.send(piece).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 }

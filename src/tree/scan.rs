@@ -80,8 +80,9 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
     let first = Waiting { directories: vec![Below::new()], ..Waiting::default() };
     let (waiting, changed) = (Mutex::new(first), Condvar::new());
     let work = || {
-        let mut scan = Scan::default();
+        let mut parts = Vec::new();
         while let Some(directory) = next(&waiting, &changed) {
+            let mut scan = Scan::default();
             let read = read_directory(root, &directory, &mut scan);
             let mut waiting = locked(&waiting);
             waiting.under_way -= 1;
@@ -90,20 +91,20 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
                 Err(error) => drop(waiting.failed.get_or_insert(error)),
             }
             changed.notify_all();
+            drop(waiting);
+            parts.push((directory, scan));
         }
-        scan
+        parts
     };
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).min(MOST_THREADS);
-    let mut whole = std::thread::scope(|scope| {
+    let mut parts = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut whole = work();
+        let mut parts = work();
         for other in others {
             // A thread that panicked has read what nobody knows.
-            let part = other.join().map_err(|_| io::Error::other("a scan did not come to its end"))?;
-            whole.files.extend(part.files);
-            whole.skipped.extend(part.skipped);
+            parts.extend(other.join().map_err(|_| io::Error::other("a scan did not come to its end"))?);
         }
-        Ok::<_, io::Error>(whole)
+        Ok::<_, io::Error>(parts)
     })?;
     if let Some(error) = waiting.into_inner().unwrap_or_else(PoisonError::into_inner).failed {
         return Err(error);
@@ -113,7 +114,13 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
         let text = format!("{}: it was moved or removed meanwhile", root.path().display());
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
-    // Each directory is in order by itself, which this kind of sorting makes use of.
+    let mut whole = Scan::default();
+    parts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for (_, part) in parts {
+        whole.files.extend(part.files);
+        whole.skipped.extend(part.skipped);
+    }
+    // Mostly in order by now, which this kind of sorting makes use of.
     whole.files.sort_by(|(a, _), (b, _)| a.cmp(b));
     whole.skipped.sort();
     Ok(whole)
@@ -154,7 +161,7 @@ fn read_directory(root: &Root, below: &Below, scan: &mut Scan) -> io::Result<Vec
         }
         Err(error) => return Err(failed(error.into())),
     };
-    let (mut directories, from) = (Vec::new(), scan.files.len());
+    let mut directories = Vec::new();
     for entry in Dir::read_from(&dir).map_err(|error| failed(error.into()))? {
         let entry = entry.map_err(|error| failed(error.into()))?;
         let name = entry.file_name();
@@ -203,7 +210,7 @@ fn read_directory(root: &Root, below: &Below, scan: &mut Scan) -> io::Result<Vec
             scan.files.push((path, Stamp::of(&stat)));
         }
     }
-    scan.files[from..].sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    scan.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(directories)
 }
 
