@@ -1,5 +1,7 @@
 //! The routes by name.
 
+use std::time::Duration;
+
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use reqwest::{Method, Response, StatusCode};
 
@@ -14,8 +16,10 @@ use crate::wire::{
 /// The most bytes a manifest may have: several million entries.
 const MAX_MANIFEST_BYTES: usize = 2 << 30;
 
-/// A commit of a million files takes the server a while.
-const COMMIT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1800);
+/// A commit may take the server a while...
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+/// ...and so much longer for each file.
+const COMMIT_PATIENCE_PER_FILE: Duration = Duration::from_millis(2);
 
 /// A manifest as it came, not read yet.
 #[derive(Debug, Clone)]
@@ -231,8 +235,10 @@ impl Remote {
     /// answer.
     pub async fn commit(&self, id: &str, request: &CommitRequest) -> Result<CommitResponse, RemoteError> {
         let path = format!("/api/sync/commit/{}", crate::model::encode_segment(id));
+        let files = u32::try_from(request.put.len() + request.delete.len()).unwrap_or(u32::MAX);
+        let patience = COMMIT_PATIENCE + COMMIT_PATIENCE_PER_FILE.saturating_mul(files);
         self.with_retries(|| async {
-            let sent = self.long_request(Method::POST, &path, COMMIT_PATIENCE).json(request);
+            let sent = self.long_request(Method::POST, &path, patience).json(request);
             self.json(self.send(sent).await?).await
         })
         .await

@@ -10,6 +10,8 @@ use crate::model::DbPath;
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     include: Option<GlobSet>,
+    /// Of those, only some.
+    narrowed: Option<GlobSet>,
     exclude: Option<GlobSet>,
 }
 
@@ -29,7 +31,12 @@ impl Filter {
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, BadPattern> {
         let set =
             |patterns: &[String]| if patterns.is_empty() { Ok(None) } else { globs(patterns).map(Some) };
-        Ok(Self { include: set(include)?, exclude: set(exclude)? })
+        Ok(Self { include: set(include)?, narrowed: None, exclude: set(exclude)? })
+    }
+
+    /// The same, for those paths only that one of the patterns matches.
+    pub fn narrowed(&self, patterns: &[String]) -> Result<Self, BadPattern> {
+        Ok(Self { narrowed: Some(globs(patterns)?), ..self.clone() })
     }
 
     /// Whether a path is synced.
@@ -37,6 +44,7 @@ impl Filter {
         let matches = |set: &GlobSet| set.is_match(path.as_str());
         !stays_put(path)
             && self.include.as_ref().is_none_or(matches)
+            && self.narrowed.as_ref().is_none_or(matches)
             && !self.exclude.as_ref().is_some_and(matches)
     }
 }

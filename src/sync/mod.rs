@@ -5,6 +5,7 @@
 //! wrote is overwritten in either direction: what loses a conflict is kept beside the database ([`conflicts`]).
 
 mod apply;
+mod batches;
 mod brake;
 mod changes;
 mod collisions;
@@ -21,6 +22,7 @@ mod landed;
 #[cfg(test)]
 mod model_tests;
 mod near;
+mod options;
 mod publish;
 mod reconcile;
 mod record;
@@ -33,6 +35,7 @@ mod state;
 mod upload;
 mod workdir;
 
+pub use batches::sync_critical_first;
 pub use brake::{Brake, MassDeletion};
 pub use changes::{Changes, Files, changes_between};
 pub use conflict::{Conflict, ConflictKind, Policy, Side, Strategy, Suggestion, UnknownStrategy};
@@ -42,11 +45,12 @@ pub use dismiss::{Dismissed, conflicts, dismiss};
 pub use error::SyncError;
 pub use filter::{BadPattern, Filter};
 pub use kept::CONFLICT_LIMIT;
+pub use options::{NewDatabase, SyncOptions, SyncReport};
 pub use reconcile::{Plan, reconcile};
 pub use record::{Outcome, Record, Recorded, Version};
 pub use report::{Event, Reporter};
 pub use resolve::{Choice, resolve};
 pub use retry::{sync_with_retries, wait_before};
 pub use revert::{Difference, RevertOptions, RevertReport, diff, revert};
-pub use run::{NewDatabase, SyncOptions, SyncReport, sync};
+pub use run::sync;
 pub use workdir::{LastSync, last_sync};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::run::{SyncOptions, SyncReport, sync};
+use super::options::{SyncOptions, SyncReport};
+use super::run::sync;
 use super::{Event, Reporter, SyncError};
 use crate::disk::random_hex;
 use crate::remote::Remote;

@@ -1,123 +1,32 @@
 //! One run: what both sides have, a plan, its brake, contents, one revision, the directory, and what both agree on now.
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 
 use super::apply::{Received, apply};
-use super::brake::{Brake, Deletions};
+use super::brake::Deletions;
 use super::changes::{Changes, Files, SideView, changes_between, collections};
-use super::conflict::{Conflict, ConflictKind, Policy, Side, Strategy};
+use super::conflict::{Conflict, ConflictKind, Policy, Side};
 use super::diff::SyncDiff;
 use super::direction::{Direction, Left};
 use super::download::Downloads;
 use super::far::{self, Far, Named};
-use super::filter::Filter;
 use super::kept::{Keeping, Kept};
 use super::landed::{anchor_at, landed_commit};
 use super::near::{self, Looked, Near};
+use super::options::{SyncOptions, SyncReport};
 use super::publish::{numbered, publish};
 use super::reconcile::{Plan, reconcile, same};
 use super::upload::{Sent, upload_contents};
 use super::workdir::{Identity, Intent, Log, Reached, Unread, Workdir};
 use super::{Event, Reporter, SyncError};
 use crate::manifest::{Entry, stays_put};
-use crate::model::{DbPath, DbRef, ExitCode, Revision, Visibility};
+use crate::model::{DbPath, Revision};
 use crate::remote::{News, Remote, RemoteError};
-use crate::tree::{Durability, Moment, Occupant, Skipped};
+use crate::tree::{Durability, Moment, Occupant};
 use crate::wire::{CommitResponse, DatabaseDescription, RegisterRequest};
 
 /// How often a run plans again because others publish.
 const MAX_PLANS: usize = 5;
-
-/// What a run works with.
-#[derive(Debug, Clone)]
-pub struct SyncOptions {
-    /// The directory.
-    pub directory: PathBuf,
-    /// The database.
-    pub database: DbRef,
-    /// What the database is to be, if there is none of that name yet; else there must be one.
-    pub create: Option<NewDatabase>,
-    /// Sets its visibility, where given.
-    pub visibility: Option<Visibility>,
-    /// Which side may be changed.
-    pub direction: Direction,
-    /// The revision to bring the directory to; the current one, where none is given. For a pull.
-    pub at: Option<Revision>,
-    /// What decides conflicts.
-    pub strategy: Strategy,
-    /// Which paths it is about.
-    pub filter: Filter,
-    /// Whether mass deletions go through.
-    pub brake: Brake,
-    /// The most that conflict copies may take, in bytes; at the limit conflicts stay open.
-    pub conflict_limit: u64,
-    /// Only says what would be done.
-    pub dry_run: bool,
-}
-
-impl SyncOptions {
-    /// Whether nothing is to be done where both sides are in step.
-    fn asks_for_nothing_else(&self) -> bool {
-        self.at.is_none() && self.visibility.is_none() && !self.dry_run
-    }
-}
-
-/// What a new database is called.
-#[derive(Debug, Clone)]
-pub struct NewDatabase {
-    /// Its name for people.
-    pub name: String,
-}
-
-/// What a run did, or would do.
-#[derive(Debug)]
-pub struct SyncReport {
-    /// What was, or would be, done; files that were changed while the run was at work are among its conflicts.
-    pub plan: Plan,
-    /// What is for a run the other way.
-    pub left: Left,
-    /// How both sides differ; of a dry run.
-    pub diff: Option<SyncDiff>,
-    /// How many contents had to be sent.
-    pub contents_sent: u64,
-    /// Bytes sent.
-    pub bytes_sent: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-    /// The revision both sides are at now, but for conflicts; where the remote numbers them.
-    pub revision: Option<Revision>,
-    /// What in the directory is not published.
-    pub skipped: Vec<Skipped>,
-    /// Files of the database whose names stay put on either side: not written here.
-    pub not_pulled: Vec<DbPath>,
-}
-
-impl SyncReport {
-    /// Both sides were in step, and are.
-    fn of_nothing(revision: Option<Revision>, skipped: Vec<Skipped>) -> Self {
-        Self {
-            plan: Plan::default(),
-            left: Left::default(),
-            diff: None,
-            contents_sent: 0,
-            bytes_sent: 0,
-            bytes_received: 0,
-            revision,
-            skipped,
-            not_pulled: Vec::new(),
-        }
-    }
-
-    /// Conflicts need a decision; everything else is done.
-    pub fn exit_code(&self) -> ExitCode {
-        match self.plan.undecided().next() {
-            Some(_) => ExitCode::NeedsDecision,
-            None => ExitCode::Done,
-        }
-    }
-}
 
 /// Makes a directory and a database the same, as far as the options allow.
 pub async fn sync(

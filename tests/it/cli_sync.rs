@@ -14,6 +14,12 @@ mod troubles;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use parquedb_mount::config::token_from_file;
+use parquedb_mount::remote::{Remote, RemoteOptions};
+use parquedb_mount::sync::{
+    Brake, CONFLICT_LIMIT, Direction, Filter, Reporter, Strategy, SyncError, SyncOptions, SyncReport, sync,
+};
+
 use crate::harness::{Cli, Server, TempTree, bytes_of, get};
 
 /// A database in two directories, both in step.
@@ -75,4 +81,30 @@ fn kept(tree: &TempTree) -> Vec<(String, String)> {
 /// What is kept, as a list to compare with.
 fn texts(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+/// Syncs by the library.
+fn by_library(
+    pair: &Pair,
+    url: &str,
+    tree: &TempTree,
+    remote: &RemoteOptions,
+    reporter: &dyn Reporter,
+) -> Result<SyncReport, SyncError> {
+    let token = token_from_file(&pair.server.token_file()).unwrap();
+    let remote = Remote::new(&url.parse().unwrap(), Some(&token), remote)?;
+    let options = SyncOptions {
+        directory: tree.path().to_owned(),
+        database: "alice/x".parse().unwrap(),
+        create: None,
+        visibility: None,
+        direction: Direction::Both,
+        at: None,
+        strategy: Strategy::Newest,
+        filter: Filter::default(),
+        brake: Brake::On,
+        conflict_limit: CONFLICT_LIMIT,
+        dry_run: false,
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(sync(&remote, &options, reporter))
 }

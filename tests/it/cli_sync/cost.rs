@@ -3,11 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use parquedb_mount::config::token_from_file;
-use parquedb_mount::remote::{Remote, RemoteOptions};
-use parquedb_mount::sync::{
-    Brake, CONFLICT_LIMIT, Direction, Event, Filter, Reporter, Strategy, SyncOptions,
-};
+use parquedb_mount::remote::RemoteOptions;
+use parquedb_mount::sync::{Event, Reporter};
 
 use super::Pair;
 use crate::harness::{Cli, Responder, Response};
@@ -92,25 +89,8 @@ impl Reporter for Hashed {
 
 /// Syncs by the library, and says how many bytes of files were read for it.
 fn hashed_by(pair: &Pair, tree: &crate::harness::TempTree) -> u64 {
-    let token = token_from_file(&pair.server.token_file()).unwrap();
-    let remote =
-        Remote::new(&pair.server.url().parse().unwrap(), Some(&token), &RemoteOptions::default()).unwrap();
-    let options = SyncOptions {
-        directory: tree.path().to_owned(),
-        database: "alice/x".parse().unwrap(),
-        create: None,
-        visibility: None,
-        direction: Direction::Both,
-        at: None,
-        strategy: Strategy::Newest,
-        filter: Filter::default(),
-        brake: Brake::On,
-        conflict_limit: CONFLICT_LIMIT,
-        dry_run: false,
-    };
     let hashed = Hashed::default();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(parquedb_mount::sync::sync(&remote, &options, &hashed)).unwrap();
+    super::by_library(pair, &pair.server.url(), tree, &RemoteOptions::default(), &hashed).unwrap();
     hashed.0.into_inner().unwrap()
 }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::Pair;
+use crate::harness::{Responder, TempTree};
 
 #[test]
 fn f36_what_is_excluded_is_neither_sent_nor_fetched_nor_deleted() {
@@ -51,6 +52,74 @@ fn f36_push_and_pull_filter_alike() {
 #[test]
 fn a_pattern_that_is_none_is_wrong_usage() {
     let pair = Pair::with(&[("f", "1")]);
-    let refused = pair.cli.sync(pair.b.path(), &["--exclude", "[a"]).expect(2);
-    assert!(refused.stderr.contains("'[a' is no pattern"), "{refused:?}");
+    // Nobody is asked for that.
+    let away = crate::harness::Cli::at("http://127.0.0.1:1").token(&pair.server.token);
+    let directory = pair.b.path();
+    for flag in ["--exclude", "--include", "--critical-first"] {
+        for refused in [
+            away.sync(directory, &[flag, "[a"]),
+            away.push(directory, &[flag, "[a"]),
+            away.pull("alice/x", directory, &[flag, "[a"]),
+        ] {
+            assert!(refused.expect(2).stderr.contains("'[a' is no pattern"));
+        }
+    }
+}
+
+#[test]
+fn f33_what_is_critical_is_published_first_and_by_itself() {
+    let pair = Pair::with(&[("old", "1"), ("data/f.parquet", "1"), ("gone", "1")]);
+    pair.a.write(&[
+        ("data/f.parquet", "2"),
+        ("data/new.parquet", "1"),
+        ("data/skipped.parquet", "1"),
+        ("other", "1"),
+    ]);
+    pair.a.remove("gone");
+    let flags = ["--critical-first", "*.parquet", "--exclude", "skipped*", "--json"];
+    let synced = pair.cli.sync(pair.a.path(), &flags).expect(0).json();
+    assert_eq!(synced["uploaded"], json!(["data/f.parquet", "data/new.parquet", "other"]), "{synced}");
+    assert_eq!((&synced["deletedThere"], &synced["revision"]), (&json!(["gone"]), &json!(3)));
+    // In between, a reader saw the critical ones, whole, and nothing else.
+    let (between, last) = (TempTree::new(), TempTree::new());
+    pair.cli.pull("alice/x", between.path(), &["--at", "2"]).expect(0);
+    assert_eq!(between.names(), ["data/f.parquet", "data/new.parquet", "gone", "old"]);
+    pair.cli.pull("alice/x", last.path(), &[]).expect(0);
+    assert_eq!(last.names(), ["data/f.parquet", "data/new.parquet", "old", "other"]);
+    // Nothing is published twice, or for nothing.
+    pair.cli.sync(pair.a.path(), &flags).expect(0);
+    assert_eq!(pair.revision(), 3);
+}
+
+#[test]
+fn rule_12_files_that_are_out_of_view_are_not_deleted() {
+    // Another view of a database is another database, by its id, and has fewer files.
+    let pair = Pair::with(&[("public", "1"), ("hidden", "1")]);
+    let address = pair.server.address.clone();
+    let proxy = Responder::start(move |incoming| {
+        let mut incoming = incoming.clone();
+        let dropped = ["if-none-match", "accept-encoding"];
+        incoming.headers.retain(|(name, _)| !dropped.iter().any(|one| name.eq_ignore_ascii_case(one)));
+        let mut response = incoming.forward(&address);
+        let mut body = String::from_utf8_lossy(&response.body).into_owned();
+        if let Some(at) = body.find("db_") {
+            let id = body[at..at + 27].to_owned();
+            body = body.replace(&id, "db_ffffffffffffffffffffffff");
+        }
+        if incoming.target.ends_with("manifest.json") {
+            let mut manifest: serde_json::Value = serde_json::from_str(&body).unwrap();
+            manifest["files"].as_object_mut().unwrap().remove("hidden");
+            body = manifest.to_string();
+        }
+        response.body = body.into_bytes();
+        response.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("etag"));
+        response.headers.push(("ETag".into(), "\"view\"".into()));
+        response.into()
+    });
+    let cli = crate::harness::Cli::at(&proxy.url()).token(&pair.server.token);
+    for halted in [cli.sync(pair.b.path(), &[]), cli.pull("alice/x", pair.b.path(), &[])] {
+        assert!(halted.expect(3).stderr.contains("last synced with"));
+    }
+    assert_eq!(pair.b.names(), ["hidden", "public"]);
+    assert_eq!(pair.server.paths("x"), ["hidden", "public"]);
 }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use parquedb_mount::remote::RemoteOptions;
+
 use super::{Pair, kept};
 use crate::harness::{Cli, Random, Reply, Responder, answer, finish, number, text};
 
@@ -132,6 +134,65 @@ fn a_sync_that_is_killed_at_any_step_is_finished_by_the_next() {
         assert!(requests >= 6, "{moment:?}: a sync has more steps than {requests}");
     }
     println!("seed {seed}: {} kills", killed.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_sync_that_is_killed_at_any_moment_is_finished_by_the_next() {
+    let kills = number("PARQUEDB_TEST_KILLS", 40);
+    let mut chance = Random(number("PARQUEDB_TEST_SEED", 7));
+    // How long a whole one takes.
+    let pair = scene();
+    let started = std::time::Instant::now();
+    finishes(&pair, "not killed");
+    let whole = started.elapsed().as_micros() as u64;
+    let mut at_work = 0;
+    for n in 0..kills {
+        let pair = scene();
+        let delay = Duration::from_micros(chance.below(whole));
+        let mut command = pair.cli.command(&["sync", "--directory", text(pair.b.path())]);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(delay);
+        at_work += u64::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        let _ = finish(&mut child);
+        finishes(&pair, &format!("kill {n} after {delay:?}"));
+    }
+    println!("{kills} kills, {at_work} of a sync at work");
+    assert!(at_work > kills / 4, "{at_work} of {kills} met a sync at work");
+}
+
+/// Syncs while one request is not answered. Says whether there was such a request.
+fn with_stall(request: usize) -> bool {
+    let pair = scene();
+    let (address, asked) = (pair.server.address.clone(), AtomicUsize::new(0));
+    let fired = Arc::new(AtomicBool::new(false));
+    let hit = fired.clone();
+    let proxy = Responder::start(move |incoming| {
+        if asked.fetch_add(1, Ordering::SeqCst) == request {
+            hit.store(true, Ordering::SeqCst);
+            // Those that wait long for contents and commits are let go.
+            thread::sleep(Duration::from_secs(3));
+            return Reply::HangUp;
+        }
+        incoming.forward(&address).into()
+    });
+    let options =
+        RemoteOptions { idle_timeout: Duration::from_millis(300), retries: 0, ..RemoteOptions::default() };
+    let synced = super::by_library(&pair, &proxy.url(), &pair.b, &options, &());
+    let stalled = fired.load(Ordering::SeqCst);
+    assert!(synced.is_ok() || stalled, "{synced:?}");
+    finishes(&pair, &format!("request {request} is not answered"));
+    stalled
+}
+
+#[test]
+fn f34_a_sync_whose_remote_does_not_answer_ends_and_the_next_finishes_it() {
+    let mut requests = 0;
+    while with_stall(requests) {
+        requests += 1;
+    }
+    assert!(requests >= 6, "a sync has more steps than {requests}");
 }
 
 /// What goes wrong once.

@@ -14,6 +14,7 @@ use crate::progress::Narrator;
 
 pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
     let reference: DbRef = args.database.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    args.run.check()?;
     let context = flags.context(Some(&args.directory))?;
     let remote = context.remote(&RemoteOptions::default())?;
     let directory = args.directory.display().to_string();

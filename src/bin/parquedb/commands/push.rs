@@ -17,6 +17,7 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
     if !args.directory.is_dir() {
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
+    args.run.check()?;
     let context = flags.context(Some(&args.directory))?;
     let file = &context.database;
     let own = OwnDatabase::of(&args.directory, file, args.slug.as_ref())?;

@@ -7,7 +7,7 @@ use parquedb_mount::config::DatabaseFile;
 use parquedb_mount::model::{DbRef, slugify};
 use parquedb_mount::remote::{Remote, RemoteError};
 use parquedb_mount::sync::{
-    Brake, Direction, Filter, Reporter, Strategy, SyncError, SyncOptions, SyncReport, sync_with_retries,
+    Brake, Direction, Filter, Reporter, Strategy, SyncOptions, SyncReport, sync_critical_first,
 };
 
 use crate::common::failure::Failure;
@@ -25,6 +25,9 @@ pub struct RunFlags {
     /// Leave out files that match, on both sides; stronger than --include; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// Sync files that match before all others, in a revision of their own; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub critical_first: Vec<String>,
     /// Let more than a quarter of the files be deleted
     #[arg(long)]
     pub allow_mass_delete: bool,
@@ -37,6 +40,13 @@ pub struct RunFlags {
 }
 
 impl RunFlags {
+    /// Refuses what is no pattern, before anything is asked for.
+    pub fn check(&self) -> Result<(), Failure> {
+        let critical = Filter::new(&self.critical_first, &[]);
+        critical.map_err(|error| Failure::usage(error.to_string()))?;
+        self.filter().map(drop)
+    }
+
     /// Which paths it is about.
     fn filter(&self) -> Result<Filter, Failure> {
         Filter::new(&self.include, &self.exclude).map_err(|error| Failure::usage(error.to_string()))
@@ -71,8 +81,10 @@ impl RunFlags {
         remote: &Remote,
         options: &SyncOptions,
         reporter: &dyn Reporter,
-    ) -> Result<SyncReport, SyncError> {
-        sync_with_retries(remote, options, self.retries, reporter).await
+    ) -> Result<SyncReport, Failure> {
+        let some = (!self.critical_first.is_empty()).then(|| options.of_some(&self.critical_first));
+        let critical = some.transpose().map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(sync_critical_first(remote, options, critical.as_ref(), self.retries, reporter).await?)
     }
 }
 

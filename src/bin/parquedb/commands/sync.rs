@@ -19,6 +19,7 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
     if !args.directory.is_dir() {
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
+    args.run.check()?;
     let context = flags.context(Some(&args.directory))?;
     let remote = context.remote(&RemoteOptions::default())?;
     style.line("Authenticating...");
