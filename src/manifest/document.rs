@@ -40,6 +40,12 @@ impl Manifest {
         super::parse::parse(json)
     }
 
+    /// Reads a document as it comes, slower and without having it in memory beside what is made of it. That it is of a later
+    /// format is not told from other damage.
+    pub fn from_stream(json: impl io::Read) -> Result<Self, ManifestError> {
+        super::parse::parse_stream(json)
+    }
+
     /// The document on one line, as it travels.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()

@@ -1,5 +1,7 @@
 //! One file of a manifest.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::ser::SerializeMap;
 use serde_json::{Map, Value};
@@ -15,11 +17,11 @@ pub struct Entry {
     /// The hash of the whole content.
     pub hash: ContentHash,
     /// The text of `modifiedAt`, kept as written: an unreadable date loses comparisons but is not rewritten.
-    pub modified_at: Box<str>,
+    pub modified_at: Arc<str>,
     /// `etag`, where the writer recorded one.
-    pub etag: Option<Box<str>>,
+    pub etag: Option<Arc<str>>,
     /// `contentType`, where the writer recorded one.
-    pub content_type: Option<Box<str>>,
+    pub content_type: Option<Arc<str>>,
     /// `blockHashes`, as far as this program knows them: what single blocks can be checked by. Set by the server.
     pub blocks: Option<BlockRoot>,
     /// Fields this program does not know.
@@ -50,6 +52,21 @@ impl Entry {
     /// The entry with its path beside it, as the manifest writes it.
     pub fn with_path<'a>(&'a self, path: &'a DbPath) -> EntryAt<'a> {
         EntryAt { path, entry: self }
+    }
+}
+
+/// Lets entries that follow one another share the text of their type: of a million, few have different ones.
+#[derive(Debug, Default)]
+pub(crate) struct SharedTypes(Option<Arc<str>>);
+
+impl SharedTypes {
+    /// Takes the text of the entry before, where it is the same.
+    pub(crate) fn share(&mut self, entry: &mut Entry) {
+        let Some(own) = &mut entry.content_type else { return };
+        match &self.0 {
+            Some(last) if last == own => own.clone_from(last),
+            _ => self.0 = Some(own.clone()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::document::check_shape;
-use super::{Entry, Manifest, block_hashes, is_reserved};
+use super::{Entry, Manifest, SharedTypes, block_hashes, is_reserved};
 use crate::model::{ContentHash, DbPath, Visibility};
 
 /// Why a manifest cannot be used.
@@ -42,6 +42,14 @@ pub(super) fn parse(json: &[u8]) -> Result<Manifest, ManifestError> {
     match serde_json::from_slice::<Format>(json) {
         Ok(Format { version }) if version > 1 => Err(ManifestError::Newer { version }),
         _ => Err(ManifestError::Corrupt { reason: error.to_string() }),
+    }
+}
+
+/// The same of what is too large to be in memory twice.
+pub(super) fn parse_stream(json: impl std::io::Read) -> Result<Manifest, ManifestError> {
+    match serde_json::from_reader::<_, Document>(json) {
+        Ok(Document(manifest)) => finish(manifest),
+        Err(error) => Err(ManifestError::Corrupt { reason: error.to_string() }),
     }
 }
 
@@ -135,12 +143,13 @@ impl<'de> Visitor<'de> for FilesSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut files = Vec::new();
+        let (mut files, mut types) = (Vec::new(), SharedTypes::default());
         while let Some(path) = map.next_key::<DbPath>()? {
             if is_reserved(&path) {
                 return Err(de::Error::custom(format_args!("'{path}' is reserved for the tools")));
             }
-            let named = map.next_value::<NamedEntry<'de>>()?;
+            let mut named = map.next_value::<NamedEntry<'de>>()?;
+            types.share(&mut named.entry);
             if named.path.is_some_and(|inner| inner.0 != path.as_str()) {
                 return Err(de::Error::custom(format_args!("the entry at '{path}' names another path")));
             }

@@ -3,6 +3,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest whole path, in bytes: below Linux's `PATH_MAX`, with room for a mountpoint in front.
 pub const MAX_PATH_BYTES: usize = 3072;
@@ -12,9 +13,9 @@ pub const MAX_COMPONENT_BYTES: usize = 255;
 /// The most components: deeper trees are made by nobody but to make their readers work.
 pub const MAX_COMPONENTS: usize = 128;
 
-/// A relative path below a database's root: components joined by `/`, none empty, `.` or `..`.
+/// A relative path below a database's root: components joined by `/`, none empty, `.` or `..`. A copy shares the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DbPath(Box<str>);
+pub struct DbPath(Arc<str>);
 
 /// Why a text is not a path inside a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

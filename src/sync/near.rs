@@ -11,7 +11,7 @@ use super::changes::{Changes, Files, SideView};
 use super::filter::Filter;
 use super::reconcile::same;
 use super::{Event, Reporter, SyncError};
-use crate::manifest::Entry;
+use crate::manifest::{Entry, SharedTypes};
 use crate::model::{ContentHash, DbPath};
 use crate::tree::{self, Believed, HashIndex, KnownFile, Moment, Occupant, Root, Skipped, Stamp, hash_file};
 use crate::wire::content_type_of;
@@ -146,6 +146,7 @@ impl Near {
         let there = SideView { base, changes: remote };
         let mut unread = Vec::new();
         let (mut listed, mut missing) = (base.iter().peekable(), Vec::new());
+        let mut types = SharedTypes::default();
         for (n, file) in self.files.iter_mut().enumerate() {
             let before = loop {
                 match listed.peek().map(|(path, _)| (*path).cmp(&file.path)) {
@@ -167,7 +168,8 @@ impl Near {
             match file.hash.filter(fits) {
                 Some(hash) => {
                     if before.is_none_or(|entry| (entry.size, entry.hash) != (file.stamp.size(), hash)) {
-                        let entry = entry_of(&file.path, hash, file.stamp);
+                        let mut entry = entry_of(&file.path, hash, file.stamp);
+                        types.share(&mut entry);
                         self.changes.insert(file.path.clone(), Some(entry));
                     }
                 }
@@ -194,7 +196,8 @@ impl Near {
             file.hash = self.moment.filter(|moment| moment.trusts(&stamp)).map(|_| hash);
             self.learned |= file.hash.is_some();
             if base.get(&file.path).is_none_or(|entry| (entry.size, entry.hash) != (stamp.size(), hash)) {
-                let entry = entry_of(&file.path, hash, stamp);
+                let mut entry = entry_of(&file.path, hash, stamp);
+                types.share(&mut entry);
                 self.changes.insert(file.path.clone(), Some(entry));
             }
         }

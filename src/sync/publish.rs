@@ -18,20 +18,14 @@ pub(super) async fn publish(
     plan: &Plan,
 ) -> Result<CommitResponse, SyncError> {
     let put = plan.upload.iter().map(|(path, entry)| PutEntry { path: path.clone(), entry: entry.clone() });
-    let request = CommitRequest {
+    let pending = PendingCommit {
         commit_id: random_hex::<16>(),
         base,
         put: put.collect(),
         delete: plan.delete_there.iter().cloned().collect(),
-        message: None,
     };
-    let pending = PendingCommit {
-        commit_id: request.commit_id.clone(),
-        base,
-        put: request.put.clone(),
-        delete: request.delete.clone(),
-    };
-    workdir.save_pending(id, pending)?;
+    let PendingCommit { commit_id, base, put, delete } = workdir.save_pending(id, pending)?;
+    let request = CommitRequest { commit_id, base, put, delete, message: None };
     let committed = remote.commit(id, &request).await;
     if let Err(RemoteError::Moved { .. }) = committed {
         // The remote knows commits by their ids: this one is not among them, and will not be.

@@ -9,7 +9,7 @@ use super::brake::Deletions;
 use crate::manifest::ManifestError;
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
 use crate::remote::Known;
-use crate::tree::{Durability, Root, Stamp};
+use crate::tree::{Durability, Pieces, Root, Stamp};
 use crate::wire::PutEntry;
 
 const FORMAT: u64 = 1;
@@ -83,8 +83,8 @@ impl SyncState {
 
     /// Writes it, durably.
     pub(super) fn write(&self, root: &Root) -> Result<(), SyncError> {
-        let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let written = root.replace_own(&own_path(PATH)?, &[&bytes], Durability::Now);
+        let write = |to: &mut Pieces| Ok(serde_json::to_writer_pretty(to, self)?);
+        let written = root.replace_own_large(&own_path(PATH)?, Durability::Now, write);
         written.map_err(SyncError::directory(root.path().join(PATH).display()))
     }
 

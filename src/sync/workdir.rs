@@ -2,6 +2,7 @@
 //! seed's manifest has no room for.
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,9 @@ use crate::remote::Known;
 use crate::tree::{Durability, Moment, Occupant, Root, Stamp};
 use crate::wire::PutEntry;
 
+/// Manifests above this many bytes are read as they come: slower, and not beside what is made of them.
+const LARGE_MANIFEST: u64 = 96 << 20;
+
 /// A directory that is synced with a database.
 pub(super) struct Workdir {
     root: Arc<Root>,
@@ -31,6 +35,8 @@ pub(super) struct Workdir {
     /// What the manifest on disk was when it was read or written.
     stamp: Option<Stamp>,
     state: Option<SyncState>,
+    /// Whether the state on the disk has a commit that this run has sent.
+    unheard: bool,
     /// Held as long as a run is at work.
     _lock: Option<File>,
 }
@@ -146,13 +152,8 @@ impl Unread {
     pub(super) fn read(self) -> Result<Workdir, SyncError> {
         let Self { root, lock, state, .. } = self;
         let shown = root.path().join(MANIFEST_PATH).display().to_string();
-        let read = root.read_own(&own_path(MANIFEST_PATH)?).map_err(SyncError::directory(&shown))?;
-        let (mut manifest, stamp) = match read {
-            Some((bytes, stamp)) => {
-                let manifest = Manifest::from_json(&bytes);
-                let manifest = manifest.map_err(|source| SyncError::LocalManifest { path: shown, source })?;
-                (Some(manifest), Some(stamp))
-            }
+        let (mut manifest, stamp) = match read_manifest(&root, shown)? {
+            Some((manifest, stamp)) => (Some(manifest), Some(stamp)),
             None => (None, None),
         };
         let base = manifest.as_mut().map(|manifest| std::mem::take(&mut manifest.files)).unwrap_or_default();
@@ -161,8 +162,25 @@ impl Unread {
             Some(_) => state,
             None => state.and_then(SyncState::anew),
         };
-        Ok(Workdir { root, manifest, base, moved: false, stamp, state, _lock: lock })
+        Ok(Workdir { root, manifest, base, moved: false, stamp, state, unheard: false, _lock: lock })
     }
+}
+
+fn read_manifest(root: &Root, shown: String) -> Result<Option<(Manifest, Stamp)>, SyncError> {
+    let path = own_path(MANIFEST_PATH)?;
+    let damaged = |source| SyncError::LocalManifest { path: shown.clone(), source };
+    if let Ok(Occupant::File(stamp)) = root.occupant(&path)
+        && stamp.size() > LARGE_MANIFEST
+    {
+        let file = root.open_file(&path).map_err(SyncError::directory(&shown))?;
+        let stamp = Stamp::of_file(&file).map_err(SyncError::directory(&shown))?;
+        let manifest = Manifest::from_stream(io::BufReader::with_capacity(1 << 20, file));
+        return Ok(Some((manifest.map_err(damaged)?, stamp)));
+    }
+    let Some((bytes, stamp)) = root.read_own(&path).map_err(SyncError::directory(&shown))? else {
+        return Ok(None);
+    };
+    Ok(Some((Manifest::from_json(&bytes).map_err(damaged)?, stamp)))
 }
 
 /// What a directory was synced with last.
@@ -299,10 +317,19 @@ impl Workdir {
         Deletions::within_a_day(all, now)
     }
 
-    /// Remembers a commit before it is sent.
-    pub(super) fn save_pending(&mut self, id: &str, pending: PendingCommit) -> Result<(), SyncError> {
-        let state = SyncState { pending: Some(pending), ..self.state_for(id) };
-        self.write_state(state)
+    /// Remembers, on the disk, a commit that is about to be sent.
+    pub(super) fn save_pending(
+        &mut self,
+        id: &str,
+        pending: PendingCommit,
+    ) -> Result<PendingCommit, SyncError> {
+        // It may be as large as the database: it is not kept here, too.
+        let mut state = SyncState { pending: Some(pending), ..self.state_for(id) };
+        state.write(&self.root)?;
+        self.unheard = true;
+        let pending = state.pending.take();
+        self.state = Some(state);
+        pending.ok_or(SyncError::KeptChanging)
     }
 
     /// Forgets a commit that is known not to have been applied.
@@ -360,7 +387,7 @@ impl Workdir {
             Brake::Released if deletions.any() => state.deletions.clear(),
             _ => deletions.add_to(&mut state.deletions),
         }
-        if self.state.as_ref() == Some(&state) { Ok(()) } else { self.write_state(state) }
+        if self.state.as_ref() == Some(&state) && !self.unheard { Ok(()) } else { self.write_state(state) }
     }
 
     fn save_manifest(&mut self, identity: &Identity<'_>) -> Result<(), SyncError> {
@@ -397,7 +424,7 @@ impl Workdir {
 
     fn write_state(&mut self, state: SyncState) -> Result<(), SyncError> {
         state.write(&self.root)?;
-        self.state = Some(state);
+        (self.state, self.unheard) = (Some(state), false);
         Ok(())
     }
 }

@@ -97,6 +97,10 @@ fn rule_12_files_that_are_out_of_view_are_not_deleted() {
     let pair = Pair::with(&[("public", "1"), ("hidden", "1")]);
     let address = pair.server.address.clone();
     let proxy = Responder::start(move |incoming| {
+        // By the id of the whole, there is nothing any more.
+        if incoming.target.contains("db_") {
+            return crate::harness::answer(404, &[], b"{\"error\":\"no such database\"}");
+        }
         let mut incoming = incoming.clone();
         let dropped = ["if-none-match", "accept-encoding"];
         incoming.headers.retain(|(name, _)| !dropped.iter().any(|one| name.eq_ignore_ascii_case(one)));
