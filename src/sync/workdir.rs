@@ -21,7 +21,7 @@ use crate::tree::{Durability, Moment, Occupant, Root, Stamp};
 use crate::wire::PutEntry;
 
 /// Manifests above this many bytes are read as they come: slower, and not beside what is made of them.
-const LARGE_MANIFEST: u64 = 96 << 20;
+const LARGE_MANIFEST: u64 = 256 << 20;
 
 /// A directory that is synced with a database.
 pub(super) struct Workdir {
