@@ -42,7 +42,7 @@ impl Received {
         let missing = missing.map(|(path, entry)| (path.clone(), entry.clone())).collect();
         for (path, staged) in downloads.receive_all(&missing).await? {
             let Some(entry) = missing.get(&path) else { continue };
-            self.bytes += entry.size;
+            self.bytes = self.bytes.saturating_add(entry.size);
             self.staged.insert(path, (entry.hash, staged));
         }
         Ok(())
@@ -90,16 +90,16 @@ pub(super) async fn apply(
         }
     }
     for (aside, (hash, staged)) in asides[removals..].iter().zip(replacements) {
-        let (path, inode) = (aside.path(), staged.inode());
+        let (path, sealed) = (aside.path(), staged.sealed());
         match root.replace(staged, aside, durability).map_err(SyncError::directory(path))? {
-            Applied::Done => near.placed(root, path, inode, hash),
+            Applied::Done => near.placed(root, path, sealed, hash),
             Applied::Overtaken => overtaken.push(path.clone()),
         }
     }
     for (path, hash, staged) in newcomers {
-        let inode = staged.inode();
+        let sealed = staged.sealed();
         match root.place(staged, &path, durability).map_err(SyncError::directory(&path))? {
-            Applied::Done => near.placed(root, &path, inode, hash),
+            Applied::Done => near.placed(root, &path, sealed, hash),
             Applied::Overtaken => overtaken.push(path),
         }
     }

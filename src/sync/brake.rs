@@ -37,8 +37,8 @@ impl Deletions {
         let recent = all.iter().filter(|one| one.is_recent(now));
         recent.fold(Self { time: now, here: 0, there: 0 }, |sum, one| Self {
             time: now,
-            here: sum.here + one.here,
-            there: sum.there + one.there,
+            here: sum.here.saturating_add(one.here),
+            there: sum.there.saturating_add(one.there),
         })
     }
 
@@ -88,7 +88,7 @@ impl Brake {
         left: usize,
         before: usize,
     ) -> Result<(), MassDeletion> {
-        let (all, of) = (deletions + before, files + before);
+        let (all, of) = (deletions.saturating_add(before), files.saturating_add(before));
         let many = all >= FEW && all.saturating_mul(4) > of;
         let halts = deletions > 0 && (many || left == 0);
         if halts && self == Self::On { Err(MassDeletion { deletions, files, before }) } else { Ok(()) }

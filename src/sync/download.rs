@@ -56,7 +56,7 @@ impl Downloads<'_> {
         if files.is_empty() {
             return Ok(Vec::new());
         }
-        let bytes = files.values().map(|entry| entry.size).sum();
+        let bytes = files.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
         self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
         let downloads = files.iter().map(|(path, entry)| async {
             Ok((path.clone(), self.receive(path, entry, Found::AtPath).await?))
@@ -74,7 +74,7 @@ impl Downloads<'_> {
         if files.is_empty() {
             return Ok(Vec::new());
         }
-        let bytes = files.values().map(|entry| entry.size).sum();
+        let bytes = files.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
         self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
         let downloads = files.iter().map(|(path, entry)| async {
             match self.receive(path, entry, Found::ByHash).await {

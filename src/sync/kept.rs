@@ -57,12 +57,13 @@ impl Kept {
             let Some((bytes, _)) = root.read_own(&path).map_err(SyncError::directory(&path))? else {
                 continue;
             };
-            let record: Record = serde_json::from_slice(&bytes)
+            let mut record: Record = serde_json::from_slice(&bytes)
                 .map_err(|error| SyncError::directory(&path)(io::Error::other(error)))?;
             if record.format != FORMAT || record.when != name {
                 let text = format!("it is of format {}, which this program does not know", record.format);
                 return Err(SyncError::directory(&path)(io::Error::other(text)));
             }
+            record.conflicts.sort_by(|a, b| a.path.cmp(&b.path));
             records.push(record);
         }
         records.sort_by(|a, b| a.when.cmp(&b.when));

@@ -13,7 +13,9 @@ use super::reconcile::same;
 use super::{Event, Reporter, SyncError};
 use crate::manifest::{Entry, SharedTypes};
 use crate::model::{ContentHash, DbPath};
-use crate::tree::{self, Believed, HashIndex, KnownFile, Moment, Occupant, Root, Skipped, Stamp, hash_file};
+use crate::tree::{
+    self, Believed, HashIndex, KnownFile, Moment, Occupant, Root, Skipped, Stamp, hash_quiet_file,
+};
 use crate::wire::content_type_of;
 
 /// A file that was found.
@@ -185,7 +187,7 @@ impl Near {
         let mut read = futures::stream::iter(hashed).buffer_unordered(at_once);
         while let Some((n, found)) = read.try_next().await? {
             let file = &mut self.files[n];
-            let Some((hash, stamp)) = found else {
+            let Some((hash, stamp, quiet)) = found else {
                 file.meant = false;
                 file.hash = None;
                 missing.extend(base.get_key_value(&file.path).map(|(path, _)| path));
@@ -193,7 +195,7 @@ impl Near {
             };
             file.stamp = stamp;
             // Remembered, unless a later change might not show.
-            file.hash = self.moment.filter(|moment| moment.trusts(&stamp)).map(|_| hash);
+            file.hash = self.moment.filter(|moment| quiet && moment.trusts(&stamp)).map(|_| hash);
             self.learned |= file.hash.is_some();
             if base.get(&file.path).is_none_or(|entry| (entry.size, entry.hash) != (stamp.size(), hash)) {
                 let mut entry = entry_of(&file.path, hash, stamp);
@@ -220,7 +222,9 @@ impl Near {
     pub(super) fn believed(&self, base: &Files, path: &DbPath) -> Option<Believed> {
         let stamp = self.stamp(path)?;
         let hash = SideView { base, changes: &self.changes }.get(path).map(|entry| entry.hash);
-        let shows = self.moment.is_some_and(|moment| moment.trusts(&stamp));
+        // Only of what was left alone while it was read, and long before, a later change shows.
+        let at = self.files.binary_search_by(|file| file.path.cmp(path)).ok();
+        let shows = at.is_some_and(|at| self.files[at].hash.is_some());
         Some(Believed { stamp, hash, shows })
     }
 
@@ -242,8 +246,8 @@ impl Near {
                 return Ok(());
             }
         };
-        self.since.insert(path.clone(), found.map(|(_, stamp)| (stamp, None)));
-        let entry = found.map(|(hash, stamp)| entry_of(path, hash, stamp));
+        self.since.insert(path.clone(), found.map(|(_, stamp, _)| (stamp, None)));
+        let entry = found.map(|(hash, stamp, _)| entry_of(path, hash, stamp));
         match same(base.get(path), entry.as_ref()) {
             true => drop(self.changes.remove(path)),
             false => drop(self.changes.insert(path.clone(), entry)),
@@ -253,9 +257,10 @@ impl Near {
 
     /// Remembers a file that this run has put in place. It bears the time its content was changed at, long ago: whatever
     /// changes it later shows in that.
-    pub(super) fn placed(&mut self, root: &Root, path: &DbPath, inode: u64, hash: ContentHash) {
+    pub(super) fn placed(&mut self, root: &Root, path: &DbPath, sealed: Option<Stamp>, hash: ContentHash) {
         let shows = |stamp: &Stamp| {
-            stamp.inode() == inode && self.moment.is_some_and(|moment| moment.is_long_after(stamp.modified()))
+            sealed.is_some_and(|sealed| sealed.same_bytes(stamp))
+                && self.moment.is_some_and(|moment| moment.is_long_after(stamp.modified()))
         };
         let stands = match root.occupant(path) {
             Ok(Occupant::File(stamp)) => Some((stamp, Some(hash).filter(|_| shows(&stamp)))),
@@ -315,17 +320,17 @@ fn known_file(path: &DbPath, stamp: Stamp, hash: Option<ContentHash>) -> Option<
     Some(KnownFile { path: path.as_str(), stamp, hash: hash? })
 }
 
-/// Reads a file; none where there is none any more.
+/// Reads a file, and says whether it was left alone meanwhile; none where there is none any more.
 async fn hash_one(
     root: &Arc<Root>,
     path: &DbPath,
     stamp: Stamp,
     like: Option<ContentHash>,
     reporter: &dyn Reporter,
-) -> Result<Option<(ContentHash, Stamp)>, SyncError> {
+) -> Result<Option<(ContentHash, Stamp, bool)>, SyncError> {
     let (root, read) = (root.clone(), path.clone());
     let read = tokio::task::spawn_blocking(move || {
-        root.open_file(&read).and_then(|file| hash_file(&file, like.as_ref()))
+        root.open_file(&read).and_then(|file| hash_quiet_file(&file, like.as_ref()))
     });
     let read = read.await.map_err(io::Error::other).and_then(|read| read);
     reporter.report(Event::Progress { bytes: stamp.size() });

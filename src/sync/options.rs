@@ -99,7 +99,9 @@ impl SyncReport {
         plan.download.extend(earlier.download);
         plan.delete_here.extend(earlier.delete_here);
         plan.agreed.extend(earlier.agreed);
-        for (path, conflict) in earlier.conflicts {
+        // What is undecided still is in the plan for all.
+        for (path, conflict) in earlier.conflicts.into_iter().filter(|(_, conflict)| conflict.keeps.is_some())
+        {
             plan.conflicts.entry(path).or_insert(conflict);
         }
         self.contents_sent += before.contents_sent;

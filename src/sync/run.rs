@@ -296,7 +296,11 @@ impl Run<'_> {
         plan.hold(path);
         let base = self.workdir.base();
         let side = |changes| SideView { base, changes }.get(path);
-        let kind = if base.contains_key(path) { ConflictKind::EditEdit } else { ConflictKind::CreateCreate };
+        let kind = match (base.contains_key(path), side(&near.changes), side(&far.changes)) {
+            (false, ..) => ConflictKind::CreateCreate,
+            (true, Some(_), Some(_)) => ConflictKind::EditEdit,
+            (true, ..) => ConflictKind::EditDelete,
+        };
         plan.conflicts.entry(path.clone()).or_insert_with(|| {
             Conflict::for_a_person(kind, [base.get(path), side(&near.changes), side(&far.changes)])
         });

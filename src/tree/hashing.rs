@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use md5::Digest;
 
 use super::Stamp;
+use super::aside::is_being_written;
 use crate::model::{ContentHash, Sha256};
 
 const PIECE: usize = 256 << 10;
@@ -49,6 +50,14 @@ impl Hasher {
             Self::Md5(context) => ContentHash::Md5(context.finalize().into()),
         }
     }
+}
+
+/// Hashes a file as [`hash_file`] does, and tells whether it was left alone meanwhile: then whatever changes it later shows in its stamp.
+/// Where somebody has it open for writing, one long write, or a page that is mapped, may change it without (rule 23).
+pub fn hash_quiet_file(file: &File, like: Option<&ContentHash>) -> io::Result<(ContentHash, Stamp, bool)> {
+    let written_before = is_being_written(file);
+    let (hash, stamp) = hash_file(file, like)?;
+    Ok((hash, stamp, !written_before && !is_being_written(file)))
 }
 
 /// Hashes a whole file, like `expected` where an entry is to be compared with. The stamp belongs to the bytes that

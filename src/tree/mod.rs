@@ -12,7 +12,7 @@ mod staged;
 
 pub use apply::Applied;
 pub use aside::{Aside, Believed};
-pub use hashing::{Hasher, hash_file};
+pub use hashing::{Hasher, hash_file, hash_quiet_file};
 pub use index::{HashIndex, KnownFile, Moment};
 pub use own::Pieces;
 pub use root::{Occupant, Root, Stamp};

@@ -41,6 +41,8 @@ pub struct Staged {
     file: Option<File>,
     /// Which file it is.
     inode: u64,
+    /// What it was when it was sealed.
+    sealed: Option<Stamp>,
     /// What becomes of it when it is dropped.
     pub(super) fate: Fate,
     pool: Arc<Pool>,
@@ -66,6 +68,11 @@ impl Staged {
         self.inode
     }
 
+    /// What it is, once it is sealed: renames change nothing but when it was last changed.
+    pub fn sealed(&self) -> Option<Stamp> {
+        self.sealed
+    }
+
     /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.file {
@@ -82,6 +89,7 @@ impl Staged {
                 Timespec { tv_sec: time.as_second(), tv_nsec: i64::from(time.subsec_nanosecond().max(0)) };
             rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
         }
+        self.sealed = Some(Stamp::of_file(&file)?);
         if durability == Durability::Now { file.sync_all() } else { Ok(()) }
     }
 
@@ -178,7 +186,8 @@ impl Root {
         let inode = Stamp::of_file(&file)?.inode();
         let whole = file.metadata()?.is_file() && hash_file(&file, Some(hash))?.0 == *hash;
         let fate = if whole { Fate::Received(hash.to_string()) } else { Fate::Removed };
-        let staged = Staged { dir, name, file: Some(file), inode, fate, pool: self.pool.clone() };
+        let staged =
+            Staged { dir, name, file: Some(file), inode, sealed: None, fate, pool: self.pool.clone() };
         Ok(whole.then_some(staged))
     }
 
@@ -189,7 +198,15 @@ impl Root {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&*dir, &name, flags, Mode::from_raw_mode(0o666))?);
         let inode = Stamp::of_file(&file)?.inode();
-        Ok(Staged { dir, name, file: Some(file), inode, fate: Fate::Removed, pool: self.pool.clone() })
+        Ok(Staged {
+            dir,
+            name,
+            file: Some(file),
+            inode,
+            sealed: None,
+            fate: Fate::Removed,
+            pool: self.pool.clone(),
+        })
     }
 
     /// Begins and ends a content: what a file holds from its beginning, durably.

@@ -72,7 +72,7 @@ pub(super) fn by_the_kernel_alone(mount: &Mount, read: impl FnOnce()) {
     // What the kernel reads ahead after an earlier read may still be on its way.
     let mut before = mount.stats().reads;
     until(|| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         let now = mount.stats().reads;
         now == std::mem::replace(&mut before, now)
     });
