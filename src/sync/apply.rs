@@ -135,13 +135,12 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::model::Sha256;
     use crate::sync::record::{Outcome, Version};
-    use crate::tree::{Believed, Hasher, Occupant};
+    use crate::tree::{Believed, Occupant};
 
     fn hash(text: &str) -> ContentHash {
-        let mut hasher = Hasher::sha256();
-        hasher.update(text.as_bytes());
-        hasher.finish()
+        ContentHash::Sha256(Sha256::of(text.as_bytes()))
     }
 
     #[test]

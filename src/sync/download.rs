@@ -53,17 +53,7 @@ pub(super) struct Downloads<'a> {
 impl Downloads<'_> {
     /// Receives every file, or fails with none in place; what has come by then is there for the next run.
     pub(super) async fn receive_all(&self, files: &Files) -> Result<Vec<(DbPath, Staged)>, SyncError> {
-        if files.is_empty() {
-            return Ok(Vec::new());
-        }
-        let bytes = files.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
-        self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
-        let downloads = files.iter().map(|(path, entry)| async {
-            Ok((path.clone(), self.receive(path, entry, Found::AtPath).await?))
-        });
-        let staged = futures::stream::iter(downloads).buffer_unordered(AT_ONCE).try_collect().await;
-        self.reporter.report(Event::Finished);
-        staged
+        self.receive_each(files, Found::AtPath).await
     }
 
     /// Receives versions that are not current any more, as far as the remote keeps them.
@@ -71,22 +61,29 @@ impl Downloads<'_> {
         &self,
         files: &Files,
     ) -> Result<Vec<(DbPath, Staged)>, SyncError> {
+        self.receive_each(files, Found::ByHash).await
+    }
+
+    async fn receive_each(&self, files: &Files, found: Found) -> Result<Vec<(DbPath, Staged)>, SyncError> {
         if files.is_empty() {
             return Ok(Vec::new());
         }
         let bytes = files.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
         self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
-        let downloads = files.iter().map(|(path, entry)| async {
-            match self.receive(path, entry, Found::ByHash).await {
-                Ok(staged) => Ok(Some((path.clone(), staged))),
-                Err(SyncError::Remote(RemoteError::Moved { .. } | RemoteError::Refused { .. })) => Ok(None),
-                Err(error) => Err(error),
+        let downloads = files.iter().map(|(path, entry)| async move {
+            match (self.receive(path, entry, found).await, found) {
+                // The remote does not keep it any more.
+                (
+                    Err(SyncError::Remote(RemoteError::Moved { .. } | RemoteError::Refused { .. })),
+                    Found::ByHash,
+                ) => Ok::<_, SyncError>(None),
+                (received, _) => Ok(Some((path.clone(), received?))),
             }
         });
-        let staged: Result<Vec<_>, _> =
+        let received: Result<Vec<_>, _> =
             futures::stream::iter(downloads).buffer_unordered(AT_ONCE).try_collect().await;
         self.reporter.report(Event::Finished);
-        Ok(staged?.into_iter().flatten().collect())
+        Ok(received?.into_iter().flatten().collect())
     }
 
     /// Receives one content, asking again after passing faults, from where it broke off; or takes what an earlier run has

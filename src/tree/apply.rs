@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::aside::{Aside, is_being_written};
-use super::root::{CreateDirs, RESOLVE, Stamp};
+use super::root::{CreateDirs, RESOLVE, stamp_at};
 use super::staged::Fate;
 use super::{Durability, Root, Staged};
 use crate::disk::point;
@@ -58,15 +58,9 @@ impl Root {
         staged.name.clone_from(&aside.name);
         staged.fate = Fate::Removed;
         let dir = staged.dir.clone();
-        let look =
-            || rustix::fs::statat(&*dir, &aside.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stamp::of(&stat));
         let exchange = || rustix::fs::renameat_with(&*dir, &aside.name, &parent, name, RenameFlags::EXCHANGE);
-        let ours = look()?;
-        let before = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Stamp::of(&stat),
-            Err(Errno::NOENT) => return Ok(Applied::Overtaken),
-            Err(error) => return Err(error.into()),
-        };
+        let ours = stamp_at(&*dir, &aside.name)?;
+        let Some(before) = stamp_at(&parent, name)? else { return Ok(Applied::Overtaken) };
         if !before.same_bytes(&aside.believed.stamp) {
             return Ok(Applied::Overtaken);
         }
@@ -83,8 +77,9 @@ impl Root {
             point()?;
             // What came out must be ours again, and as it was: it may be that somebody has put another file there in between,
             // or written to ours. It stays aside, and is written down.
-            let out = look()?;
-            if out.same_bytes(&ours) && !is_being_written(&self.open_aside(aside)?) {
+            let out = stamp_at(&*dir, &aside.name)?;
+            let is_ours = out.zip(ours).is_some_and(|(out, ours)| out.same_bytes(&ours));
+            if is_ours && !is_being_written(&self.open_aside(aside)?) {
                 staged.fate = Fate::Removed;
             }
             return Ok(Applied::Overtaken);
@@ -119,11 +114,7 @@ impl Root {
             Err(error) if gone(&error) => return Ok(Applied::Done),
             parent => parent?,
         };
-        let before = match rustix::fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Stamp::of(&stat),
-            Err(Errno::NOENT) => return Ok(Applied::Done),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(before) = stamp_at(&parent, path.name())? else { return Ok(Applied::Done) };
         if !before.same_bytes(&aside.believed.stamp) {
             return Ok(Applied::Overtaken);
         }
@@ -192,8 +183,8 @@ mod tests {
     use std::fs::{self, File};
 
     use super::*;
-    use crate::model::ContentHash;
-    use crate::tree::Believed;
+    use crate::model::{ContentHash, Sha256};
+    use crate::tree::{Believed, Stamp};
 
     fn staged(root: &Root, text: &str) -> Staged {
         let mut staged = root.stage().unwrap();
@@ -214,9 +205,7 @@ mod tests {
     }
 
     fn hash(text: &str) -> ContentHash {
-        let mut hasher = crate::tree::Hasher::sha256();
-        hasher.update(text.as_bytes());
-        hasher.finish()
+        ContentHash::Sha256(Sha256::of(text.as_bytes()))
     }
 
     fn believed(root: &Root, path: &DbPath, text: &str) -> Believed {

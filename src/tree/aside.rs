@@ -10,7 +10,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::index::StoredHash;
-use super::root::CreateDirs;
+use super::own::checked;
+use super::root::{CreateDirs, stamp_at};
+use super::staged::random_name;
 use super::{Durability, Occupant, Root, Stamp, hash_file};
 use crate::disk::point;
 use crate::manifest::PRIVATE_DIR;
@@ -59,7 +61,7 @@ struct Noted<'a> {
 impl Aside {
     /// A file that is to go.
     pub fn removed(path: DbPath, believed: Believed) -> Self {
-        Self { path, name: format!("{PREFIX}{}", crate::disk::random_hex::<12>()), believed, ours: None }
+        Self { path, name: random_name(PREFIX), believed, ours: None }
     }
 
     /// A file in whose place another one is to stand.
@@ -80,7 +82,8 @@ impl Root {
 
     /// Writes down, durably, what is about to be taken out of the tree.
     pub fn note_asides(&self, asides: &[Aside]) -> io::Result<()> {
-        let mut body = postcard::to_stdvec(&(asides.len() as u64)).map_err(io::Error::other)?;
+        let count = postcard::to_stdvec(&(asides.len() as u64)).map_err(io::Error::other)?;
+        let mut list = Vec::new();
         for Aside { path, name, believed, ours } in asides {
             let noted = Noted {
                 path: path.as_str(),
@@ -89,10 +92,9 @@ impl Root {
                 hash: believed.hash.map(Into::into),
                 ours: ours.map(|(inode, hash)| (inode, hash.into())),
             };
-            body = postcard::to_extend(&noted, body).map_err(io::Error::other)?;
+            list = postcard::to_extend(&noted, list).map_err(io::Error::other)?;
         }
-        let sum = crc32c::crc32c(&body).to_le_bytes();
-        self.replace_own(&Self::asides_path()?, &[MAGIC, &sum, &body], Durability::Now)
+        self.replace_checked(&Self::asides_path()?, MAGIC, [&count, &list], Durability::Now)
     }
 
     /// Forgets what was written down: nothing of it lies aside any more.
@@ -121,11 +123,7 @@ impl Root {
     fn is_stranded(&self, aside: &Aside) -> io::Result<bool> {
         point()?;
         let incoming = self.incoming()?;
-        let there = match rustix::fs::statat(&*incoming, &aside.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Stamp::of(&stat),
-            Err(Errno::NOENT) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(there) = stamp_at(&*incoming, &aside.name)? else { return Ok(false) };
         let is_ours = aside.ours.is_some_and(|(inode, hash)| {
             inode == there.inode() && matches!(self.open_aside(aside), Ok(file) if holds(&file, &hash))
         });
@@ -225,11 +223,7 @@ pub(super) fn is_being_written(file: impl AsFd) -> bool {
 }
 
 fn read_noted(bytes: &[u8]) -> Option<Vec<Aside>> {
-    let (sum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
-    if crc32c::crc32c(rest) != u32::from_le_bytes(*sum) {
-        return None;
-    }
-    let (mut count, mut rest): (u64, _) = postcard::take_from_bytes(rest).ok()?;
+    let (mut count, mut rest): (u64, _) = postcard::take_from_bytes(checked(bytes, MAGIC)?).ok()?;
     let mut asides = Vec::new();
     while count > 0 {
         let noted: Noted<'_>;

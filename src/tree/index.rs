@@ -6,6 +6,7 @@ use std::io;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::own::checked;
 use super::{Durability, Root, Stamp};
 use crate::manifest::PRIVATE_DIR;
 use crate::model::{ContentHash, DbPath, Sha256};
@@ -82,11 +83,7 @@ impl HashIndex {
 
     fn read(root: &Root) -> Option<Self> {
         let (bytes, _) = root.read_own(&Self::path().ok()?).ok()??;
-        let (sum, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
-        if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
-            return None;
-        }
-        let ((all_of, count), rest) = postcard::take_from_bytes(body).ok()?;
+        let ((all_of, count), rest) = postcard::take_from_bytes(checked(&bytes, MAGIC)?).ok()?;
         let list = bytes.len() - rest.len();
         Some(Self { bytes, list, count, all_of })
     }
@@ -144,8 +141,7 @@ impl HashIndex {
             count += 1;
         }
         let head = postcard::to_stdvec(&(all_of, count)).map_err(io::Error::other)?;
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&head), &list).to_le_bytes();
-        root.replace_own(&Self::path()?, &[MAGIC, &sum, &head, &list], Durability::Later)
+        root.replace_checked(&Self::path()?, MAGIC, [&head, &list], Durability::Later)
     }
 }
 

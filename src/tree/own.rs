@@ -54,7 +54,19 @@ impl Root {
         self.replace_own_by(path, durability, |mut to| parts.iter().try_for_each(|part| to.write_all(part)))
     }
 
-    /// The same with what `make` makes, of any size: it is on its way to the disk while more is being made.
+    /// Replaces one of the tools' own files in a form of its own, told by `magic`, whose damage [`checked`] tells.
+    pub(super) fn replace_checked(
+        &self,
+        path: &DbPath,
+        magic: &[u8; 8],
+        [head, rest]: [&[u8]; 2],
+        durability: Durability,
+    ) -> io::Result<()> {
+        let sum = crc32c::crc32c_append(crc32c::crc32c(head), rest).to_le_bytes();
+        self.replace_own(path, &[magic, &sum, head, rest], durability)
+    }
+
+    /// Replaces one of the tools' own files with what `make` makes, of any size: it is on its way to the disk while more is being made.
     pub fn replace_own_large(
         &self,
         path: &DbPath,
@@ -176,6 +188,12 @@ impl Root {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What follows `magic` and a checksum, if that is right.
+pub(super) fn checked<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Option<&'a [u8]> {
+    let (sum, body) = bytes.strip_prefix(magic)?.split_first_chunk()?;
+    (crc32c::crc32c(body) == u32::from_le_bytes(*sum)).then_some(body)
 }
 
 /// Bytes handed over at a time.

@@ -95,6 +95,15 @@ fn timestamp((seconds, nanoseconds): (i64, i64)) -> jiff::Timestamp {
     jiff::Timestamp::new(seconds, nanoseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }
 
+/// The stamp of what stands in a directory, a link for itself; none where there is nothing.
+pub(super) fn stamp_at(dir: impl AsFd, name: &str) -> io::Result<Option<Stamp>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(Stamp::of(&stat))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()

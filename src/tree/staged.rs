@@ -225,7 +225,7 @@ impl Root {
 }
 
 /// A name nobody else uses.
-fn random_name(prefix: &str) -> String {
+pub(super) fn random_name(prefix: &str) -> String {
     format!("{prefix}{}", random_hex::<12>())
 }
 
@@ -234,16 +234,14 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::tree::Hasher;
+    use crate::model::Sha256;
 
     #[test]
     fn what_was_received_is_there_for_the_next_run_if_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let names = || fs::read_dir(dir.path().join(".parquedb/incoming")).unwrap().count();
-        let mut hasher = Hasher::sha256();
-        hasher.update(b"content");
-        let hash = hasher.finish();
+        let hash = ContentHash::Sha256(Sha256::of(b"content"));
         for _ in 0..2 {
             let mut staged = root.stage().unwrap();
             staged.write(b"content").unwrap();

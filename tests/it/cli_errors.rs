@@ -50,12 +50,6 @@ fn manifest(files: &[(&str, Value)]) -> Vec<u8> {
     document.to_string().into_bytes()
 }
 
-/// Where the range begins that a request is for.
-fn first_byte(request: &Request) -> u64 {
-    let range = request.header("range").unwrap_or("bytes=0-").trim_start_matches("bytes=");
-    range.split('-').next().unwrap().parse().unwrap()
-}
-
 /// Nothing was pulled: no data, no manifest, nothing beside the directory, nothing staged but what is whole and checked.
 #[track_caller]
 fn assert_untouched(tree: &TempTree) {

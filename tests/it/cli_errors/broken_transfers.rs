@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{assert_untouched, fake_remote, first_byte, manifest};
+use super::{assert_untouched, fake_remote, manifest};
 use crate::harness::{Cli, Reply, Request, TempTree, answer, put_entry, sha256};
 
 const CONTENT: &[u8] = b"0123456789";
@@ -87,7 +87,7 @@ type Respond = dyn Fn(&Request) -> Reply + Send + Sync;
 
 /// Half of what was asked for.
 fn half(request: &Request, length: impl Fn(usize) -> String) -> Reply {
-    let rest = &CONTENT[first_byte(request) as usize..];
+    let rest = &CONTENT[request.first_byte() as usize..];
     let range = format!("Content-Range: bytes {}-9/10", 10 - rest.len());
     let head = format!("ETag: {}\r\n{range}\r\n{}", right().etag, length(rest.len()));
     raw(&head, &rest[..rest.len() / 2])
@@ -126,7 +126,7 @@ fn an_answer_that_broke_off_once_is_asked_for_again() {
     let again = std::sync::atomic::AtomicBool::new(false);
     let (code, copy) = pull(move |request| {
         if again.swap(true, std::sync::atomic::Ordering::SeqCst) {
-            assert_eq!(first_byte(request), 3, "from where it broke off");
+            assert_eq!(request.first_byte(), 3, "from where it broke off");
             return Right { range: "bytes 3-9/10", ..right() }.answer(206, &CONTENT[3..]);
         }
         let head = format!("ETag: {}\r\nContent-Range: bytes 0-9/10\r\nContent-Length: 10\r\n", right().etag);

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ID, assert_untouched, fake_remote, first_byte, manifest};
+use super::{ID, assert_untouched, fake_remote, manifest};
 use crate::harness::{Cli, Reply, Request, TempTree, answer, describe_entry, put_entry, sha256};
 
 const CONTENT: &[u8] = b"hostile";
@@ -137,7 +137,7 @@ fn a_file_said_to_be_larger_than_any_disk_fails_without_filling_it() {
     let entry = describe_entry("f", 1 << 60, &sha256(CONTENT));
     let etag = format!("\"{}\"", sha256(CONTENT));
     let remote = fake_remote(manifest(&[("f", entry)]), move |request| {
-        let (from, size) = (first_byte(request), 1_u64 << 60);
+        let (from, size) = (request.first_byte(), 1_u64 << 60);
         let range = format!("Content-Range: bytes {from}-{}/{size}", size - 1);
         let length = size - from;
         Reply::Bytes(

@@ -174,6 +174,12 @@ impl Request {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// Where the range begins that it is for.
+    pub fn first_byte(&self) -> u64 {
+        let range = self.header("range").unwrap_or("bytes=0-").trim_start_matches("bytes=");
+        range.split('-').next().unwrap().parse().unwrap()
+    }
+
     /// Passes the request on to a real server, under the name the client used, and its answer back.
     pub fn forward(&self, address: &str) -> Response {
         let mut onward = self.clone();
