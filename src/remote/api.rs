@@ -1,10 +1,15 @@
 //! The routes by name.
 
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ETAG, IF_NONE_MATCH};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
+use super::upload::streamed;
 use super::{Remote, RemoteError};
 use crate::manifest::{MANIFEST_PATH, Manifest};
 use crate::model::{DbRef, Revision};
@@ -20,6 +25,17 @@ const MAX_MANIFEST_BYTES: usize = 2 << 30;
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 /// ...and so much longer for each file.
 const COMMIT_PATIENCE_PER_FILE: Duration = Duration::from_millis(2);
+
+/// A request that lies in a file.
+#[derive(Clone)]
+pub struct RequestSource {
+    /// For messages.
+    pub path: PathBuf,
+    /// Opens the file, and says at which byte the request begins and how many it has; called once an attempt.
+    pub open: Arc<dyn Fn() -> std::io::Result<(File, u64, u64)> + Send + Sync>,
+    /// How many files it is about: so much longer it may take.
+    pub files: usize,
+}
 
 /// A manifest as it came, not read yet.
 #[derive(Debug, Clone)]
@@ -234,11 +250,36 @@ impl Remote {
     /// Publishes a revision. Sending the same commit again is safe (rule 3), so it is repeated after a lost
     /// answer.
     pub async fn commit(&self, id: &str, request: &CommitRequest) -> Result<CommitResponse, RemoteError> {
+        let files = request.put.len() + request.delete.len();
+        self.send_commit(id, files, |sent| Ok(sent.json(request))).await
+    }
+
+    /// The same with a [`CommitRequest`] that lies in a file.
+    pub async fn commit_from(&self, id: &str, source: &RequestSource) -> Result<CommitResponse, RemoteError> {
+        let local = |error: std::io::Error| RemoteError::LocalFile {
+            path: source.path.display().to_string(),
+            reason: error.to_string(),
+        };
+        self.send_commit(id, source.files, |sent| {
+            let (mut file, start, size) = (source.open)().map_err(local)?;
+            file.seek(SeekFrom::Start(start)).map_err(local)?;
+            let sent = sent.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, size);
+            Ok(sent.body(streamed(file)))
+        })
+        .await
+    }
+
+    async fn send_commit(
+        &self,
+        id: &str,
+        files: usize,
+        with_body: impl Fn(RequestBuilder) -> Result<RequestBuilder, RemoteError>,
+    ) -> Result<CommitResponse, RemoteError> {
         let path = format!("/api/sync/commit/{}", crate::model::encode_segment(id));
-        let files = u32::try_from(request.put.len() + request.delete.len()).unwrap_or(u32::MAX);
+        let files = u32::try_from(files).unwrap_or(u32::MAX);
         let patience = COMMIT_PATIENCE + COMMIT_PATIENCE_PER_FILE.saturating_mul(files);
         self.with_retries(|| async {
-            let sent = self.long_request(Method::POST, &path, patience).json(request);
+            let sent = with_body(self.long_request(Method::POST, &path, patience))?;
             self.json(self.send(sent).await?).await
         })
         .await

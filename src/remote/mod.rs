@@ -10,7 +10,7 @@ mod news;
 mod upload;
 mod versions;
 
-pub use api::{FetchedManifest, ManifestDocument};
+pub use api::{FetchedManifest, ManifestDocument, RequestSource};
 pub use content::{ContentBody, ContentKey};
 pub use error::RemoteError;
 pub use http::{Remote, RemoteOptions};

@@ -1,5 +1,6 @@
 //! Sending one file's content, streamed from its file.
 
+use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,13 +25,22 @@ const OFFSET_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes read from the file at once.
 const PIECE: usize = 256 << 10;
 
+fn pieces(file: File) -> ReaderStream<tokio::fs::File> {
+    ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE)
+}
+
+/// What is left of a file, as a body.
+pub(super) fn streamed(file: File) -> reqwest::Body {
+    reqwest::Body::wrap_stream(pieces(file))
+}
+
 /// A local file to send.
 #[derive(Clone)]
 pub struct UploadSource {
     /// For messages.
     pub path: PathBuf,
     /// Opens it; called once an attempt.
-    pub open: Arc<dyn Fn() -> std::io::Result<std::fs::File> + Send + Sync>,
+    pub open: Arc<dyn Fn() -> std::io::Result<File> + Send + Sync>,
     /// Its size in bytes.
     pub size: u64,
 }
@@ -53,10 +63,9 @@ impl Remote {
         let left = source.size.saturating_sub(from);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
-        let body =
-            ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE).inspect_ok(move |piece| {
-                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            });
+        let body = pieces(file).inspect_ok(move |piece| {
+            counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        });
         let mut request = self.request_upload(Method::PUT, target)?.header(CONTENT_LENGTH, left);
         if from > 0 {
             request = request.header(UPLOAD_OFFSET_HEADER, from);

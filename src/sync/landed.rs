@@ -2,7 +2,8 @@
 //! is this still the history we know (rule 4)?
 
 use super::SyncError;
-use super::state::PendingCommit;
+use super::changes::Changes;
+use super::noted::PendingCommit;
 use super::workdir::Workdir;
 use crate::model::{Revision, Sha256};
 use crate::remote::{Remote, RemoteError};
@@ -11,20 +12,20 @@ use crate::wire::DatabaseDescription;
 /// Revisions asked for at a time.
 const PAGE: u64 = 1000;
 
-/// The commit this directory sent to database `id` without hearing back, if the remote has it. Asked before
-/// anything is planned: what it published is settled, whatever others have published since.
+/// What the commit published that this directory sent to database `id` without hearing back, if the remote has it. Asked before
+/// anything is planned: that is settled, whatever others have published since.
 pub(super) async fn landed_commit(
     remote: &Remote,
     workdir: &Workdir,
     id: &str,
-) -> Result<Option<PendingCommit>, RemoteError> {
+) -> Result<Option<Changes>, SyncError> {
     let Some(pending) = workdir.pending(id) else { return Ok(None) };
     let mut before = None;
     loop {
         let page = remote.log(id, before, PAGE).await?;
         let mut since_base = page.log.iter().filter(|entry| entry.revision > pending.base);
         if since_base.clone().any(|entry| entry.commit_id == pending.commit_id) {
-            return Ok(Some(pending.clone()));
+            return PendingCommit::changes(workdir.root()).map(Some);
         }
         match since_base.next_back() {
             Some(last) if page.has_more && before.is_none_or(|before| last.revision < before) => {

@@ -22,6 +22,7 @@ mod landed;
 #[cfg(test)]
 mod model_tests;
 mod near;
+mod noted;
 mod options;
 mod publish;
 mod reconcile;

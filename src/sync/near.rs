@@ -107,6 +107,8 @@ pub(super) struct Question<'a> {
     pub(super) filter: &'a Filter,
     /// Whether files count that neither the base nor the remote has.
     pub(super) newcomers: bool,
+    /// What an earlier run was about to bring.
+    pub(super) arriving: &'a Changes,
 }
 
 /// Compares what was found with the base, and reads what may have changed, several files at a time. Files that vanish
@@ -144,7 +146,7 @@ impl Near {
         question: Question<'a>,
         reporter: &dyn Reporter,
     ) -> Result<Vec<&'a DbPath>, SyncError> {
-        let Question { root, base, remote, filter, newcomers } = question;
+        let Question { root, base, remote, filter, newcomers, arriving } = question;
         let there = SideView { base, changes: remote };
         let mut unread = Vec::new();
         let (mut listed, mut missing) = (base.iter().peekable(), Vec::new());
@@ -158,7 +160,10 @@ impl Near {
                 }
             };
             file.meant = filter.takes(&file.path)
-                && (newcomers || before.is_some() || there.get(&file.path).is_some());
+                && (newcomers
+                    || before.is_some()
+                    || there.get(&file.path).is_some()
+                    || arriving.contains_key(&file.path));
             if !file.meant {
                 continue;
             }
@@ -207,6 +212,20 @@ impl Near {
         reporter.report(Event::Finished);
         missing.retain(|path| filter.takes(path));
         Ok(missing)
+    }
+
+    /// What of these changes stands here already, as they say: it is told apart from what was changed here.
+    pub(super) fn take_arrived(&mut self, arriving: &Changes) -> Changes {
+        let stands = |path: &DbPath, entry: &Option<Entry>| {
+            self.changes.get(path).is_some_and(|here| same(here.as_ref(), entry.as_ref()))
+        };
+        let arrived: Changes = arriving
+            .iter()
+            .filter(|(path, entry)| stands(path, entry))
+            .map(|(path, entry)| (path.clone(), entry.clone()))
+            .collect();
+        self.changes.retain(|path, _| !arrived.contains_key(path));
+        arrived
     }
 
     /// What the file at a path was when it was looked at; none where the run is about no such file.

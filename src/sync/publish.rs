@@ -2,12 +2,10 @@
 
 use super::SyncError;
 use super::reconcile::Plan;
-use super::state::PendingCommit;
 use super::workdir::Workdir;
-use crate::disk::random_hex;
 use crate::model::Revision;
 use crate::remote::{Remote, RemoteError};
-use crate::wire::{CommitRequest, CommitResponse, PutEntry};
+use crate::wire::CommitResponse;
 
 /// Publishes what the plan has for the remote; its contents are there.
 pub(super) async fn publish(
@@ -17,19 +15,11 @@ pub(super) async fn publish(
     base: Revision,
     plan: &Plan,
 ) -> Result<CommitResponse, SyncError> {
-    let put = plan.upload.iter().map(|(path, entry)| PutEntry { path: path.clone(), entry: entry.clone() });
-    let pending = PendingCommit {
-        commit_id: random_hex::<16>(),
-        base,
-        put: put.collect(),
-        delete: plan.delete_there.iter().cloned().collect(),
-    };
-    let PendingCommit { commit_id, base, put, delete } = workdir.save_pending(id, pending)?;
-    let request = CommitRequest { commit_id, base, put, delete, message: None };
-    let committed = remote.commit(id, &request).await;
+    let request = workdir.note_commit(id, base, plan)?;
+    let committed = remote.commit_from(id, &request).await;
     if let Err(RemoteError::Moved { .. }) = committed {
         // The remote knows commits by their ids: this one is not among them, and will not be.
-        workdir.forget_pending(id)?;
+        workdir.forget_commit()?;
     }
     Ok(committed?)
 }

@@ -13,6 +13,7 @@ use super::far::{self, Far, Named};
 use super::kept::{Keeping, Kept};
 use super::landed::{anchor_at, landed_commit};
 use super::near::{self, Looked, Near};
+use super::noted::Arriving;
 use super::options::{SyncOptions, SyncReport};
 use super::publish::{numbered, publish};
 use super::reconcile::{Plan, reconcile, same};
@@ -59,6 +60,7 @@ pub async fn sync(
         && looked.is_all_of(unread.stamp())
         && options.asks_for_nothing_else()
         && !Kept::open(&root)?.has_open()
+        && !Arriving::is_noted(&root)?
     {
         let collections = collections(looked.paths());
         reporter.report(Event::Found {
@@ -69,8 +71,15 @@ pub async fn sync(
         });
         return Ok(SyncReport::of_nothing(known.revision, looked.into_skipped()));
     }
-    let mut run =
-        Run { remote, options, reporter, workdir: unread.read()?, sent: Sent::default(), asked_again: false };
+    let mut run = Run {
+        remote,
+        options,
+        reporter,
+        workdir: unread.read()?,
+        arriving: Arriving::default(),
+        sent: Sent::default(),
+        asked_again: false,
+    };
     run.finish(looked, news, moment).await
 }
 
@@ -113,6 +122,8 @@ struct Run<'a> {
     options: &'a SyncOptions,
     reporter: &'a dyn Reporter,
     workdir: Workdir,
+    /// What earlier runs were about to bring, where it is not known what became of it.
+    arriving: Arriving,
     sent: Sent,
     asked_again: bool,
 }
@@ -127,7 +138,7 @@ impl Run<'_> {
         let mut far = self.look_far(news).await?;
         self.tell_found(&far);
         self.take_landed(&mut far).await?;
-        let mut near = self.compare(looked, &far).await?;
+        let mut near = self.compare(looked, &mut far).await?;
         let mut received = Received::default();
         for _ in 0..MAX_PLANS {
             match self.carry_out(&far, &mut near, &mut received).await {
@@ -141,21 +152,31 @@ impl Run<'_> {
             }
             far = self.look_far(None).await?;
             if far.anew {
-                near = self.compare(near::look(self.workdir.root(), moment).await?, &far).await?;
+                near = self.compare(near::look(self.workdir.root(), moment).await?, &mut far).await?;
             }
         }
         Err(SyncError::KeptChanging)
     }
 
-    async fn compare(&self, looked: Looked, far: &Far) -> Result<Near, SyncError> {
+    async fn compare(&mut self, looked: Looked, far: &mut Far) -> Result<Near, SyncError> {
+        let id = far.database.as_ref().map(|named| named.id.as_str());
+        self.arriving = Arriving::read(self.workdir.root(), id)?;
         let question = near::Question {
             root: self.workdir.root(),
             base: self.workdir.base(),
             remote: &far.changes,
             filter: &self.options.filter,
             newcomers: self.options.direction != Direction::Pull,
+            arriving: &self.arriving.changes,
         };
-        near::read(looked, question, self.reporter).await
+        let mut near = near::read(looked, question, self.reporter).await?;
+        // A run that did not come to its end has brought it: it is nobody's edit.
+        let arrived = near.take_arrived(&self.arriving.changes);
+        if !arrived.is_empty() {
+            self.settle_earlier(arrived, far, Log::NotAsked)?;
+        }
+        self.arriving.changes.retain(|path, _| !self.options.filter.takes(path));
+        Ok(near)
     }
 
     async fn look_far(&mut self, news: Option<Result<News, RemoteError>>) -> Result<Far, SyncError> {
@@ -185,22 +206,19 @@ impl Run<'_> {
     /// A commit of an earlier run whose answer was lost: what it published is settled, whatever others have published since.
     async fn take_landed(&mut self, far: &mut Far) -> Result<(), SyncError> {
         let Some(named) = &far.database else { return Ok(()) };
-        let Some(landed) = landed_commit(self.remote, &self.workdir, &named.id).await? else { return Ok(()) };
-        // Said of the base there was: what it moves to, the remote may or may not have any more.
-        for path in landed.put.iter().map(|put| &put.path).chain(&landed.delete) {
-            let before = self.workdir.base().get(path).cloned();
-            far.changes.entry(path.clone()).or_insert(before);
+        match landed_commit(self.remote, &self.workdir, &named.id).await? {
+            // Durably, before another commit takes the place of this one.
+            Some(landed) => self.settle_earlier(landed, far, Log::Asked),
+            None => Ok(()),
         }
-        self.workdir.settle_landed(&landed);
-        let base = self.workdir.base();
-        far.changes.retain(|path, entry| !same(base.get(path), entry.as_ref()));
-        if self.options.dry_run {
-            return Ok(());
-        }
-        // Durably, before another commit takes the place of this one.
-        let (named, changes) = (named.clone(), far.changes.clone());
-        let reached =
-            Reached { revision: None, etag: None, anchor: None, log: Log::Asked, changes: &changes };
+    }
+
+    /// Takes what earlier runs have done for agreed. The base on the disk moves, too: what was seen of the remote is told by how it
+    /// differs from that.
+    fn settle_earlier(&mut self, settled: Changes, far: &mut Far, log: Log) -> Result<(), SyncError> {
+        self.workdir.settle_earlier(settled, &mut far.changes);
+        let Some(named) = far.database.clone().filter(|_| !self.options.dry_run) else { return Ok(()) };
+        let reached = Reached { revision: None, etag: None, anchor: None, log, changes: &Changes::new() };
         let none = Deletions { time: Timestamp::now(), here: 0, there: 0 };
         self.save_base(&named, &reached, none)
     }
@@ -268,6 +286,7 @@ impl Run<'_> {
             upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
         let published = self.publish(far, &named.id, &report.plan).await?;
         report.bytes_received = received.bytes;
+        self.arriving.note(&root, &named.id, &report.plan)?;
         let base = self.workdir.base();
         let overtaken = apply(&root, base, &report.plan, near, std::mem::take(received)).await?;
         for path in &overtaken {
@@ -281,6 +300,7 @@ impl Run<'_> {
             }
         }
         self.save(&named, near, far, &report.plan, published.as_ref(), deletions).await?;
+        self.arriving.is_settled(&root, &named.id)?;
         kept.carried_out(&report.plan)?;
         if !overtaken.is_empty() {
             kept.keep(&mut report.plan, near, keeping).await?;

@@ -36,8 +36,6 @@ pub(super) struct SyncState {
     /// What was deleted lately, for the brake.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) deletions: Vec<Deletions>,
-    /// A commit that was sent and whose answer has not been taken in (rule 3).
-    pub(super) pending: Option<PendingCommit>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -57,7 +55,6 @@ impl SyncState {
             manifest: None,
             seen: None,
             deletions: Vec::new(),
-            pending: None,
         }
     }
 
@@ -88,12 +85,12 @@ impl SyncState {
         written.map_err(SyncError::directory(root.path().join(PATH).display()))
     }
 
-    /// What to ask the remote about `database`, if what was seen of it differs from the manifest that is `base` as it says, and
-    /// no commit's fate is open; and how it differs.
+    /// What to ask the remote about `database`, if what was seen of it differs from the manifest that is `base` as it says; and
+    /// how it differs.
     pub(super) fn seen_of(&self, database: &DbRef, base: Option<Stamp>) -> Option<(Known, &Seen)> {
         let manifest = self.manifest.as_ref().filter(|manifest| Some(manifest.of) == base)?;
         let named = manifest.owner == database.owner() && manifest.slug == database.slug();
-        let seen = self.seen.as_ref().filter(|seen| named && self.pending.is_none() && seen.base == base)?;
+        let seen = self.seen.as_ref().filter(|seen| named && seen.base == base)?;
         let known = Known {
             database: database.clone(),
             id: self.database_id.clone(),
@@ -101,12 +98,6 @@ impl SyncState {
             revision: Some(seen.revision),
         };
         Some((known, seen))
-    }
-
-    /// What is left of it without its base: a commit whose fate is open.
-    pub(super) fn anew(self) -> Option<Self> {
-        let pending = self.pending.is_some();
-        pending.then_some(Self { revision: Revision::NONE, anchor: None, manifest: None, seen: None, ..self })
     }
 }
 
@@ -138,19 +129,11 @@ pub(super) struct Seen {
     pub(super) delete: Vec<DbPath>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PendingCommit {
-    pub(super) commit_id: String,
-    pub(super) base: Revision,
-    pub(super) put: Vec<PutEntry>,
-    pub(super) delete: Vec<DbPath>,
-}
-
 pub(super) fn own_path(text: &str) -> Result<DbPath, SyncError> {
     DbPath::parse(text).map_err(|error| SyncError::directory(text)(io::Error::other(error)))
 }
 
-fn damaged(path: String, error: &serde_json::Error) -> SyncError {
+/// One of the tools' own files that is not understood.
+pub(super) fn damaged(path: String, error: &serde_json::Error) -> SyncError {
     SyncError::LocalManifest { path, source: ManifestError::Corrupt { reason: error.to_string() } }
 }

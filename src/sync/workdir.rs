@@ -12,11 +12,13 @@ use super::SyncError;
 use super::apply::recover;
 use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files};
+use super::noted::PendingCommit;
 use super::reconcile::{Plan, same};
-use super::state::{Anchor, PendingCommit, Seen, Summary, SyncState, own_path};
+use super::state::{Anchor, Seen, Summary, SyncState, own_path};
+use crate::disk::random_hex;
 use crate::manifest::{Entry, MANIFEST_PATH, Manifest, PRIVATE_DIR};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Visibility};
-use crate::remote::Known;
+use crate::remote::{Known, RequestSource};
 use crate::tree::{Durability, Moment, Occupant, Root, Stamp};
 use crate::wire::PutEntry;
 
@@ -35,8 +37,8 @@ pub(super) struct Workdir {
     /// What the manifest on disk was when it was read or written.
     stamp: Option<Stamp>,
     state: Option<SyncState>,
-    /// Whether the state on the disk has a commit that this run has sent.
-    unheard: bool,
+    /// A commit whose fate is not known.
+    pending: Option<PendingCommit>,
     /// Held as long as a run is at work.
     _lock: Option<File>,
 }
@@ -85,6 +87,7 @@ pub(super) struct Unread {
     /// What the manifest on disk is.
     stamp: Option<Stamp>,
     state: Option<SyncState>,
+    pending: Option<PendingCommit>,
 }
 
 impl Unread {
@@ -117,7 +120,8 @@ impl Unread {
             Err(error) => return Err(SyncError::directory(path.join(MANIFEST_PATH).display())(error)),
         };
         let state = SyncState::read(&root)?;
-        Ok(Self { root, lock, stamp, state })
+        let pending = PendingCommit::read(&root)?;
+        Ok(Self { root, lock, stamp, state, pending })
     }
 
     pub(super) fn root(&self) -> &Arc<Root> {
@@ -135,9 +139,10 @@ impl Unread {
         moment.map_err(SyncError::directory(self.root.path().display()))
     }
 
-    /// What to ask the remote about, where it was the same as the base when it was seen last; and what the base is called.
+    /// What to ask the remote about, where it was the same as the base when it was seen last, and no commit's fate is open; and
+    /// what the base is called.
     pub(super) fn in_step(&self, database: &DbRef) -> Option<(Known, &Summary)> {
-        let state = self.state.as_ref()?;
+        let state = self.state.as_ref().filter(|_| self.pending.is_none())?;
         let (known, seen) = state.seen_of(database, self.stamp)?;
         let in_step = seen.put.is_empty() && seen.delete.is_empty();
         Some((known, state.manifest.as_ref().filter(|_| in_step)?))
@@ -150,7 +155,7 @@ impl Unread {
 
     /// Reads the manifest.
     pub(super) fn read(self) -> Result<Workdir, SyncError> {
-        let Self { root, lock, state, .. } = self;
+        let Self { root, lock, state, pending, .. } = self;
         let shown = root.path().join(MANIFEST_PATH).display().to_string();
         let (mut manifest, stamp) = match read_manifest(&root, shown)? {
             Some((manifest, stamp)) => (Some(manifest), Some(stamp)),
@@ -158,11 +163,8 @@ impl Unread {
         };
         let base = manifest.as_mut().map(|manifest| std::mem::take(&mut manifest.files)).unwrap_or_default();
         // A directory whose manifest was removed starts anew, but for a commit whose fate is open.
-        let state = match manifest {
-            Some(_) => state,
-            None => state.and_then(SyncState::anew),
-        };
-        Ok(Workdir { root, manifest, base, moved: false, stamp, state, unheard: false, _lock: lock })
+        let state = state.filter(|_| manifest.is_some());
+        Ok(Workdir { root, manifest, base, moved: false, stamp, state, pending, _lock: lock })
     }
 }
 
@@ -241,7 +243,7 @@ impl Workdir {
     /// of this directory's own.
     pub(super) fn start_anew(&mut self) {
         self.manifest = None;
-        self.state = self.state.take().and_then(SyncState::anew);
+        self.state = None;
         self.base.clear();
         self.moved = true;
     }
@@ -252,7 +254,7 @@ impl Workdir {
 
     /// A commit to database `id` whose fate is not known.
     pub(super) fn pending(&self, id: &str) -> Option<&PendingCommit> {
-        self.state_of(id)?.pending.as_ref()
+        self.pending.as_ref().filter(|pending| pending.database_id == id)
     }
 
     /// A revision of database `id` that was seen, and its hash.
@@ -261,10 +263,10 @@ impl Workdir {
         Some((anchor.revision, anchor.hash))
     }
 
-    /// The remote as it was seen last, if that is known of this database: what to ask about, and how it differs from the
-    /// base.
+    /// The remote as it was seen last, if that is known of this database, and no commit's fate is open: what to ask about, and
+    /// how it differs from the base.
     pub(super) fn seen(&self, database: &DbRef) -> Option<(Known, Changes)> {
-        let state = self.state_of(&self.manifest.as_ref()?.database_id)?;
+        let state = self.state_of(&self.manifest.as_ref()?.database_id).filter(|_| self.pending.is_none())?;
         let (known, seen) = state.seen_of(database, self.stamp)?;
         let mut changes: Changes =
             seen.put.iter().map(|put| (put.path.clone(), Some(put.entry.clone()))).collect();
@@ -287,14 +289,16 @@ impl Workdir {
         }
     }
 
-    /// What `landed` published is settled: the directory and that revision agree on it (rule 3).
-    pub(super) fn settle_landed(&mut self, landed: &PendingCommit) {
-        for put in &landed.put {
-            self.move_base(&put.path, Some(put.entry.clone()));
+    /// Both sides have agreed on these paths before, though the base does not know. `there` are the remote's changes since
+    /// the base, before and after.
+    pub(super) fn settle_earlier(&mut self, settled: Changes, there: &mut Changes) {
+        for (path, entry) in settled {
+            // Said of the base there was: what it moves to, the remote may or may not have any more.
+            let before = self.base.get(&path).cloned();
+            there.entry(path.clone()).or_insert(before);
+            self.move_base(&path, entry);
         }
-        for path in &landed.delete {
-            self.move_base(path, None);
-        }
+        there.retain(|path, entry| !same(self.base.get(path), entry.as_ref()));
     }
 
     /// Moves the base of one path: that is what both sides have agreed on.
@@ -317,25 +321,24 @@ impl Workdir {
         Deletions::within_a_day(all, now)
     }
 
-    /// Remembers, on the disk, a commit that is about to be sent.
-    pub(super) fn save_pending(
+    /// Writes down a commit that is about to be sent to database `id`. Returns its request.
+    pub(super) fn note_commit(
         &mut self,
         id: &str,
-        pending: PendingCommit,
-    ) -> Result<PendingCommit, SyncError> {
-        // It may be as large as the database: it is not kept here, too.
-        let mut state = SyncState { pending: Some(pending), ..self.state_for(id) };
-        state.write(&self.root)?;
-        self.unheard = true;
-        let pending = state.pending.take();
-        self.state = Some(state);
-        pending.ok_or(SyncError::KeptChanging)
+        base: Revision,
+        plan: &Plan,
+    ) -> Result<RequestSource, SyncError> {
+        let pending = PendingCommit::new(id, random_hex::<16>(), base);
+        let request = pending.write(&self.root, plan)?;
+        self.pending = Some(pending);
+        Ok(request)
     }
 
-    /// Forgets a commit that is known not to have been applied.
-    pub(super) fn forget_pending(&mut self, id: &str) -> Result<(), SyncError> {
-        let state = SyncState { pending: None, ..self.state_for(id) };
-        self.write_state(state)
+    /// Forgets a commit that is known not to have been applied, or what it published to be settled.
+    pub(super) fn forget_commit(&mut self) -> Result<(), SyncError> {
+        PendingCommit::forget(&self.root)?;
+        self.pending = None;
+        Ok(())
     }
 
     fn state_for(&self, id: &str) -> SyncState {
@@ -353,8 +356,10 @@ impl Workdir {
     ) -> Result<(), SyncError> {
         self.save_manifest(identity)?;
         let mut state = self.state_for(identity.id);
-        if reached.log == Log::Asked {
-            state.pending = None;
+        let heard = reached.log == Log::Asked && self.pending.is_some();
+        if heard {
+            // For good with the state, which is written in any case.
+            self.forget_commit()?;
         }
         state.revision = reached.revision.unwrap_or_default().max(state.revision);
         state.anchor = reached.anchor.map(|(revision, hash)| Anchor { revision, hash }).or(state.anchor);
@@ -387,7 +392,12 @@ impl Workdir {
             Brake::Released if deletions.any() => state.deletions.clear(),
             _ => deletions.add_to(&mut state.deletions),
         }
-        if self.state.as_ref() == Some(&state) && !self.unheard { Ok(()) } else { self.write_state(state) }
+        if self.state.as_ref() == Some(&state) && !heard {
+            return Ok(());
+        }
+        state.write(&self.root)?;
+        self.state = Some(state);
+        Ok(())
     }
 
     fn save_manifest(&mut self, identity: &Identity<'_>) -> Result<(), SyncError> {
@@ -419,12 +429,6 @@ impl Workdir {
         let shown = self.root.path().join(MANIFEST_PATH);
         self.stamp = Some(stamp.map_err(SyncError::directory(shown.display()))?);
         (self.manifest, self.moved) = (Some(manifest), false);
-        Ok(())
-    }
-
-    fn write_state(&mut self, state: SyncState) -> Result<(), SyncError> {
-        state.write(&self.root)?;
-        (self.state, self.unheard) = (Some(state), false);
         Ok(())
     }
 }

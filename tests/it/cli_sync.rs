@@ -32,7 +32,12 @@ struct Pair {
 
 impl Pair {
     fn with(files: &[(&str, &str)]) -> Self {
-        let (server, a, b) = (Server::start(), TempTree::with(files), TempTree::new());
+        Self::of(TempTree::with(files))
+    }
+
+    /// A directory that is published, and another one with the same.
+    fn of(a: TempTree) -> Self {
+        let (server, b) = (Server::start(), TempTree::new());
         let cli = Cli::owner(&server);
         cli.push(a.path(), &["--slug", "x"]).expect(0);
         cli.pull("alice/x", b.path(), &[]).expect(0);

@@ -132,10 +132,19 @@ fn the_tools_own_files_are_never_written_through_a_link() {
     let (server, tree) = (Server::start(), TempTree::with(&[("f", "1")]));
     let cli = Cli::owner(&server);
     cli.push(tree.path(), &["--slug", "x"]).expect(0);
-    for link in ["_meta", ".parquedb", ".parquedb/incoming", ".parquedb/lock", ".parquedb/sync.json"] {
+    let directories = ["_meta", ".parquedb", ".parquedb/incoming"];
+    let files = [
+        ".parquedb/lock",
+        ".parquedb/sync.json",
+        ".parquedb/commit",
+        ".parquedb/arriving",
+        ".parquedb/asides",
+        ".parquedb/hashes",
+    ];
+    for link in directories.into_iter().chain(files) {
         for existing in [true, false] {
             let (copy, outside) = (TempTree::new(), TempTree::with(&[("target", "outside"), ("d/x", "1")]));
-            let to_file = link.ends_with("lock") || link.ends_with("json");
+            let to_file = files.contains(&link);
             let target = match (to_file, existing) {
                 (true, true) => outside.at("target"),
                 (false, true) => outside.at("d"),

@@ -1,12 +1,13 @@
 //! What a run that did not come to its end leaves to the next, and what somebody does to a file while a run is at work.
 
 use std::fs;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use super::{Pair, kept, texts};
-use crate::harness::{Cli, Reply, Responder, Server, TempTree};
+use crate::harness::{Cli, Reply, Responder, Server, TempTree, text};
 
 fn is_content(target: &str) -> bool {
     target.ends_with("/data.parquet") || target.ends_with("/big")
@@ -183,4 +184,67 @@ fn rule_3_a_database_that_was_made_anew_is_known_again_after_its_first_publish_w
     let pushed = Cli::owner(&pair.server).push(pair.a.path(), &["--slug", "x", "--json"]).expect(0).json();
     assert_eq!(pushed["uploaded"], json!(["f"]), "{pushed}");
     assert_eq!((pair.revision(), pair.published("f").as_deref()), (2, Some("3")));
+}
+
+/// A sync of `b` that is killed while it changes files there: twenty of each kind, one after the other. Returns what it was about.
+fn killed_while_it_applies() -> Pair {
+    let named = |kind: &str| (0..20).map(|n| format!("{kind}{n}")).collect::<Vec<_>>();
+    let stay: Vec<String> = (0..200).map(|n| format!("stays{n}")).collect();
+    for _ in 0..20 {
+        let tree = TempTree::new();
+        for name in named("edited").iter().chain(&named("gone")).chain(&stay) {
+            tree.write(&[(name, "1")]);
+        }
+        let pair = Pair::of(tree);
+        for name in named("edited").iter().chain(&named("new")) {
+            pair.a.write(&[(name, "2")]);
+        }
+        for name in named("gone") {
+            pair.a.remove(&name);
+        }
+        pair.cli.sync(pair.a.path(), &[]).expect(0);
+        let base = pair.b.read("_meta/manifest.json");
+        let mut sync = pair.cli.command(&["sync", "--directory", text(pair.b.path())]);
+        let mut child = sync.stdout(Stdio::null()).spawn().unwrap();
+        let first = pair.b.at("new0");
+        // One of the last that are changed: all kinds of changes are made by then.
+        while !first.exists() && child.try_wait().unwrap().is_none() {}
+        let _ = child.kill();
+        child.wait().unwrap();
+        if first.exists() && pair.b.read("_meta/manifest.json") == base {
+            return pair;
+        }
+    }
+    panic!("it was never killed in time");
+}
+
+#[test]
+fn rule_8_what_a_killed_run_has_brought_is_nobodys_edit() {
+    for then in [&[&["sync"][..]][..], &[&["pull"]], &[&["sync", "--include", "edited*"], &["sync"]]] {
+        let pair = killed_while_it_applies();
+        // Meanwhile, it is taken back there.
+        let files: Vec<String> = pair.a.names();
+        for name in files.iter().filter(|name| name.starts_with("new")) {
+            pair.a.remove(name);
+        }
+        for n in 0..20 {
+            pair.a.write(&[(&format!("edited{n}"), "1"), (&format!("gone{n}"), "1")]);
+        }
+        pair.cli.sync(pair.a.path(), &[]).expect(0);
+        let (revision, expected) = (pair.revision(), pair.a.names());
+        let planned = pair.cli.sync(pair.b.path(), &["--dry-run", "--json"]).expect(0).json();
+        assert_eq!((&planned["uploaded"], &planned["deletedThere"]), (&json!([]), &json!([])), "{planned}");
+        for command in then {
+            match command {
+                ["pull"] => pair.cli.pull("alice/x", pair.b.path(), &[]).expect(0),
+                ["sync", more @ ..] => pair.cli.sync(pair.b.path(), more).expect(0),
+                _ => unreachable!(),
+            };
+        }
+        assert_eq!(pair.revision(), revision, "nothing is published: {then:?}");
+        assert_eq!(pair.b.names(), expected, "{then:?}");
+        assert!(expected.iter().all(|name| pair.b.read(name).as_deref() == Some("1")), "{then:?}");
+        assert_eq!(outcomes(&pair), [], "{then:?}");
+        assert!(!pair.b.at(".parquedb/arriving").exists());
+    }
 }
