@@ -21,7 +21,7 @@ pub fn conflicts(directory: &Path) -> Result<Vec<Record>, SyncError> {
 pub enum Dismissed<'a> {
     /// Everything that is decided.
     Decided,
-    /// What is kept of one path, if it is decided.
+    /// What is kept of one path, if it is decided, or was set aside.
     Path(&'a DbPath),
 }
 
@@ -31,13 +31,11 @@ pub fn dismiss(directory: &Path, what: Dismissed<'_>) -> Result<Vec<DbPath>, Syn
     let kept = Kept::open(workdir.root())?;
     let mut dismissed = Vec::new();
     for mut record in kept.records().to_vec() {
-        let (go, stay): (Vec<_>, Vec<_>) = record.conflicts.clone().into_iter().partition(|recorded| {
-            let meant = match what {
-                Dismissed::Decided => true,
-                Dismissed::Path(path) => recorded.path == *path,
-            };
-            meant && recorded.outcome != Outcome::Open
-        });
+        let (go, stay): (Vec<_>, Vec<_>) =
+            record.conflicts.clone().into_iter().partition(|recorded| match what {
+                Dismissed::Decided => !matches!(recorded.outcome, Outcome::Open | Outcome::SetAside),
+                Dismissed::Path(path) => recorded.path == *path && recorded.outcome != Outcome::Open,
+            });
         if go.is_empty() {
             continue;
         }

@@ -9,15 +9,15 @@ use jiff::Timestamp;
 
 use super::SyncError;
 use super::changes::Files;
-use super::conflict::{ConflictKind, Side, Suggestion};
+use super::conflict::Side;
 use super::download::Downloads;
 use super::filter::Filter;
 use super::near::{Near, entry_of};
-use super::reconcile::Plan;
+use super::reconcile::{Plan, same};
 use super::record::{COPY, DIR, FORMAT, Outcome, Record, Recorded, Version};
-use crate::manifest::PRIVATE_DIR;
-use crate::model::{DbPath, Revision};
-use crate::tree::{Applied, Aside, Durability, Occupant, Root, Staged};
+use crate::manifest::{Entry, PRIVATE_DIR};
+use crate::model::{ContentHash, DbPath, Revision};
+use crate::tree::{Applied, Aside, Durability, Occupant, Root, Staged, hash_file};
 use crate::wire::PutEntry;
 
 const RECORD: &str = "record.json";
@@ -75,9 +75,18 @@ impl Kept {
         &self.records
     }
 
-    /// Whether there is a conflict that is not decided.
+    /// Whether there is anything that a person has not decided or looked at.
     pub(super) fn has_open(&self) -> bool {
-        self.records.iter().flat_map(|record| &record.conflicts).any(|one| one.outcome == Outcome::Open)
+        let mut all = self.records.iter().flat_map(|record| &record.conflicts);
+        all.any(|one| matches!(one.outcome, Outcome::Open | Outcome::SetAside))
+    }
+
+    /// Where files were set aside that nobody has dismissed.
+    pub(super) fn set_aside(&self) -> Vec<DbPath> {
+        let all = self.records.iter().flat_map(|record| &record.conflicts);
+        let set_aside: BTreeSet<_> =
+            all.filter(|one| one.outcome == Outcome::SetAside).map(|one| one.path.clone()).collect();
+        set_aside.into_iter().collect()
     }
 
     pub(super) fn into_records(self) -> Vec<Record> {
@@ -170,6 +179,12 @@ impl Kept {
         matches!(self.root.occupant(copy), Ok(Occupant::File(_)))
     }
 
+    /// Whether a copy holds just that.
+    pub(super) fn holds(&self, copy: &DbPath, hash: &ContentHash) -> Result<bool, SyncError> {
+        let read = self.root.open_file(copy).and_then(|file| hash_file(&file, Some(hash)));
+        read.map(|(found, _)| found == *hash).map_err(SyncError::directory(copy))
+    }
+
     /// Of a record's open conflicts that nobody decides, that version of those that there is room for. The room is taken.
     fn room_for(&mut self, n: usize, version: Version, plan: &Plan, limit: u64) -> Files {
         let mut files = Files::new();
@@ -209,31 +224,58 @@ impl Kept {
         Ok(())
     }
 
-    /// Keeps files that lie aside because something else has taken their places.
+    /// Keeps files that lie aside because something else has taken their places. What a run that was killed has written down of
+    /// one is not written down again.
     pub(super) fn keep_stranded(&mut self, stranded: &[Aside]) -> Result<(), SyncError> {
-        let mut record =
-            Record { format: FORMAT, when: self.name_of_now(), revision: None, conflicts: Vec::new() };
+        let (mut places, mut new) = (Vec::new(), Vec::new());
         for aside in stranded {
             let path = aside.path();
             let (hash, stamp) = self.root.read_aside(aside).map_err(SyncError::directory(path))?;
-            record.conflicts.push(Recorded {
-                path: path.clone(),
-                kind: ConflictKind::EditEdit,
-                against: Vec::new(),
-                suggestion: Suggestion::Manual,
-                outcome: Outcome::Replaced,
-                base: None,
-                local: Some(PutEntry { path: path.clone(), entry: entry_of(path, hash, stamp) }),
-                remote: None,
+            let entry = entry_of(path, hash, stamp);
+            let noted = self.records.iter().find(|record| {
+                let is_it = |one: &Recorded| {
+                    let local = one.local.as_ref().map(|put| &put.entry);
+                    one.outcome == Outcome::SetAside && one.path == *path && same(local, Some(&entry))
+                };
+                record.conflicts.iter().any(is_it) && !self.has(&record.copy(path, Version::Local))
             });
+            let when = noted.map(|record| record.when.clone());
+            if when.is_none() {
+                new.push(Recorded::of_local(path, entry, Outcome::SetAside));
+            }
+            places.push((aside, when));
         }
-        self.write(&record)?;
-        for aside in stranded {
-            let to = record.copy(aside.path(), Version::Local);
+        let now = self.add(new)?;
+        for (aside, when) in places {
+            let to = Record::copy_of(when.as_ref().unwrap_or(&now), aside.path(), Version::Local);
             self.root.take_aside(aside, &to).map_err(SyncError::directory(&to))?;
         }
-        self.records.push(record);
         Ok(())
+    }
+
+    /// Keeps the file at `path`, which is about to be replaced, and holds what `entry` says. Its place in the record `when` may be
+    /// taken by another version.
+    pub(super) fn keep_here(&mut self, when: &str, path: &DbPath, entry: Entry) -> Result<(), SyncError> {
+        let mut to = Record::copy_of(when, path, Version::Local);
+        if self.has(&to) {
+            if self.holds(&to, &entry.hash)? {
+                return Ok(());
+            }
+            let now = self.add(vec![Recorded::of_local(path, entry, Outcome::Replaced)])?;
+            to = Record::copy_of(&now, path, Version::Local);
+        }
+        self.root.keep(path, &to).map(drop).map_err(SyncError::directory(&to))
+    }
+
+    /// Writes down one more record of what happened now. Says which.
+    fn add(&mut self, conflicts: Vec<Recorded>) -> Result<String, SyncError> {
+        let record = Record { format: FORMAT, when: self.name_of_now(), revision: None, conflicts };
+        let when = record.when.clone();
+        if !record.conflicts.is_empty() {
+            self.write(&record)?;
+            self.records.push(record);
+        }
+        Ok(when)
     }
 
     /// Writes down that the conflicts which the plan decides are done with.
@@ -256,12 +298,33 @@ impl Kept {
         self.rewrite(|when, recorded| decided.contains(&(when, &recorded.path)).then_some(outcome))
     }
 
-    /// Open conflicts about versions that are not the ones in conflict any more are over.
+    /// Open conflicts about versions that are not the ones in conflict any more are over. So are those whose copy of what loses has
+    /// become another version: it was the very file that was here, and somebody went on writing to that. It is kept as it is,
+    /// and what loses gets another place.
     fn close_others(&mut self, plan: &Plan, filter: &Filter) -> Result<(), SyncError> {
-        self.rewrite(|_, recorded| {
+        let mut spoilt = BTreeSet::new();
+        for record in &self.records {
+            for recorded in record.conflicts.iter().filter(|one| one.outcome == Outcome::Open) {
+                let keeps = plan.conflicts.get(&recorded.path).and_then(|conflict| conflict.keeps);
+                let (version, loser) = match keeps {
+                    Some(Side::Local) => (Version::Remote, &recorded.remote),
+                    Some(Side::Remote) => (Version::Local, &recorded.local),
+                    None => continue,
+                };
+                let copy = record.copy(&recorded.path, version);
+                if let Some(loser) = loser
+                    && self.has(&copy)
+                    && !self.holds(&copy, &loser.entry.hash)?
+                {
+                    spoilt.insert((record.when.clone(), recorded.path.clone()));
+                }
+            }
+        }
+        self.rewrite(|when, recorded| {
             let now = plan.conflicts.get(&recorded.path);
             let goes_on = now.is_some_and(|now| Recorded::open(&recorded.path, now).is_same(recorded));
-            (filter.takes(&recorded.path) && !goes_on).then_some(Outcome::Over)
+            let is_spoilt = spoilt.contains(&(when.to_owned(), recorded.path.clone()));
+            (filter.takes(&recorded.path) && (!goes_on || is_spoilt)).then_some(Outcome::Over)
         })
     }
 

@@ -71,6 +71,9 @@ pub struct SyncReport {
     pub revision: Option<Revision>,
     /// What in the directory is not published.
     pub skipped: Vec<Skipped>,
+    /// Where somebody wrote to a file in the moment it was replaced, in this run or before: what they wrote is kept, and waits for
+    /// a person.
+    pub set_aside: Vec<DbPath>,
     /// Files of the database whose names stay put on either side: not written here.
     pub not_pulled: Vec<DbPath>,
 }
@@ -87,6 +90,7 @@ impl SyncReport {
             bytes_received: 0,
             revision,
             skipped,
+            set_aside: Vec::new(),
             not_pulled: Vec::new(),
         }
     }
@@ -110,11 +114,13 @@ impl SyncReport {
         self
     }
 
-    /// Conflicts need a decision; everything else is done.
+    /// Whether something is left to a person: a conflict to decide, or a file that was set aside.
+    pub fn needs_a_person(&self) -> bool {
+        self.plan.undecided().next().is_some() || !self.set_aside.is_empty()
+    }
+
+    /// What is left to a person needs a decision; everything else is done.
     pub fn exit_code(&self) -> ExitCode {
-        match self.plan.undecided().next() {
-            Some(_) => ExitCode::NeedsDecision,
-            None => ExitCode::Done,
-        }
+        if self.needs_a_person() { ExitCode::NeedsDecision } else { ExitCode::Done }
     }
 }

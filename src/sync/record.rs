@@ -27,6 +27,9 @@ pub enum Outcome {
     Replaced,
     /// The two sides have changed since, or are the same by now.
     Over,
+    /// No conflict of two sides: what somebody wrote to a file in the very moment it was replaced, and which could not be put back
+    /// because something else stands there by now. A person looks at it.
+    SetAside,
 }
 
 /// One conflict, as it was met.
@@ -123,6 +126,20 @@ impl Recorded {
             base: at(&conflict.base),
             local: at(&conflict.local),
             remote: at(&conflict.remote),
+        }
+    }
+
+    /// A version that was here, and is kept for itself.
+    pub(super) fn of_local(path: &DbPath, entry: Entry, outcome: Outcome) -> Self {
+        Self {
+            path: path.clone(),
+            kind: ConflictKind::EditEdit,
+            against: Vec::new(),
+            suggestion: Suggestion::Manual,
+            outcome,
+            base: None,
+            local: Some(PutEntry { path: path.clone(), entry }),
+            remote: None,
         }
     }
 

@@ -13,6 +13,7 @@ use super::apply::recover;
 use super::brake::{Brake, Deletions};
 use super::changes::Changes;
 use super::kept::Kept;
+use super::near::entry_of;
 use super::record::{Outcome, Record, Recorded, Version};
 use super::workdir::{Identity, Intent, Log, Reached, Workdir};
 use crate::manifest::Entry;
@@ -35,25 +36,26 @@ pub enum Choice<'a> {
 pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<(), SyncError> {
     let mut workdir = Workdir::open(directory, Intent::Work)?;
     let mut kept = Kept::open(workdir.root())?;
-    let Some((record, recorded)) = open_conflict(&kept, path) else {
+    let Some((when, recorded)) = open_conflict(&kept, path) else {
         return Err(SyncError::NoConflict { path: path.clone() });
     };
     let others: Vec<_> = recorded.against.iter().filter_map(|other| open_conflict(&kept, other)).collect();
-    let replacing = Replacing { root: workdir.root().clone() };
+    let root = workdir.root().clone();
+    let mut replacing = Replacing { root: &root, kept: &mut kept };
     let outcome = match choice {
         Choice::Local => Outcome::KeptLocal,
         Choice::Remote => {
             // Nothing is touched before all that is to come is here.
             let staged = match &recorded.remote {
-                Some(PutEntry { entry, .. }) => Some(stage_copy(&replacing.root, record, path, entry)?),
+                Some(PutEntry { entry, .. }) => Some(stage_copy(&root, &when, path, entry)?),
                 None => None,
             };
-            for (record, other) in &others {
-                replacing.clear(record, &other.path)?;
+            for (when, other) in &others {
+                replacing.clear(when, &other.path)?;
             }
             match staged {
-                Some((hash, staged)) => replacing.replace(record, path, hash, staged)?,
-                None => replacing.clear(record, path)?,
+                Some((hash, staged)) => replacing.replace(&when, path, hash, staged)?,
+                None => replacing.clear(&when, path)?,
             }
             Outcome::KeptRemote
         }
@@ -61,13 +63,13 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
             let failed = |error| SyncError::directory(file.display())(error);
             let from = File::open(file).map_err(failed)?;
             let (hash, _) = hash_file(&from, None).map_err(failed)?;
-            let staged = replacing.root.stage_copy(&from, None).map_err(failed)?;
-            replacing.replace(record, path, hash, staged)?;
+            let staged = root.stage_copy(&from, None).map_err(failed)?;
+            replacing.replace(&when, path, hash, staged)?;
             Outcome::Replaced
         }
     };
-    let all: Vec<_> = std::iter::once((record, recorded)).chain(others).collect();
-    let decided: Vec<_> = all.iter().map(|(record, one)| (record.when.clone(), one.path.clone())).collect();
+    let all: Vec<_> = std::iter::once((when, recorded)).chain(others).collect();
+    let decided: Vec<_> = all.iter().map(|(when, one)| (when.clone(), one.path.clone())).collect();
     // What the remote has under the other names is not here: the next run brings it.
     let settled = all
         .into_iter()
@@ -78,46 +80,50 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
     kept.decide(&decided, outcome)
 }
 
-/// The latest conflict about a path that nobody has decided.
-fn open_conflict<'a>(kept: &'a Kept, path: &DbPath) -> Option<(&'a Record, &'a Recorded)> {
+/// The latest conflict about a path that nobody has decided, and when it was met.
+fn open_conflict(kept: &Kept, path: &DbPath) -> Option<(String, Recorded)> {
     let is_it = |recorded: &&Recorded| recorded.path == *path && recorded.outcome == Outcome::Open;
-    kept.records().iter().rev().find_map(|record| Some((record, record.conflicts.iter().find(is_it)?)))
+    kept.records()
+        .iter()
+        .rev()
+        .find_map(|record| Some((record.when.clone(), record.conflicts.iter().find(is_it)?.clone())))
 }
 
 /// Files that go, or make room for another one; all of them are kept.
-struct Replacing {
-    root: Arc<Root>,
+struct Replacing<'a> {
+    root: &'a Arc<Root>,
+    kept: &'a mut Kept,
 }
 
-impl Replacing {
+impl Replacing<'_> {
     /// Keeps what is at a path, and says what it is.
-    fn keep(&self, record: &Record, path: &DbPath) -> io::Result<Option<Believed>> {
-        if !matches!(self.root.occupant(path)?, Occupant::File(_)) {
+    fn keep(&mut self, when: &str, path: &DbPath) -> Result<Option<Believed>, SyncError> {
+        let failed = |error| SyncError::directory(path)(error);
+        if !matches!(self.root.occupant(path).map_err(failed)?, Occupant::File(_)) {
             return Ok(None);
         }
-        self.root.keep(path, &record.copy(path, Version::Local))?;
-        let (hash, stamp) = hash_file(&self.root.open_file(path)?, None)?;
+        let read = self.root.open_file(path).and_then(|file| hash_file(&file, None));
+        let (hash, stamp) = read.map_err(failed)?;
+        self.kept.keep_here(when, path, entry_of(path, hash, stamp))?;
         Ok(Some(Believed { stamp, hash: Some(hash), shows: false }))
     }
 
     /// Takes away what is at a path.
-    fn clear(&self, record: &Record, path: &DbPath) -> Result<(), SyncError> {
-        let failed = |error| SyncError::directory(path)(error);
-        let Some(believed) = self.keep(record, path).map_err(failed)? else { return Ok(()) };
+    fn clear(&mut self, when: &str, path: &DbPath) -> Result<(), SyncError> {
+        let Some(believed) = self.keep(when, path)? else { return Ok(()) };
         let aside = Aside::removed(path.clone(), believed);
         self.change(path, aside.clone(), |root| root.remove(&aside, Durability::Now))
     }
 
     /// Puts a content in the place of what is at a path.
     fn replace(
-        &self,
-        record: &Record,
+        &mut self,
+        when: &str,
         path: &DbPath,
         hash: ContentHash,
         staged: Staged,
     ) -> Result<(), SyncError> {
-        let failed = |error| SyncError::directory(path)(error);
-        match self.keep(record, path).map_err(failed)? {
+        match self.keep(when, path)? {
             Some(believed) => {
                 let aside = Aside::replaced(path.clone(), believed, staged.inode(), hash);
                 self.change(path, aside.clone(), |root| root.replace(staged, &aside, Durability::Now))
@@ -134,8 +140,8 @@ impl Replacing {
         act: impl FnOnce(&Root) -> io::Result<Applied>,
     ) -> Result<(), SyncError> {
         self.root.note_asides(&[aside]).map_err(SyncError::directory(path))?;
-        let applied = act(&self.root);
-        recover(&self.root)?;
+        let applied = act(self.root);
+        recover(self.root)?;
         done(path, applied)
     }
 }
@@ -150,11 +156,11 @@ fn done(path: &DbPath, applied: io::Result<Applied>) -> Result<(), SyncError> {
 /// The remote's version, from the copy that was kept of it.
 fn stage_copy(
     root: &Root,
-    record: &Record,
+    when: &str,
     path: &DbPath,
     entry: &Entry,
 ) -> Result<(ContentHash, Staged), SyncError> {
-    let copy = record.copy(path, Version::Remote);
+    let copy = Record::copy_of(when, path, Version::Remote);
     let file = match root.open_file(&copy) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

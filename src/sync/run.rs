@@ -113,6 +113,7 @@ async fn look_from_nowhere(
         bytes_received: 0,
         revision: Some(revision),
         skipped: Vec::new(),
+        set_aside: Vec::new(),
         not_pulled: changes.into_keys().filter(stays_put).collect(),
     })
 }
@@ -256,9 +257,11 @@ impl Run<'_> {
             bytes_received: 0,
             revision: far.revision,
             skipped: near.skipped.clone(),
+            set_aside: Vec::new(),
             not_pulled,
         };
         if options.dry_run {
+            report.set_aside = Kept::open(self.workdir.root())?.set_aside();
             return Ok(report);
         }
         let named = self.named(far).await?;
@@ -305,6 +308,7 @@ impl Run<'_> {
         if !overtaken.is_empty() {
             kept.keep(&mut report.plan, near, keeping).await?;
         }
+        report.set_aside = kept.set_aside();
         report.contents_sent = self.sent.contents;
         report.bytes_sent = self.sent.bytes;
         report.revision = published.map(|published| published.revision).or(far.revision);

@@ -162,6 +162,7 @@ impl Root {
     /// Gives a stranded file a name of the tools' own.
     pub fn take_aside(&self, aside: &Aside, to: &DbPath) -> io::Result<()> {
         let dir = self.parent(to, CreateDirs::Yes)?;
+        point()?;
         match rustix::fs::renameat_with(
             &*self.incoming()?,
             &aside.name,

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{Pair, kept, texts};
+use crate::harness::{Cli, Responder, answer};
 
 fn manual() -> Pair {
     let pair = Pair::with(&[("f", "base"), ("g", "1")]);
@@ -53,7 +54,7 @@ fn f14_resolve_ends_it_for_what_is_there() {
     let pair = manual();
     pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
     // Without the remote: all that is needed is here.
-    let away = crate::harness::Cli::at("http://127.0.0.1:1");
+    let away = Cli::at("http://127.0.0.1:1");
     away.resolve(pair.b.path(), "f", &["--remote"]).expect(0);
     assert_eq!(pair.b.read("f").as_deref(), Some("there"));
     assert!(kept(&pair.b).contains(&("f.local.conflict".into(), "here".into())));
@@ -148,4 +149,67 @@ fn a_decision_about_an_earlier_revision_does_not_hide_the_current_one() {
     assert_eq!(pair.b.read("f").as_deref(), Some("1"));
     pair.cli.sync(pair.b.path(), &[]).expect(0);
     assert_eq!(pair.b.read("f").as_deref(), Some("3"), "what is current arrives");
+}
+
+#[test]
+fn rule_23_what_was_set_aside_waits_for_a_person() {
+    let pair = Pair::with(&[("d/f", "1")]);
+    // As a run leaves it that could not put back what somebody wrote while it replaced the file.
+    let when = "2026-01-02T03-04-05.678Z";
+    let entry = json!({ "path": "d/f", "size": 4, "hash": "0".repeat(64),
+        "hashAlgorithm": "sha256", "modifiedAt": "2026-01-02T03:04:05Z" });
+    let record = json!({ "format": 1, "when": when, "revision": null, "conflicts": [{
+        "path": "d/f", "kind": "edit-edit", "suggestion": "manual", "outcome": "set-aside",
+        "base": null, "local": entry, "remote": null,
+    }]});
+    let copy = format!(".parquedb/conflicts/{when}/d/f.local.conflict");
+    pair.b
+        .write(&[(&format!(".parquedb/conflicts/{when}/record.json"), &record.to_string()), (&copy, "mine")]);
+    for flags in [&[][..], &["--dry-run"], &["--status"]] {
+        let told = pair.cli.sync(pair.b.path(), flags).expect(3).stdout;
+        assert!(told.contains("  ! d/f\n") && told.contains("written to while being replaced"), "{told}");
+    }
+    let listed = pair.cli.conflicts(pair.b.path(), &[]).expect(0).stdout;
+    assert!(listed.contains(&pair.b.at(&copy).display().to_string()), "{listed}");
+    pair.cli.conflicts(pair.b.path(), &["dismiss"]).expect(0);
+    assert_eq!(pair.b.read(&copy).as_deref(), Some("mine"), "it is not decided");
+    pair.cli.conflicts(pair.b.path(), &["dismiss", "d/f"]).expect(0);
+    assert!(!pair.b.at(".parquedb/conflicts").exists());
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+}
+
+#[test]
+fn rule_13_a_copy_that_has_become_another_version_is_kept_beside_the_one_that_loses() {
+    let pair = Pair::with(&[("f", "base"), ("g", "1")]);
+    pair.change_on_both_sides("f");
+    pair.b.write(&[("g", "2")]);
+    let address = pair.server.address.clone();
+    let proxy = Responder::start(move |incoming| {
+        if incoming.target.starts_with("/api/sync/commit/") {
+            return answer(403, &[], b"{\"error\":\"no\"}");
+        }
+        incoming.forward(&address).into()
+    });
+    let failing = Cli::at(&proxy.url()).token(&pair.server.token);
+    let failed = failing.sync(pair.b.path(), &["--strategy", "remote-wins"]);
+    assert_ne!(failed.code, 0, "{failed:?}");
+    assert_eq!(kept(&pair.b), texts(&[("f.local.conflict", "here")]));
+    // Somebody goes on writing to the file, which is the copy; and then puts the earlier text in its place.
+    fs::write(pair.b.at("f"), "here, and more").unwrap();
+    fs::remove_file(pair.b.at("f")).unwrap();
+    fs::write(pair.b.at("f"), "here").unwrap();
+    pair.cli.sync(pair.b.path(), &["--strategy", "remote-wins"]).expect(0);
+    assert_eq!(pair.b.read("f").as_deref(), Some("there"));
+    assert_eq!(kept(&pair.b), texts(&[("f.local.conflict", "here"), ("f.local.conflict", "here, and more")]));
+    // The same where a person decides.
+    pair.change_on_both_sides("g");
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    let mut copies =
+        fs::read_dir(pair.b.at(".parquedb/conflicts")).unwrap().map(|entry| entry.unwrap().path());
+    let of_g = copies.find(|at| at.join("g.remote.conflict").exists()).unwrap();
+    fs::write(of_g.join("g.local.conflict"), "what was here before").unwrap();
+    pair.cli.resolve(pair.b.path(), "g", &["--remote"]).expect(0);
+    assert_eq!(pair.b.read("g").as_deref(), Some("there"));
+    let of_g: Vec<_> = kept(&pair.b).into_iter().filter(|(name, _)| name == "g.local.conflict").collect();
+    assert_eq!(of_g, texts(&[("g.local.conflict", "here"), ("g.local.conflict", "what was here before")]));
 }

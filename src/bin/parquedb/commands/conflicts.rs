@@ -37,7 +37,9 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     let records = conflicts(&args.directory)?;
     let all: Vec<(&Record, &Recorded)> =
         records.iter().flat_map(|record| record.conflicts.iter().map(move |one| (record, one))).collect();
-    let (open, decided): (Vec<_>, Vec<_>) = all.iter().partition(|(_, one)| one.outcome == Outcome::Open);
+    let (open, others): (Vec<_>, Vec<_>) = all.iter().partition(|(_, one)| one.outcome == Outcome::Open);
+    let (set_aside, decided): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, one)| one.outcome == Outcome::SetAside);
     for (record, one) in &open {
         style.line(format!("{}  {}", one.path, kind(one.kind)));
         for other in &one.against {
@@ -65,7 +67,18 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
             }
         }
     }
+    for (record, one) in &set_aside {
+        style.line(format!("{}  written to while it was replaced; what was written is", one.path));
+        style.line(format!("  {}", copy(args, record, one, Version::Local).unwrap_or_default()));
+    }
+    if !set_aside.is_empty() {
+        style.line(format!(
+            "{} set aside: take from it what you want, then 'parquedb conflicts dismiss PATH'.",
+            files(set_aside.len())
+        ));
+    }
     style.line(match (open.len(), decided.len()) {
+        (0, 0) if !set_aside.is_empty() => "No other conflicts.".to_owned(),
         (0, 0) => "No conflicts.".to_owned(),
         (0, kept) => format!("{} decided: 'parquedb conflicts dismiss' removes what is kept.", files(kept)),
         (open, _) => format!(
@@ -76,6 +89,7 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     let object = |(record, one): &(&Record, &Recorded)| as_json(args, record, one);
     style.json(&json!({
         "open": open.iter().map(object).collect::<Vec<_>>(),
+        "setAside": set_aside.iter().map(object).collect::<Vec<_>>(),
         "decided": decided.iter().map(object).collect::<Vec<_>>(),
     }));
     Ok(ExitCode::Done)
@@ -110,6 +124,7 @@ fn outcome(outcome: Outcome) -> &'static str {
         Outcome::KeptRemote => "theirs was kept",
         Outcome::Replaced => "another version was put in its place",
         Outcome::Over => "over",
+        Outcome::SetAside => "set aside",
     }
 }
 

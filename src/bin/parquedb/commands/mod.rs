@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use parquedb_mount::config::Dirs;
 use parquedb_mount::model::DbPath;
-use parquedb_mount::sync::{Plan, Side};
+use parquedb_mount::sync::{Side, SyncReport};
 
 use crate::common::failure::Failure;
 use crate::common::output::Style;
@@ -66,8 +66,9 @@ fn texts<'a>(paths: impl IntoIterator<Item = &'a DbPath>) -> Vec<&'a str> {
     paths.into_iter().map(DbPath::as_str).collect()
 }
 
-/// Tells of conflicts: those that nobody has decided, and what was kept of the others. Says whether there are any undecided.
-fn tell_conflicts(style: Style, plan: &Plan, remedy: &str) -> bool {
+/// Tells of conflicts: those that nobody has decided, and what was kept of the others; and of what was set aside.
+fn tell_conflicts(style: Style, report: &SyncReport, remedy: &str) {
+    let plan = &report.plan;
     let undecided: Vec<&DbPath> = plan.undecided().map(|(path, _)| path).collect();
     let decided = plan.conflicts.len() - undecided.len();
     if decided > 0 {
@@ -84,11 +85,15 @@ fn tell_conflicts(style: Style, plan: &Plan, remedy: &str) -> bool {
             style.line(format!("  = {path}  {kept}"));
         }
     }
-    if undecided.is_empty() {
-        return false;
+    if !undecided.is_empty() {
+        style.line(format!("\n{} changed on both sides and left alone:", files(undecided.len())));
+        list_paths(style, "!", undecided.into_iter());
+        style.line(format!("{remedy} Or file by file: parquedb conflicts, parquedb resolve."));
     }
-    style.line(format!("\n{} changed on both sides and left alone:", files(undecided.len())));
-    list_paths(style, "!", undecided.into_iter());
-    style.line(format!("{remedy} Or file by file: parquedb conflicts, parquedb resolve."));
-    true
+    let set_aside = &report.set_aside;
+    if !set_aside.is_empty() {
+        style.line(format!("\n{} written to while being replaced:", files(set_aside.len())));
+        list_paths(style, "!", set_aside.iter());
+        style.line("What was written is kept: parquedb conflicts shows where. Then: conflicts dismiss PATH.");
+    }
 }

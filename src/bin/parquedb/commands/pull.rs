@@ -47,8 +47,8 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
         style.line(format!("{} not written here (protected names):", files(report.not_pulled.len())));
         list_paths(style, "!", report.not_pulled.iter());
     }
-    let undecided = tell_conflicts(style, plan, "To take theirs, pull again with --force.");
-    if !args.run.dry_run && !undecided {
+    tell_conflicts(style, &report, "To take theirs, pull again with --force.");
+    if !args.run.dry_run && !report.needs_a_person() {
         style.line("Database pulled successfully!");
         style.line(format!("  Location: {directory}"));
     }
@@ -59,6 +59,7 @@ pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Resu
         "location": directory,
         "downloaded": texts(plan.download.keys()),
         "deleted": texts(&plan.delete_here),
+        "setAside": texts(&report.set_aside),
         "conflicts": texts(plan.undecided().map(|(path, _)| path)),
         "changedHere": texts(&report.left.changed_here),
         "notPulled": texts(&report.not_pulled),

@@ -62,8 +62,8 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
         style
             .line(format!("{} newer on the remote: parquedb pull {database} gets them.", files(newer.len())));
     }
-    let undecided = tell_conflicts(style, plan, "To keep yours, push again with --force.");
-    if !args.run.dry_run && !undecided {
+    tell_conflicts(style, &report, "To keep yours, push again with --force.");
+    if !args.run.dry_run && !report.needs_a_person() {
         style.line("\nDatabase pushed successfully!");
         style.line(format!("  URL: {}/{}", page_url(remote.url()), database));
     }
@@ -73,6 +73,7 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
         "dryRun": args.run.dry_run,
         "uploaded": texts(plan.upload.keys()),
         "deleted": texts(&plan.delete_there),
+        "setAside": texts(&report.set_aside),
         "conflicts": texts(plan.undecided().map(|(path, _)| path)),
         "newerOnRemote": texts(newer),
         "contentsSent": report.contents_sent,

@@ -60,7 +60,7 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
         style.line(format!("  not published: {path} ({})", skipped.reason.as_str()));
     }
     let remedy = format!("To let a rule decide: --strategy {}.", "newest, local-wins or remote-wins");
-    let undecided = tell_conflicts(style, &report.plan, &remedy);
+    tell_conflicts(style, &report, &remedy);
     if !only_looks {
         let plan = &report.plan;
         let counts = [
@@ -77,10 +77,10 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
         if !told.is_empty() {
             style.line(format!("{}.", told.join(", ")));
         }
-        if !undecided {
+        if !report.needs_a_person() {
             style.line("Sync complete!");
         }
-    } else if report.plan.is_empty() && !undecided {
+    } else if report.plan.is_empty() && !report.needs_a_person() {
         style.line("In sync.");
     }
     style.json(&as_json(args, &database, &report));
@@ -164,6 +164,7 @@ fn as_json(args: &SyncArgs, database: &DbRef, report: &SyncReport) -> Value {
         "deletedThere": texts(&plan.delete_there),
         "deletedHere": texts(&plan.delete_here),
         "conflicts": plan.conflicts.iter().map(conflict).collect::<Vec<_>>(),
+        "setAside": texts(&report.set_aside),
         "contentsSent": report.contents_sent,
         "bytesSent": report.bytes_sent,
         "bytesReceived": report.bytes_received,
