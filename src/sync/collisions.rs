@@ -24,7 +24,26 @@ pub(super) fn hold_colliding(plan: &mut Plan, base: &Files, [local, remote]: [Si
     for path in plan.download.keys().filter(|path| local.get(path).is_none()) {
         find_shape(path, local, &plan.delete_here, &mut found);
     }
-    find_names(plan, local, remote, &mut found);
+    let changed = || local.changes.keys().chain(remote.changes.keys());
+    let here = |path: &&DbPath| local.get(path).is_some() && !plan.delete_here.contains(*path);
+    let only_here = changed().filter(here).filter(|path| remote.get(path).is_none());
+    find_names(only_here, only_there(plan, [local, remote]), &mut found);
+    hold(plan, base, [local, remote], found);
+}
+
+/// The same for names that stand here and were not looked at.
+pub(super) fn hold_alike(
+    plan: &mut Plan,
+    base: &Files,
+    [local, remote]: [SideView<'_>; 2],
+    beside: &[DbPath],
+) {
+    let mut found = Found::new();
+    find_names(beside.iter(), only_there(plan, [local, remote]), &mut found);
+    hold(plan, base, [local, remote], found);
+}
+
+fn hold(plan: &mut Plan, base: &Files, [local, remote]: [SideView<'_>; 2], found: Found) {
     for (path, (kind, against)) in found {
         // What the sync is not about may be in the way, too: it stays, and has nothing to be held.
         if !plan.brings(&path) && !plan.conflicts.contains_key(&path) {
@@ -48,13 +67,20 @@ fn find_shape(path: &DbPath, side: SideView<'_>, deleted: &BTreeSet<DbPath>, fou
     }
 }
 
-/// Files that only one side has and that stay there: is one's name another's of the other side, but for case and encoding?
-fn find_names(plan: &Plan, local: SideView<'_>, remote: SideView<'_>, found: &mut Found) {
-    // Names that one side has both of are that side's business.
-    let undecided = || plan.undecided().map(|(path, _)| path);
-    let only_here = plan.upload.keys().chain(undecided()).filter(|path| remote.get(path).is_none());
-    let only_there = plan.download.keys().chain(undecided()).filter(|path| local.get(path).is_none());
-    let only_there: Vec<&DbPath> = only_there.filter(|path| remote.get(path).is_some()).collect();
+/// Files that only the remote has, and that stay there, whether the sync is about them or not. Names that one side has both of
+/// are that side's business.
+fn only_there<'a>(plan: &Plan, [local, remote]: [SideView<'a>; 2]) -> Vec<&'a DbPath> {
+    let changed = local.changes.keys().chain(remote.changes.keys());
+    let there = |path: &&DbPath| remote.get(path).is_some() && !plan.delete_there.contains(*path);
+    changed.filter(there).filter(|path| local.get(path).is_none()).collect()
+}
+
+/// Of files that only one side has: is one's name another's of the other side, but for case and encoding?
+fn find_names<'a>(
+    only_here: impl Iterator<Item = &'a DbPath>,
+    only_there: Vec<&'a DbPath>,
+    found: &mut Found,
+) {
     if only_there.is_empty() {
         return;
     }
@@ -67,7 +93,7 @@ fn find_names(plan: &Plan, local: SideView<'_>, remote: SideView<'_>, found: &mu
         }
         names.entry(folded).or_default().push(path);
     }
-    for path in only_here.filter(|path| local.get(path).is_some()) {
+    for path in only_here {
         let folded = fold(path);
         let above = folded.match_indices('/').filter_map(|(at, _)| names.get(&folded[..at]));
         let met = names.get(&folded).into_iter().chain(directories.get(&folded)).chain(above);

@@ -87,6 +87,8 @@ pub(super) struct Near {
     pub(super) skipped: Vec<Skipped>,
     /// Paths of the base where something stands that is no file: they are neither deleted nor replaced.
     pub(super) occupied: BTreeSet<DbPath>,
+    /// Files that the run is not about, and which neither the base nor the remote has.
+    pub(super) beside: Vec<DbPath>,
     /// Every file, by path.
     files: Vec<Found>,
     /// What this run has put in place or removed since.
@@ -123,6 +125,7 @@ pub(super) async fn read(
         changes: Changes::new(),
         skipped: looked.skipped,
         occupied: BTreeSet::new(),
+        beside: Vec::new(),
         files: looked.files,
         since: BTreeMap::new(),
         all_of: looked.indexed.all_of,
@@ -159,12 +162,13 @@ impl Near {
                     Some(Ordering::Greater) | None => break None,
                 }
             };
-            file.meant = filter.takes(&file.path)
-                && (newcomers
-                    || before.is_some()
-                    || there.get(&file.path).is_some()
-                    || arriving.contains_key(&file.path));
+            let known =
+                before.is_some() || there.get(&file.path).is_some() || arriving.contains_key(&file.path);
+            file.meant = filter.takes(&file.path) && (newcomers || known);
             if !file.meant {
+                if !known {
+                    self.beside.push(file.path.clone());
+                }
                 continue;
             }
             let like = before.or_else(|| there.get(&file.path)).map(|entry| entry.hash);

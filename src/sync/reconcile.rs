@@ -351,6 +351,14 @@ mod tests {
         let renamed_and_edited = newest(&[("README", 1)], &[("readme", 1)], &[("README", 2)]);
         assert_eq!(kinds(&renamed_and_edited), [("README", conflict), ("readme", conflict)]);
         assert!(renamed_and_edited.is_empty());
+        // Whichever of the two the sync is about.
+        let [here, there] = [&[("README", 1)], &[("readme", 1)]]
+            .map(|files| changes_between(&Files::new(), &Entry::versions(files)));
+        for name in ["README", "readme"] {
+            let filter = Filter::new(&[name.to_owned()], &[]).unwrap();
+            let plan = reconcile(&Files::new(), &here, &there, &policy(Strategy::Newest), &filter);
+            assert_eq!((kinds(&plan), plan.is_empty()), (vec![(name, conflict)], true));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::apply::{Received, apply};
 use super::brake::Deletions;
 use super::changes::{Changes, Files, SideView, changes_between, collections};
+use super::collisions::hold_alike;
 use super::conflict::{Conflict, ConflictKind, Policy, Side};
 use super::diff::SyncDiff;
 use super::direction::{Direction, Left};
@@ -234,6 +235,8 @@ impl Run<'_> {
         let policy = Policy { strategy: options.strategy, latest: self.remote.latest_date() };
         let base = self.workdir.base();
         let mut plan = reconcile(base, &near.changes, &far.changes, &policy, &options.filter);
+        let sides = [&near.changes, &far.changes].map(|changes| SideView { base, changes });
+        hold_alike(&mut plan, base, sides, &near.beside);
         let diff = options
             .dry_run
             .then(|| SyncDiff::between(base, &near.changes, &far.changes, &policy, &options.filter));

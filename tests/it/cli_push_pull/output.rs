@@ -181,7 +181,7 @@ fn programs_get_one_object() {
         json!({
             "database": "alice/native", "revision": 1, "dryRun": false,
             "uploaded": ["data/posts/data.parquet", "data/users/data.parquet"],
-            "deleted": [], "conflicts": [], "newerOnRemote": [],
+            "deleted": [], "setAside": [], "conflicts": [], "newerOnRemote": [],
             "contentsSent": 2, "bytesSent": bytes,
             "notPublished": [{"path": ".env", "reason": "protected name"}],
         })
@@ -192,7 +192,7 @@ fn programs_get_one_object() {
         json!({
             "database": "alice/native", "revision": 1, "dryRun": false, "location": copy.arg(),
             "downloaded": ["data/posts/data.parquet", "data/users/data.parquet"],
-            "deleted": [], "conflicts": [], "notPulled": [], "changedHere": [], "bytesReceived": bytes,
+            "deleted": [], "setAside": [], "conflicts": [], "notPulled": [], "changedHere": [], "bytesReceived": bytes,
         })
     );
     let listed = cli.run(&["list", "--json"]).expect(0).json();

@@ -127,6 +127,15 @@ fn rule_9_names_that_differ_in_case_only_are_left_to_a_person() {
     let synced = pair.cli.sync(pair.b.path(), &[]).expect(3);
     assert!(synced.stdout.contains("  ! README\n  ! readme\n"), "{synced:?}");
     assert_eq!(pair.server.paths("x"), ["README", "f"]);
+    for only in ["README", "readme"] {
+        let synced = pair.cli.sync(pair.b.path(), &["--include", only]).expect(3);
+        assert!(synced.stdout.contains(&format!("  ! {only}\n")), "{synced:?}");
+        assert_eq!(
+            (pair.b.read("README"), pair.server.paths("x")),
+            (None, vec!["README".into(), "f".into()])
+        );
+    }
+    pair.cli.sync(pair.b.path(), &[]).expect(3);
     pair.cli.resolve(pair.b.path(), "readme", &["--local"]).expect(0);
     pair.cli.sync(pair.b.path(), &[]).expect(0);
     assert_eq!(pair.server.paths("x"), ["f", "readme"]);
