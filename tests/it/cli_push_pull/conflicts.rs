@@ -20,7 +20,7 @@ fn published(server: &Server, path: &str) -> String {
 }
 
 #[test]
-fn a_pull_never_overwrites_a_local_edit_and_the_others_arrive() {
+fn f15_a_pull_never_overwrites_a_local_edit_and_the_others_arrive() {
     let (_server, cli, a, b) =
         two_clients(&[("both", "1"), ("theirs", "1"), ("edit-delete", "1"), ("mine", "1")]);
     a.write(&[("both", "a"), ("theirs", "2"), ("new", "1")]);

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Pair, kept, texts};
-use crate::harness::{Cli, Responder, answer};
+use crate::harness::{Cli, Responder, answer, sha256};
 
 fn manual() -> Pair {
     let pair = Pair::with(&[("f", "base"), ("g", "1")]);
@@ -212,4 +212,22 @@ fn rule_13_a_copy_that_has_become_another_version_is_kept_beside_the_one_that_lo
     assert_eq!(pair.b.read("g").as_deref(), Some("there"));
     let of_g: Vec<_> = kept(&pair.b).into_iter().filter(|(name, _)| name == "g.local.conflict").collect();
     assert_eq!(of_g, texts(&[("g.local.conflict", "here"), ("g.local.conflict", "what was here before")]));
+}
+
+#[test]
+fn rule_8_both_sides_agree_path_by_path() {
+    let pair = manual();
+    let base = |name: &str| {
+        let manifest: Value = serde_json::from_str(&pair.b.read("_meta/manifest.json").unwrap()).unwrap();
+        manifest["files"][name]["hash"].as_str().map(str::to_owned)
+    };
+    let before = ["f", "g", "new"].map(base);
+    assert_eq!(before[2], None);
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    let hash = |text: &str| Some(sha256(text.as_bytes()));
+    assert_eq!(["f", "g", "new"].map(base), [before[0].clone(), hash("2"), hash("1")]);
+    // What nobody has decided is compared with what both had, however often the others move on.
+    pair.b.write(&[("g", "3")]);
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    assert_eq!(["f", "g"].map(base), [before[0].clone(), hash("3")]);
 }

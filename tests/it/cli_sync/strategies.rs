@@ -188,7 +188,7 @@ fn x6_copies_of_conflicts_are_in_no_glob_of_the_data() {
 }
 
 #[test]
-fn push_and_pull_with_force_keep_what_they_replace() {
+fn f15_push_and_pull_with_force_keep_what_they_replace() {
     let pair = edited_on_both_sides(10);
     pair.cli.pull("alice/x", pair.b.path(), &["--force"]).expect(0);
     assert_eq!(pair.b.read("f").as_deref(), Some("there"));
