@@ -24,22 +24,37 @@ pub(super) fn hold_colliding(plan: &mut Plan, base: &Files, [local, remote]: [Si
     for path in plan.download.keys().filter(|path| local.get(path).is_none()) {
         find_shape(path, local, &plan.delete_here, &mut found);
     }
-    let changed = || local.changes.keys().chain(remote.changes.keys());
+    let changed = local.changes.keys().chain(remote.changes.keys());
     let here = |path: &&DbPath| local.get(path).is_some() && !plan.delete_here.contains(*path);
-    let only_here = changed().filter(here).filter(|path| remote.get(path).is_none());
-    find_names(only_here, only_there(plan, [local, remote]), &mut found);
+    let only_here = changed.filter(here).filter(|path| remote.get(path).is_none()).collect();
+    find_names(only_here, plan, [local, remote], &mut found);
     hold(plan, base, [local, remote], found);
 }
 
-/// The same for names that stand here and were not looked at.
-pub(super) fn hold_alike(
+/// The same for files that stand here and were not looked at: `beside`, in order.
+pub(super) fn hold_beside(
     plan: &mut Plan,
     base: &Files,
     [local, remote]: [SideView<'_>; 2],
     beside: &[DbPath],
 ) {
+    if beside.is_empty() {
+        return;
+    }
     let mut found = Found::new();
-    find_names(beside.iter(), only_there(plan, [local, remote]), &mut found);
+    for path in plan.download.keys().filter(|path| local.get(path).is_none()) {
+        let above = path.ancestors().filter_map(|above| {
+            let at = beside.binary_search_by(|other| other.as_str().cmp(above)).ok()?;
+            Some(&beside[at])
+        });
+        let prefix = format!("{path}/");
+        let from = beside.partition_point(|other| other.as_str() < prefix.as_str());
+        let below = beside[from..].iter().take_while(|other| other.as_str().starts_with(&prefix));
+        for other in above.chain(below) {
+            note(&mut found, ConflictKind::FileDirectory, path, other);
+        }
+    }
+    find_names(beside.iter().collect(), plan, [local, remote], &mut found);
     hold(plan, base, [local, remote], found);
 }
 
@@ -53,7 +68,11 @@ fn hold(plan: &mut Plan, base: &Files, [local, remote]: [SideView<'_>; 2], found
         let conflict = plan.conflicts.entry(path.clone()).or_insert_with(|| {
             Conflict::for_a_person(kind, [base.get(&path), local.get(&path), remote.get(&path)])
         });
-        (conflict.kind, conflict.suggestion, conflict.against) = (kind, Suggestion::Manual, against);
+        if conflict.against.is_empty() {
+            conflict.kind = kind;
+        }
+        conflict.suggestion = Suggestion::Manual;
+        conflict.against.extend(against);
     }
 }
 
@@ -76,11 +95,11 @@ fn only_there<'a>(plan: &Plan, [local, remote]: [SideView<'a>; 2]) -> Vec<&'a Db
 }
 
 /// Of files that only one side has: is one's name another's of the other side, but for case and encoding?
-fn find_names<'a>(
-    only_here: impl Iterator<Item = &'a DbPath>,
-    only_there: Vec<&'a DbPath>,
-    found: &mut Found,
-) {
+fn find_names(only_here: Vec<&DbPath>, plan: &Plan, sides: [SideView<'_>; 2], found: &mut Found) {
+    if only_here.is_empty() {
+        return;
+    }
+    let only_there = only_there(plan, sides);
     if only_there.is_empty() {
         return;
     }

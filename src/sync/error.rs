@@ -96,6 +96,20 @@ pub enum SyncError {
         /// Which.
         path: DbPath,
     },
+    /// The directory has files of another database, which was never brought here as a whole (rule 14).
+    #[error(
+        "a pull of {database} into this directory did not come to its end: finish it with 'parquedb pull {database}'; \
+         to make what is here a database of its own, remove .parquedb/arriving"
+    )]
+    HalfPulled {
+        /// The database, as `owner/slug`.
+        database: String,
+    },
+    /// A decision in a directory that nothing was ever synced with.
+    #[error(
+        "no sync of this directory has come to its end yet: run 'parquedb sync' first, and decide what is left then"
+    )]
+    NeverSynced,
     /// A decision about nothing.
     #[error("there is no conflict about '{path}': 'parquedb conflicts' lists those there are")]
     NoConflict {
@@ -133,6 +147,8 @@ impl SyncError {
             Self::LocalManifest { source: ManifestError::Newer { .. }, .. } => ExitCode::Newer,
             Self::LocalManifest { .. } | Self::WrongContent { .. } | Self::Lost { .. } => ExitCode::Integrity,
             Self::OtherDatabase { .. }
+            | Self::HalfPulled { .. }
+            | Self::NeverSynced
             | Self::RolledBack { .. }
             | Self::OtherHistory { .. }
             | Self::Halted { .. } => ExitCode::NeedsDecision,

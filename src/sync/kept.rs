@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::SyncError;
 use super::changes::Files;
-use super::conflict::Side;
+use super::conflict::{Conflict, Side};
 use super::download::Downloads;
 use super::filter::Filter;
 use super::near::{Near, entry_of};
@@ -33,8 +33,6 @@ pub(super) struct Keeping<'a> {
     pub(super) limit: u64,
     /// Where the remote's versions come from; each is made durable by itself.
     pub(super) downloads: &'a Downloads<'a>,
-    /// Which paths the run is about.
-    pub(super) filter: &'a Filter,
 }
 
 /// The directory's conflicts, of all runs.
@@ -102,9 +100,9 @@ impl Kept {
         near: &Near,
         keeping: Keeping<'_>,
     ) -> Result<(), SyncError> {
-        let Keeping { revision, limit, downloads, filter } = keeping;
-        self.close_others(plan, filter)?;
-        let new = self.record_new(plan, revision)?;
+        let Keeping { revision, limit, downloads } = keeping;
+        self.close_spoilt(plan)?;
+        let new = self.record_new(plan.conflicts.iter(), revision)?;
         // What loses comes first: it must have room. What is only to be looked at takes what is left.
         let (mut losers, mut local_losers) = (BTreeMap::<String, Files>::new(), Vec::new());
         for (path, conflict) in plan.conflicts.clone() {
@@ -137,13 +135,33 @@ impl Kept {
             let to = Record::copy_of(when, path, Version::Local);
             self.root.keep(path, &to).map_err(SyncError::directory(&to))?;
         }
+        self.keep_choices(plan, new.as_deref(), keeping).await
+    }
+
+    /// The same for what turned out to be in conflict when it was about to be changed: all else is carried out.
+    pub(super) async fn keep_overtaken(
+        &mut self,
+        plan: &Plan,
+        keeping: Keeping<'_>,
+    ) -> Result<(), SyncError> {
+        let new = self.record_new(plan.undecided(), keeping.revision)?;
+        self.keep_choices(plan, new.as_deref(), keeping).await
+    }
+
+    /// Keeps what a person has to choose from. What there was no room for when it was met may have it now; `new` is the record of
+    /// what is met for the first time.
+    async fn keep_choices(
+        &mut self,
+        plan: &Plan,
+        new: Option<&str>,
+        keeping: Keeping<'_>,
+    ) -> Result<(), SyncError> {
         for n in 0..self.records.len() {
-            // What there was no room for when it was met may have it now.
-            let is_new = Some(&self.records[n].when) == new.as_ref();
+            let is_new = Some(self.records[n].when.as_str()) == new;
             let versions = if is_new { &[Version::Remote, Version::Base][..] } else { &[Version::Remote] };
             for version in versions {
-                let wanted = self.room_for(n, *version, plan, limit);
-                let received = downloads.receive_what_is_left(&wanted).await?;
+                let wanted = self.room_for(n, *version, plan, keeping.limit);
+                let received = keeping.downloads.receive_what_is_left(&wanted).await?;
                 self.put_away(&self.records[n].when, *version, received)?;
             }
         }
@@ -151,8 +169,12 @@ impl Kept {
     }
 
     /// Writes down the conflicts that are met for the first time. Says where.
-    fn record_new(&mut self, plan: &Plan, revision: Option<Revision>) -> Result<Option<String>, SyncError> {
-        let met = plan.conflicts.iter().map(|(path, conflict)| Recorded::open(path, conflict));
+    fn record_new<'a>(
+        &mut self,
+        met: impl Iterator<Item = (&'a DbPath, &'a Conflict)>,
+        revision: Option<Revision>,
+    ) -> Result<Option<String>, SyncError> {
+        let met = met.map(|(path, conflict)| Recorded::open(path, conflict));
         let conflicts: Vec<_> = met.filter(|recorded| self.home_of(recorded).is_none()).collect();
         if conflicts.is_empty() {
             return Ok(None);
@@ -175,7 +197,8 @@ impl Kept {
         })
     }
 
-    fn has(&self, copy: &DbPath) -> bool {
+    /// Whether there is such a copy.
+    pub(super) fn has(&self, copy: &DbPath) -> bool {
         matches!(self.root.occupant(copy), Ok(Occupant::File(_)))
     }
 
@@ -185,13 +208,15 @@ impl Kept {
         read.map(|(found, _)| found == *hash).map_err(SyncError::directory(copy))
     }
 
-    /// Of a record's open conflicts that nobody decides, that version of those that there is room for. The room is taken.
+    /// Of a record's conflicts that the plan has and nobody decides, that version of those that there is room for. The room is
+    /// taken.
     fn room_for(&mut self, n: usize, version: Version, plan: &Plan, limit: u64) -> Files {
         let mut files = Files::new();
         let (record, mut bytes) = (&self.records[n], self.bytes);
-        let is_decided =
-            |path: &DbPath| plan.conflicts.get(path).is_some_and(|conflict| conflict.keeps.is_some());
-        let open = |one: &&Recorded| one.outcome == Outcome::Open && !is_decided(&one.path);
+        let open = |one: &&Recorded| {
+            let met = plan.conflicts.get(&one.path).filter(|conflict| conflict.keeps.is_none());
+            one.outcome == Outcome::Open && met.is_some_and(|met| Recorded::open(&one.path, met).is_same(one))
+        };
         for recorded in record.conflicts.iter().filter(open) {
             let put = if version == Version::Base { &recorded.base } else { &recorded.remote };
             let Some(PutEntry { path, entry }) = put else { continue };
@@ -278,16 +303,18 @@ impl Kept {
         Ok(when)
     }
 
-    /// Writes down that the conflicts which the plan decides are done with.
-    pub(super) fn carried_out(&mut self, plan: &Plan) -> Result<(), SyncError> {
+    /// Writes down that the conflicts which the plan decides are done with, and that those are over which it has not: the two
+    /// sides have changed since, or are the same by now. What the run is not about stays as it is.
+    pub(super) fn carried_out(&mut self, plan: &Plan, filter: &Filter) -> Result<(), SyncError> {
         self.rewrite(|_, recorded| {
-            let conflict = plan.conflicts.get(&recorded.path)?;
-            let keeps =
-                conflict.keeps.filter(|_| Recorded::open(&recorded.path, conflict).is_same(recorded))?;
-            Some(match keeps {
-                Side::Local => Outcome::KeptLocal,
-                Side::Remote => Outcome::KeptRemote,
-            })
+            let now = plan.conflicts.get(&recorded.path);
+            match now.filter(|now| Recorded::open(&recorded.path, now).is_same(recorded)) {
+                Some(now) => now.keeps.map(|side| match side {
+                    Side::Local => Outcome::KeptLocal,
+                    Side::Remote => Outcome::KeptRemote,
+                }),
+                None => filter.takes(&recorded.path).then_some(Outcome::Over),
+            }
         })
     }
 
@@ -298,10 +325,9 @@ impl Kept {
         self.rewrite(|when, recorded| decided.contains(&(when, &recorded.path)).then_some(outcome))
     }
 
-    /// Open conflicts about versions that are not the ones in conflict any more are over. So are those whose copy of what loses has
-    /// become another version: it was the very file that was here, and somebody went on writing to that. It is kept as it is,
-    /// and what loses gets another place.
-    fn close_others(&mut self, plan: &Plan, filter: &Filter) -> Result<(), SyncError> {
+    /// Conflicts whose copy of what loses has become another version are over: it was the very file that was here, and somebody
+    /// went on writing to that. It is kept as it is, and what loses gets another place.
+    fn close_spoilt(&mut self, plan: &Plan) -> Result<(), SyncError> {
         let mut spoilt = BTreeSet::new();
         for record in &self.records {
             for recorded in record.conflicts.iter().filter(|one| one.outcome == Outcome::Open) {
@@ -321,10 +347,8 @@ impl Kept {
             }
         }
         self.rewrite(|when, recorded| {
-            let now = plan.conflicts.get(&recorded.path);
-            let goes_on = now.is_some_and(|now| Recorded::open(&recorded.path, now).is_same(recorded));
             let is_spoilt = spoilt.contains(&(when.to_owned(), recorded.path.clone()));
-            (filter.takes(&recorded.path) && (!goes_on || is_spoilt)).then_some(Outcome::Over)
+            is_spoilt.then_some(Outcome::Over)
         })
     }
 

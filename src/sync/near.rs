@@ -221,18 +221,33 @@ impl Near {
         Ok(missing)
     }
 
-    /// What of these changes stands here already, as they say: it is told apart from what was changed here.
-    pub(super) fn take_arrived(&mut self, arriving: &Changes) -> Changes {
-        let stands = |path: &DbPath, entry: &Option<Entry>| {
-            self.changes.get(path).is_some_and(|here| same(here.as_ref(), entry.as_ref()))
-        };
-        let arrived: Changes = arriving
-            .iter()
-            .filter(|(path, entry)| stands(path, entry))
-            .map(|(path, entry)| (path.clone(), entry.clone()))
-            .collect();
-        self.changes.retain(|path, _| !arrived.contains_key(path));
-        arrived
+    /// What of these changes stands here already, as they say: it is told apart from what was changed here. What the run is not
+    /// about is looked at, too.
+    pub(super) async fn take_arrived(
+        &mut self,
+        root: &Arc<Root>,
+        filter: &Filter,
+        arriving: Changes,
+    ) -> Result<Changes, SyncError> {
+        let mut arrived = Changes::new();
+        for (path, entry) in arriving {
+            let stands = if filter.takes(&path) {
+                self.changes.get(&path).is_some_and(|here| same(here.as_ref(), entry.as_ref()))
+            } else {
+                let like = entry.as_ref().map(|entry| entry.hash);
+                let here = match root.occupant(&path).map_err(SyncError::directory(&path))? {
+                    Occupant::File(stamp) => hash_one(root, &path, stamp, like, &()).await?,
+                    Occupant::Nothing | Occupant::Directory | Occupant::Obstacle => None,
+                };
+                let here = here.map(|(hash, stamp, _)| entry_of(&path, hash, stamp));
+                same(here.as_ref(), entry.as_ref())
+            };
+            if stands {
+                self.changes.remove(&path);
+                arrived.insert(path, entry);
+            }
+        }
+        Ok(arrived)
     }
 
     /// What the file at a path was when it was looked at; none where the run is about no such file.

@@ -17,7 +17,7 @@ use super::changes::{Changes, Files};
 use super::reconcile::Plan;
 use super::state::{damaged, own_path};
 use crate::manifest::ManifestError;
-use crate::model::{DbPath, Revision};
+use crate::model::{DbPath, DbRef, Revision};
 use crate::remote::RequestSource;
 use crate::tree::{Durability, Root};
 use crate::wire::PutEntry;
@@ -37,14 +37,6 @@ pub(super) struct PendingCommit {
     pub(super) database_id: String,
     pub(super) commit_id: String,
     pub(super) base: Revision,
-}
-
-/// The first line of what is to come here.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ArrivingFrom {
-    format: u64,
-    database_id: String,
 }
 
 /// The second line of either.
@@ -115,70 +107,70 @@ impl PendingCommit {
     }
 }
 
-/// What a run was about to bring into the directory. What of it stands there was not written by anybody here, but by that run:
-/// published as an edit, it would undo what the remote has done since.
-#[derive(Default)]
+/// What a run is about to bring into the directory, or was. What of it stands there was not written by anybody here, but by that
+/// run: published as an edit, it would undo what the remote has done since.
+///
+/// The next run looks at all of it before it does anything else, and forgets it: what it says is true of the base there was.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Arriving {
-    /// Files it was to put, and paths it was to delete.
-    pub(super) changes: Changes,
-    on_disk: bool,
+    format: u64,
+    /// The database it comes from.
+    pub(super) database_id: String,
+    /// What that is called.
+    pub(super) database: String,
+    /// Whether both sides had never agreed on anything: there was no manifest.
+    pub(super) first: bool,
 }
 
 impl Arriving {
-    /// Whether there is any.
-    pub(super) fn is_noted(root: &Root) -> Result<bool, SyncError> {
-        Ok(read::<ArrivingFrom>(root, ARRIVING)?.is_some())
+    pub(super) fn from(database_id: &str, database: &DbRef, first: bool) -> Self {
+        Self { format: FORMAT, database_id: database_id.to_owned(), database: database.to_string(), first }
     }
 
-    /// What was to come from database `id`.
-    pub(super) fn read(root: &Root, id: Option<&str>) -> Result<Self, SyncError> {
-        let Some((from, file)) = read::<ArrivingFrom>(root, ARRIVING)? else { return Ok(Self::default()) };
-        let changes = match Some(from.database_id.as_str()) == id {
-            true => read_changes(root, ARRIVING, file)?,
-            false => Changes::new(),
-        };
-        Ok(Self { changes, on_disk: true })
+    /// Where an earlier run was bringing something from, if it did not come to its end.
+    pub(super) fn read(root: &Root) -> Result<Option<Self>, SyncError> {
+        Ok(read::<Self>(root, ARRIVING)?.map(|(from, _)| from))
     }
 
-    /// Writes down what the plan is about to bring from database `id`, beside what there is.
-    pub(super) fn note(&mut self, root: &Root, id: &str, plan: &Plan) -> Result<(), SyncError> {
-        if plan.download.is_empty() && plan.delete_here.is_empty() {
-            return Ok(());
-        }
-        self.on_disk = true;
-        if self.changes.is_empty() {
-            return write_arriving(root, id, &plan.download, &plan.delete_here);
-        }
-        let (mut put, mut delete) = split(&self.changes);
-        delete.retain(|path| !plan.download.contains_key(path));
-        put.retain(|path, _| !plan.delete_here.contains(path));
-        put.extend(plan.download.clone());
-        delete.extend(plan.delete_here.iter().cloned());
-        write_arriving(root, id, &put, &delete)
+    /// What it was bringing: files, and paths to be deleted.
+    pub(super) fn changes(root: &Root) -> Result<Changes, SyncError> {
+        let read = read::<Self>(root, ARRIVING)?;
+        read.map_or(Ok(Changes::new()), |(_, file)| read_changes(root, ARRIVING, file))
     }
 
-    /// Forgets what the base of database `id` knows by now: all but what is still in `self`.
-    pub(super) fn is_settled(&mut self, root: &Root, id: &str) -> Result<(), SyncError> {
-        if !std::mem::take(&mut self.on_disk) {
-            return Ok(());
-        }
-        if self.changes.is_empty() {
-            return forget(root, ARRIVING);
-        }
-        let (put, delete) = split(&self.changes);
-        write_arriving(root, id, &put, &delete)
+    /// Writes down what the plan is about to bring.
+    pub(super) fn write(&self, root: &Root, plan: &Plan) -> Result<(), SyncError> {
+        self.write_changes(root, &plan.download, &plan.delete_here)
     }
-}
 
-fn split(changes: &Changes) -> (Files, BTreeSet<DbPath>) {
-    let put = changes.iter().filter_map(|(path, entry)| Some((path.clone(), entry.clone()?)));
-    let delete = changes.iter().filter(|(_, entry)| entry.is_none()).map(|(path, _)| path.clone());
-    (put.collect(), delete.collect())
-}
+    fn write_changes(&self, root: &Root, put: &Files, delete: &BTreeSet<DbPath>) -> Result<(), SyncError> {
+        if put.is_empty() && delete.is_empty() {
+            return Self::forget(root);
+        }
+        write(root, ARRIVING, self, &Body { commit_id: None, base: None, put, delete })
+    }
 
-fn write_arriving(root: &Root, id: &str, put: &Files, delete: &BTreeSet<DbPath>) -> Result<(), SyncError> {
-    let from = ArrivingFrom { format: FORMAT, database_id: id.to_owned() };
-    write(root, ARRIVING, &from, &Body { commit_id: None, base: None, put, delete })
+    /// Forgets it: the base knows.
+    pub(super) fn forget(root: &Root) -> Result<(), SyncError> {
+        forget(root, ARRIVING)
+    }
+
+    /// Forgets what was to come to these paths: a person has decided about them.
+    pub(super) fn forget_some<'a>(
+        root: &Root,
+        paths: impl IntoIterator<Item = &'a DbPath>,
+    ) -> Result<(), SyncError> {
+        let Some(from) = Self::read(root)? else { return Ok(()) };
+        let mut changes = Self::changes(root)?;
+        for path in paths {
+            changes.remove(path);
+        }
+        let delete = changes.iter().filter(|(_, entry)| entry.is_none()).map(|(path, _)| path.clone());
+        let delete = delete.collect();
+        let put = changes.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
+        from.write_changes(root, &put, &delete)
+    }
 }
 
 fn first_line(about: &impl Serialize) -> Result<Vec<u8>, SyncError> {

@@ -14,11 +14,12 @@ use super::brake::{Brake, Deletions};
 use super::changes::Changes;
 use super::kept::Kept;
 use super::near::entry_of;
+use super::noted::Arriving;
 use super::record::{Outcome, Record, Recorded, Version};
 use super::workdir::{Identity, Intent, Log, Reached, Workdir};
 use crate::manifest::Entry;
 use crate::model::{ContentHash, DbPath, DbRef};
-use crate::tree::{Applied, Aside, Believed, Durability, Occupant, Root, Staged, hash_file};
+use crate::tree::{Applied, Aside, Believed, Durability, Occupant, Root, Staged, Stamp, hash_file};
 use crate::wire::PutEntry;
 
 /// What a conflict is decided for.
@@ -36,6 +37,9 @@ pub enum Choice<'a> {
 pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<(), SyncError> {
     let mut workdir = Workdir::open(directory, Intent::Work)?;
     let mut kept = Kept::open(workdir.root())?;
+    if workdir.manifest().is_none_or(|manifest| manifest.owner.is_none() || manifest.slug.is_none()) {
+        return Err(SyncError::NeverSynced);
+    }
     let Some((when, recorded)) = open_conflict(&kept, path) else {
         return Err(SyncError::NoConflict { path: path.clone() });
     };
@@ -43,11 +47,23 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
     let root = workdir.root().clone();
     let mut replacing = Replacing { root: &root, kept: &mut kept };
     let outcome = match choice {
-        Choice::Local => Outcome::KeptLocal,
+        Choice::Local => {
+            // A run that did not come to its end may have brought the remote's version, and kept the one that was here.
+            if let (Some(here), Some(there)) = (&recorded.local, &recorded.remote)
+                && replacing.kept.has(&Record::copy_of(&when, path, Version::Local))
+                && let Some((hash, _)) = replacing.read(path)?
+                && hash == there.entry.hash
+                && hash != here.entry.hash
+            {
+                let (hash, staged) = stage_copy(&root, &when, path, &here.entry, Version::Local)?;
+                replacing.replace(&when, path, hash, staged)?;
+            }
+            Outcome::KeptLocal
+        }
         Choice::Remote => {
             // Nothing is touched before all that is to come is here.
             let staged = match &recorded.remote {
-                Some(PutEntry { entry, .. }) => Some(stage_copy(&root, &when, path, entry)?),
+                Some(PutEntry { entry, .. }) => Some(stage_copy(&root, &when, path, entry, Version::Remote)?),
                 None => None,
             };
             for (when, other) in &others {
@@ -74,7 +90,7 @@ pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<()
     let settled = all
         .into_iter()
         .filter(|(_, one)| one.path == *path || !matches!(choice, Choice::Remote) || one.remote.is_none());
-    let settled: Vec<_> =
+    let settled: Changes =
         settled.map(|(_, one)| (one.path.clone(), one.remote.clone().map(|put| put.entry))).collect();
     settle(&mut workdir, settled)?;
     kept.decide(&decided, outcome)
@@ -98,14 +114,19 @@ struct Replacing<'a> {
 impl Replacing<'_> {
     /// Keeps what is at a path, and says what it is.
     fn keep(&mut self, when: &str, path: &DbPath) -> Result<Option<Believed>, SyncError> {
+        let Some((hash, stamp)) = self.read(path)? else { return Ok(None) };
+        self.kept.keep_here(when, path, entry_of(path, hash, stamp))?;
+        Ok(Some(Believed { stamp, hash: Some(hash), shows: false }))
+    }
+
+    /// What the file at a path holds; none where there is none.
+    fn read(&self, path: &DbPath) -> Result<Option<(ContentHash, Stamp)>, SyncError> {
         let failed = |error| SyncError::directory(path)(error);
         if !matches!(self.root.occupant(path).map_err(failed)?, Occupant::File(_)) {
             return Ok(None);
         }
         let read = self.root.open_file(path).and_then(|file| hash_file(&file, None));
-        let (hash, stamp) = read.map_err(failed)?;
-        self.kept.keep_here(when, path, entry_of(path, hash, stamp))?;
-        Ok(Some(Believed { stamp, hash: Some(hash), shows: false }))
+        read.map(Some).map_err(failed)
     }
 
     /// Takes away what is at a path.
@@ -153,14 +174,15 @@ fn done(path: &DbPath, applied: io::Result<Applied>) -> Result<(), SyncError> {
     }
 }
 
-/// The remote's version, from the copy that was kept of it.
+/// One of the versions, from the copy that was kept of it.
 fn stage_copy(
     root: &Root,
     when: &str,
     path: &DbPath,
     entry: &Entry,
+    version: Version,
 ) -> Result<(ContentHash, Staged), SyncError> {
-    let copy = Record::copy_of(when, path, Version::Remote);
+    let copy = Record::copy_of(when, path, version);
     let file = match root.open_file(&copy) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -177,21 +199,17 @@ fn stage_copy(
 }
 
 /// Moves the base of every path to what the remote had there.
-fn settle(workdir: &mut Workdir, settled: Vec<(DbPath, Option<Entry>)>) -> Result<(), SyncError> {
+fn settle(workdir: &mut Workdir, settled: Changes) -> Result<(), SyncError> {
     let Some(manifest) = workdir.manifest().cloned() else { return Ok(()) };
     let (Some(owner), Some(slug)) = (manifest.owner.as_deref(), manifest.slug.as_deref()) else {
         return Ok(());
     };
     let Ok(reference) = DbRef::new(owner, slug) else { return Ok(()) };
+    // What was to come there says nothing of what was decided.
+    Arriving::forget_some(workdir.root(), settled.keys())?;
     let mut seen = workdir.seen(&reference);
-    for (path, remote) in settled {
-        if let Some((_, changes)) = &mut seen {
-            // Told by how it differed from the base there was; what the remote has is no other for it.
-            let before = workdir.base().get(&path).cloned();
-            changes.entry(path.clone()).or_insert(before);
-        }
-        workdir.move_base(&path, remote);
-    }
+    let mut unseen = Changes::new();
+    workdir.settle_earlier(settled, seen.as_mut().map_or(&mut unseen, |(_, changes)| changes));
     let identity = Identity {
         id: &manifest.database_id,
         name: &manifest.name,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::apply::{Received, apply};
 use super::brake::Deletions;
 use super::changes::{Changes, Files, SideView, changes_between, collections};
-use super::collisions::hold_alike;
+use super::collisions::hold_beside;
 use super::conflict::{Conflict, ConflictKind, Policy, Side};
 use super::diff::SyncDiff;
 use super::direction::{Direction, Left};
@@ -61,7 +61,7 @@ pub async fn sync(
         && looked.is_all_of(unread.stamp())
         && options.asks_for_nothing_else()
         && !Kept::open(&root)?.has_open()
-        && !Arriving::is_noted(&root)?
+        && Arriving::read(&root)?.is_none()
     {
         let collections = collections(looked.paths());
         reporter.report(Event::Found {
@@ -72,15 +72,8 @@ pub async fn sync(
         });
         return Ok(SyncReport::of_nothing(known.revision, looked.into_skipped()));
     }
-    let mut run = Run {
-        remote,
-        options,
-        reporter,
-        workdir: unread.read()?,
-        arriving: Arriving::default(),
-        sent: Sent::default(),
-        asked_again: false,
-    };
+    let mut run =
+        Run { remote, options, reporter, workdir: unread.read()?, sent: Sent::default(), asked_again: false };
     run.finish(looked, news, moment).await
 }
 
@@ -124,8 +117,6 @@ struct Run<'a> {
     options: &'a SyncOptions,
     reporter: &'a dyn Reporter,
     workdir: Workdir,
-    /// What earlier runs were about to bring, where it is not known what became of it.
-    arriving: Arriving,
     sent: Sent,
     asked_again: bool,
 }
@@ -161,24 +152,41 @@ impl Run<'_> {
     }
 
     async fn compare(&mut self, looked: Looked, far: &mut Far) -> Result<Near, SyncError> {
-        let id = far.database.as_ref().map(|named| named.id.as_str());
-        self.arriving = Arriving::read(self.workdir.root(), id)?;
+        let root = self.workdir.root().clone();
+        let arriving = self.arriving(far)?;
         let question = near::Question {
-            root: self.workdir.root(),
+            root: &root,
             base: self.workdir.base(),
             remote: &far.changes,
             filter: &self.options.filter,
             newcomers: self.options.direction != Direction::Pull,
-            arriving: &self.arriving.changes,
+            arriving: &arriving,
         };
         let mut near = near::read(looked, question, self.reporter).await?;
         // A run that did not come to its end has brought it: it is nobody's edit.
-        let arrived = near.take_arrived(&self.arriving.changes);
+        let arrived = near.take_arrived(&root, &self.options.filter, arriving).await?;
         if !arrived.is_empty() {
             self.settle_earlier(arrived, far, Log::NotAsked)?;
         }
-        self.arriving.changes.retain(|path, _| !self.options.filter.takes(path));
+        if !self.options.dry_run {
+            Arriving::forget(&root)?;
+        }
         Ok(near)
+    }
+
+    /// What an earlier run was bringing here that did not come to its end.
+    fn arriving(&self, far: &Far) -> Result<Changes, SyncError> {
+        let root = self.workdir.root();
+        let Some(from) = Arriving::read(root)? else { return Ok(Changes::new()) };
+        let is_it = far.database.as_ref().is_some_and(|named| named.id == from.database_id);
+        match (self.workdir.manifest().is_some(), from.first) {
+            // The directory starts anew: a person has removed the manifest.
+            (false, false) => Ok(Changes::new()),
+            // What is here is another database's, though no manifest says so yet.
+            (false, true) if !is_it => Err(SyncError::HalfPulled { database: from.database }),
+            _ if is_it => Arriving::changes(root),
+            _ => Ok(Changes::new()),
+        }
     }
 
     async fn look_far(&mut self, news: Option<Result<News, RemoteError>>) -> Result<Far, SyncError> {
@@ -236,7 +244,7 @@ impl Run<'_> {
         let base = self.workdir.base();
         let mut plan = reconcile(base, &near.changes, &far.changes, &policy, &options.filter);
         let sides = [&near.changes, &far.changes].map(|changes| SideView { base, changes });
-        hold_alike(&mut plan, base, sides, &near.beside);
+        hold_beside(&mut plan, base, sides, &near.beside);
         let diff = options
             .dry_run
             .then(|| SyncDiff::between(base, &near.changes, &far.changes, &policy, &options.filter));
@@ -279,12 +287,8 @@ impl Run<'_> {
             reporter: self.reporter,
         };
         let mut kept = Kept::open(&root)?;
-        let keeping = Keeping {
-            revision: far.revision,
-            limit: options.conflict_limit,
-            downloads: &downloads,
-            filter: &options.filter,
-        };
+        let keeping =
+            Keeping { revision: far.revision, limit: options.conflict_limit, downloads: &downloads };
         kept.keep(&mut report.plan, near, keeping).await?;
         let downloads_of_plan = Downloads { durability: received.durability(&report.plan), ..downloads };
         received.receive(&report.plan, &downloads_of_plan).await?;
@@ -292,7 +296,8 @@ impl Run<'_> {
             upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
         let published = self.publish(far, &named.id, &report.plan).await?;
         report.bytes_received = received.bytes;
-        self.arriving.note(&root, &named.id, &report.plan)?;
+        let first = self.workdir.manifest().is_none();
+        Arriving::from(&named.id, &options.database, first).write(&root, &report.plan)?;
         let base = self.workdir.base();
         let overtaken = apply(&root, base, &report.plan, near, std::mem::take(received)).await?;
         for path in &overtaken {
@@ -306,10 +311,15 @@ impl Run<'_> {
             }
         }
         self.save(&named, near, far, &report.plan, published.as_ref(), deletions).await?;
-        self.arriving.is_settled(&root, &named.id)?;
-        kept.carried_out(&report.plan)?;
-        if !overtaken.is_empty() {
-            kept.keep(&mut report.plan, near, keeping).await?;
+        Arriving::forget(&root)?;
+        // Whoever changed the directory may have set something aside.
+        let mut kept = Kept::open(&root)?;
+        kept.carried_out(&report.plan, &options.filter)?;
+        if !overtaken.is_empty()
+            && let Err(error) = kept.keep_overtaken(&report.plan, keeping).await
+        {
+            // The work is done: the next run meets the same conflicts.
+            tracing::warn!(%error, "not all versions of files in conflict could be kept");
         }
         report.set_aside = kept.set_aside();
         report.contents_sent = self.sent.contents;

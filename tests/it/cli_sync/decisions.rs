@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{Pair, kept, texts};
-use crate::harness::{Cli, Responder, answer, sha256};
+use crate::harness::{Cli, Responder, TempTree, answer, sha256};
 
 fn manual() -> Pair {
     let pair = Pair::with(&[("f", "base"), ("g", "1")]);
@@ -230,4 +230,54 @@ fn rule_8_both_sides_agree_path_by_path() {
     pair.b.write(&[("g", "3")]);
     pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
     assert_eq!(["f", "g"].map(base), [before[0].clone(), hash("3")]);
+}
+
+#[test]
+fn deciding_for_what_was_here_after_a_killed_run_has_replaced_it_brings_it_back() {
+    let pair = manual();
+    pair.cli.sync(pair.b.path(), &["--strategy", "manual"]).expect(3);
+    // As a run leaves it that was killed when it had replaced the file: what was here lies beside the remote's version.
+    let mut records = fs::read_dir(pair.b.at(".parquedb/conflicts")).unwrap();
+    let record = records.next().unwrap().unwrap().path();
+    fs::rename(pair.b.at("f"), record.join("f.local.conflict")).unwrap();
+    pair.b.write(&[("f", "there")]);
+    pair.cli.resolve(pair.b.path(), "f", &["--local"]).expect(0);
+    assert_eq!(pair.b.read("f").as_deref(), Some("here"));
+    pair.cli.sync(pair.b.path(), &[]).expect(0);
+    assert_eq!(pair.published("f").as_deref(), Some("here"));
+}
+
+#[test]
+fn a_decision_before_any_sync_has_come_to_its_end_is_refused() {
+    let pair = Pair::with(&[("f", "there"), ("g", "1")]);
+    let to = TempTree::with(&[("f", "here")]);
+    let address = pair.server.address.clone();
+    let proxy = Responder::start(move |incoming| match incoming.target.ends_with("/g") {
+        true => answer(403, &[], b"{\"error\":\"no\"}"),
+        false => incoming.forward(&address).into(),
+    });
+    let failed = Cli::at(&proxy.url()).token(&pair.server.token).pull("alice/x", to.path(), &[]);
+    assert_ne!(failed.code, 0, "{failed:?}");
+    let refused = pair.cli.resolve(to.path(), "f", &["--local"]).expect(3);
+    assert!(refused.stderr.contains("run 'parquedb sync' first"), "{refused:?}");
+    pair.cli.pull("alice/x", to.path(), &[]).expect(3);
+    pair.cli.resolve(to.path(), "f", &["--local"]).expect(0);
+}
+
+#[test]
+fn a_file_that_a_pull_is_not_about_is_told_where_a_directory_is_to_be() {
+    let pair = Pair::with(&[("f", "1")]);
+    pair.b.write(&[("d", "mine")]);
+    pair.a.write(&[("d/g", "there"), ("h", "there")]);
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    for _ in 0..2 {
+        pair.cli.pull("alice/x", pair.b.path(), &[]).expect(3);
+        assert_eq!((pair.b.read("d").as_deref(), pair.b.read("h").as_deref()), (Some("mine"), Some("there")));
+        let listed = pair.cli.conflicts(pair.b.path(), &["--json"]).expect(0).json();
+        let [open] = &listed["open"].as_array().unwrap()[..] else { panic!("{listed}") };
+        assert_eq!((&open["path"], &open["against"]), (&json!("d/g"), &json!(["d"])), "{listed}");
+    }
+    fs::remove_file(pair.b.at("d")).unwrap();
+    pair.cli.pull("alice/x", pair.b.path(), &[]).expect(0);
+    assert_eq!(pair.b.read("d/g").as_deref(), Some("there"));
 }

@@ -137,7 +137,20 @@ fn rule_23_a_file_that_is_being_written_is_not_replaced_and_can_be_decided() {
     assert!(held.stdout.contains("  ! f\n") && held.stdout.contains("  ! gone\n"), "{held:?}");
     assert_eq!(pair.b.read("f").as_deref(), Some("base"));
     assert_eq!(pair.b.read("g").as_deref(), Some("2"), "the others are synced");
-    assert_eq!(outcomes(&pair).len(), 2);
+    let (met, copies) = (outcomes(&pair), kept(&pair.b));
+    assert_eq!(met.len(), 2);
+    // The next run meets the same conflicts, and keeps nothing twice; what else is decided is decided once.
+    pair.change_on_both_sides("g");
+    pair.cli.sync(pair.b.path(), &["--strategy", "local-wins"]).expect(3);
+    let mut more = copies.clone();
+    more.push(("g.remote.conflict".into(), "there".into()));
+    more.sort();
+    assert_eq!(kept(&pair.b), more);
+    let decided = ("g".to_owned(), "kept-local".to_owned());
+    assert_eq!(outcomes(&pair), [met[0].clone(), decided, met[1].clone()]);
+    assert_eq!(pair.published("g").as_deref(), Some("here"));
+    pair.cli.sync(pair.b.path(), &[]).expect(3);
+    assert_eq!(kept(&pair.b), more);
     for mut writer in writers {
         std::io::Write::write_all(&mut writer, b" and more").unwrap();
     }
@@ -247,4 +260,38 @@ fn rule_8_what_a_killed_run_has_brought_is_nobodys_edit() {
         assert_eq!(outcomes(&pair), [], "{then:?}");
         assert!(!pair.b.at(".parquedb/arriving").exists());
     }
+}
+
+#[test]
+fn rule_14_a_pull_that_was_killed_makes_nobody_elses_database() {
+    let tree = TempTree::new();
+    for n in 0..40 {
+        tree.write(&[(&format!("f{n}"), "1")]);
+    }
+    let pair = Pair::of(tree);
+    let mut killed = None;
+    for _ in 0..20 {
+        let to = TempTree::new();
+        let mut pull = pair.cli.command(&["pull", "alice/x", "--directory", text(to.path())]);
+        let mut child = pull.stdout(Stdio::null()).spawn().unwrap();
+        while !to.at("f0").exists() && child.try_wait().unwrap().is_none() {}
+        let _ = child.kill();
+        child.wait().unwrap();
+        if to.at("f0").exists() && !to.at("_meta/manifest.json").exists() {
+            killed = Some(to);
+            break;
+        }
+    }
+    let to = killed.expect("it was never killed in time");
+    for halted in [pair.cli.sync(to.path(), &[]), pair.cli.push(to.path(), &["--slug", "y"])] {
+        assert_eq!(halted.code, 3, "{halted:?}");
+        assert!(halted.stderr.contains("finish it with 'parquedb pull alice/x'"), "{halted:?}");
+    }
+    assert_eq!(pair.cli.run(&["list", "--json"]).expect(0).json()["databases"].as_array().unwrap().len(), 1);
+    // What was deleted there meanwhile is nobody's newcomer.
+    pair.a.remove("f0");
+    pair.cli.sync(pair.a.path(), &[]).expect(0);
+    pair.cli.pull("alice/x", to.path(), &[]).expect(0);
+    assert_eq!(to.names(), pair.a.names());
+    assert!(!to.at(".parquedb/arriving").exists());
 }
