@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::hearing::{Ear, Heard};
 use crate::fuse::Invalidator;
 use crate::manifest::Manifest;
 use crate::metrics::MountCounters;
@@ -43,11 +44,23 @@ enum NotOurs {
 }
 
 impl Follower {
-    /// Asks every so often, for ever.
+    /// Asks when there are news, for ever: as soon as the remote tells of some; where it does not, every so often.
     pub(super) async fn run(mut self) {
-        let mut trouble = Trouble::None;
+        let mut ear = Ear::new(self.remote.clone(), self.known.id.clone());
+        let (mut trouble, mut asked) = (Trouble::None, Heard::default());
         loop {
-            tokio::time::sleep(self.every).await;
+            let heard = ear.heard();
+            let is_told = heard.listens && heard.news == asked.news && trouble == Trouble::None;
+            if heard.news == asked.news {
+                tokio::select! {
+                    () = tokio::time::sleep(self.every) => if is_told {
+                        self.vfs.sweep();
+                        continue;
+                    },
+                    () = ear.hears() => continue,
+                }
+            }
+            asked = heard;
             self.counters.polls.add(1);
             trouble = trouble.say(self.poll().await);
             self.vfs.sweep();

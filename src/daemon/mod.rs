@@ -4,6 +4,7 @@ mod allocator;
 mod background;
 mod filling;
 mod follow;
+mod hearing;
 mod mount;
 mod mountpoint;
 mod pinning;

@@ -9,5 +9,5 @@ pub use atomic::{Readers, STAGED_SUFFIX, replace_file, sync_dir};
 #[cfg(test)]
 pub(crate) use points::dying_at;
 pub(crate) use points::point;
-pub(crate) use random::random_hex;
+pub(crate) use random::{random_below_one, random_hex};
 pub(crate) use room::room;

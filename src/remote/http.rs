@@ -155,6 +155,11 @@ impl Remote {
         self.authorized(self.patient.request(method, format!("{}{path}", self.url())).timeout(limit))
     }
 
+    /// A request below the remote's URL whose answer does not end by itself.
+    pub(super) fn endless_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.authorized(self.patient.request(method, format!("{}{path}", self.url())))
+    }
+
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.authorization {
             Some(value) => request.header(AUTHORIZATION, value),

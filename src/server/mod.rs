@@ -5,6 +5,7 @@ mod accept;
 mod cors;
 mod counts;
 mod downloads;
+mod events;
 mod history;
 mod identity;
 mod manifest;
@@ -19,6 +20,7 @@ mod uploads;
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::sync::{Semaphore, watch};
 use url::Url;
 
 use crate::store::{SigningKey, Store, StoreError};
@@ -31,6 +33,10 @@ struct App {
     fetched: manifest::Fetched,
     counts: counts::Counts,
     public_url: Option<Url>,
+    /// How many more may listen.
+    listeners: Arc<Semaphore>,
+    /// Whether the server is about to end: streams end by themselves then.
+    closing: watch::Sender<bool>,
 }
 
 /// How to serve.
@@ -53,11 +59,18 @@ impl Server {
             fetched: manifest::Fetched::default(),
             counts: counts::Counts::default(),
             public_url: options.public_url,
+            listeners: Arc::new(Semaphore::new(events::MAX_LISTENERS)),
+            closing: watch::Sender::new(false),
         })))
     }
 
     /// Serves on `listener` until `shutdown` is ready, then lets running requests end, but not for long.
     pub async fn serve(self, listener: tokio::net::TcpListener, shutdown: impl Future<Output = ()>) {
+        let closing = self.0.closing.clone();
+        let shutdown = async move {
+            shutdown.await;
+            closing.send_replace(true);
+        };
         accept::serve(listener, routes::router(self.0), shutdown).await;
     }
 }

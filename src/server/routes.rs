@@ -9,7 +9,7 @@ use axum::routing::{get, post, put};
 use tower_http::compression::CompressionLayer;
 
 use super::refusal::Refusal;
-use super::{App, cors, downloads, history, manifest, public, raw, sync, uploads};
+use super::{App, cors, downloads, events, history, manifest, public, raw, sync, uploads};
 
 pub(super) fn router(app: Arc<App>) -> Router {
     // Handlers read bodies through their own limits; axum's would be a second, hidden one.
@@ -30,6 +30,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/api/sync/upload/{id}/{path}", put(uploads::receive).head(uploads::offset))
         .route("/api/sync/download/{id}/{path}", get(downloads::file))
         .route("/api/sync/blob/{id}/{hash}", get(downloads::blob))
+        .route("/api/sync/events/{id}", get(events::events))
         .route("/db/{owner}/{slug}/{*path}", get(raw::file));
     api.merge(files)
         .fallback(async || Refusal::Api(StatusCode::NOT_FOUND, "No such route".into()))

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::checkpoints::SinceWhole;
 use super::commits::RecentCommits;
@@ -42,6 +43,8 @@ pub struct Database {
     rendered: std::sync::Mutex<Option<Published>>,
     pub(super) history: History,
     pub(super) open_files: OpenFiles,
+    /// Tells of every revision as it is taken in.
+    newest: watch::Sender<Revision>,
     /// What kept revisions name, where somebody asked for a content by its hash.
     pub(super) named: tokio::sync::Mutex<Option<Named>>,
 }
@@ -108,6 +111,7 @@ impl Database {
             rendered: std::sync::Mutex::new(None),
             history: History::default(),
             open_files: OpenFiles::default(),
+            newest: watch::Sender::new(Revision::NONE),
             named: tokio::sync::Mutex::new(None),
         }))
     }
@@ -128,6 +132,23 @@ impl Database {
         self.look().await?;
         *looked = Some(began);
         Ok(())
+    }
+
+    /// The same, unless somebody has looked within `age`.
+    pub async fn refresh_within(&self, age: Duration) -> Result<(), StoreError> {
+        let mut looked = self.looked.lock().await;
+        if looked.is_some_and(|began| began.elapsed() < age) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.look().await?;
+        *looked = Some(began);
+        Ok(())
+    }
+
+    /// Whether a look at the store is one into a directory, and no request.
+    pub fn is_in_files(&self) -> bool {
+        self.objects.are_files()
     }
 
     async fn look(&self) -> Result<(), StoreError> {
@@ -274,7 +295,13 @@ impl Database {
         state.record_hash = Some(hash);
         state.time = record.time;
         state.commits.add(record.revision, &record.commit_id, hash);
+        self.newest.send_replace(record.revision);
         Ok(())
+    }
+
+    /// Tells of every revision as it is taken in, whoever published it.
+    pub fn newest(&self) -> watch::Receiver<Revision> {
+        self.newest.subscribe()
     }
 
     pub(super) async fn set_visibility(&self, visibility: Visibility) -> Result<(), StoreError> {

@@ -5,12 +5,14 @@ mod block_proof;
 mod conditional;
 mod content_range;
 mod content_type;
+mod events;
 mod messages;
 
 pub use block_proof::{BLOCK_HASHES_HEADER, BlockProof, WANT_PROOF_HEADER};
 pub use conditional::{Answer, Conditions, Representation, evaluate};
 pub use content_range::ContentRange;
 pub use content_type::content_type_of;
+pub use events::{ChangeEvent, MAX_EVENT_PATHS, RevisionEvent, event};
 pub use messages::{
     ChangesResponse, CommitRequest, CommitResponse, DatabaseDescription, DatabaseList, DownloadTarget,
     DownloadUrlsRequest, DownloadUrlsResponse, ErrorBody, FileToUpload, LogEntry, LogResponse,

@@ -7,6 +7,7 @@ mod commits;
 mod cors;
 mod durability;
 mod earlier_revisions;
+mod events;
 mod manifest_put;
 mod power_cuts;
 mod public;

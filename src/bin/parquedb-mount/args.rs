@@ -59,7 +59,7 @@ pub struct MountArgs {
     /// A read that the remote does not answer fails after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub read_timeout: Duration,
-    /// The remote is asked for a newer revision every so many seconds; 0: never
+    /// Where the remote does not tell of new revisions, it is asked for them every so many seconds; 0: never
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = poll)]
     pub poll: Poll,
     /// Do not let the kernel read complete cached files by itself, which it does for root

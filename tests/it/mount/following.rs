@@ -1,10 +1,10 @@
-//! F25, by polls: what is published shows in the mount, whole, and what was open stays as it was.
+//! F25, by events and by polls: what is published shows in the mount, whole, and what was open stays as it was.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{database_of, errno, slice};
 use crate::harness::{Mount, Mounting, Responder, Server, get, noise, put_entry, until};
@@ -59,7 +59,10 @@ fn f25_a_publication_shows_within_one_poll() {
         ("was-file", 10),
         ("was-dir/x", 10),
     ]);
-    let mount = quick(&server.url()).mount();
+    // It passes everything on but the stream of events.
+    let address = server.address.clone();
+    let proxy = Responder::start(move |incoming| incoming.forward(&address).into());
+    let mount = quick(&proxy.url()).mount();
     // The kernel knows everything, and that some names are absent.
     super::assert_right(&mount.path(), &files);
     for absent in ["added", "d/renamed", "new/dir", "new", "was-file/x"] {
@@ -117,6 +120,31 @@ fn f25_a_publication_shows_within_one_poll() {
     assert!(now.polls > stats.polls && now.flips == 1, "{now:?}");
     // Of what is new, only `changed` and five small files were fetched; the moved one is cached by its content.
     assert!(now.requests - stats.requests <= 6, "polls are counted by themselves: {stats:?} {now:?}");
+    mount.unmount();
+}
+
+#[test]
+fn f25_a_publication_shows_at_once_where_the_server_tells_of_it() {
+    let (mut server, _) = database_of(&[("f", 10)]);
+    let mount = Mounting::at(&server.url(), "alice/d").args(&["--poll", "3600"]).mount();
+    let mut times = Vec::new();
+    // It asks once when it begins to listen.
+    until(|| mount.stats().polls == 1);
+    for n in 0..5 {
+        let revision = publish(&server, &[("f", format!("{n}").as_bytes())], &[]);
+        let published = Instant::now();
+        until_shown(&mount, revision);
+        times.push(published.elapsed());
+    }
+    times.sort();
+    println!("shown after {times:?}");
+    assert!(times[2] < Duration::from_secs(2), "{times:?}");
+    assert_eq!(mount.stats().polls, 6);
+    // What is published while nobody tells of it is asked for when somebody does again.
+    server.restart();
+    let revision = publish(&server, &[("f", b"after a gap")], &[]);
+    until_shown(&mount, revision);
+    assert_eq!(mount.read("f").unwrap(), b"after a gap");
     mount.unmount();
 }
 
