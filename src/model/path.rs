@@ -85,6 +85,12 @@ impl DbPath {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 
+    /// The collection a file belongs to: the name below `data/` that it has in its path.
+    pub fn collection(&self) -> Option<&str> {
+        let (collection, _) = self.as_str().strip_prefix("data/")?.split_once('/')?;
+        Some(collection)
+    }
+
     /// All proper ancestors as text, innermost first: `a/b` and `a` for `a/b/c`.
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.rmatch_indices('/').map(|(at, _)| &self.0[..at])

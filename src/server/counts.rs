@@ -48,11 +48,8 @@ impl Counts {
         let mut collections = BTreeSet::new();
         let mut files = Vec::new();
         database.for_each_file(|path, entry| {
-            let mut components = path.components();
-            if let (Some("data"), Some(namespace), Some(_)) =
-                (components.next(), components.next(), components.next())
-            {
-                collections.insert(namespace.to_owned());
+            if let Some(collection) = path.collection() {
+                collections.insert(collection.to_owned());
                 if let (true, Some(hash)) = (path.name().ends_with(".parquet"), entry.hash.sha256()) {
                     files.push((hash, entry.size));
                 }

@@ -19,7 +19,7 @@ use super::App;
 use super::identity::admit;
 use super::refusal::Refusal;
 use crate::access::Standing;
-use crate::model::Revision;
+use crate::model::{DbPath, Revision};
 use crate::store::{Database, RevisionRecord, StoreError};
 use crate::wire::{ChangeEvent, MAX_EVENT_PATHS, RevisionEvent, event};
 
@@ -164,15 +164,10 @@ fn change_of(record: RevisionRecord) -> Option<ChangeEvent> {
         return None;
     }
     let paths = || record.put.iter().map(|put| &put.path).chain(&record.delete);
-    let collections = paths().filter_map(|path| {
-        let mut components = path.components();
-        let namespace = (components.next() == Some("data")).then(|| components.next())??;
-        components.next().map(|_| namespace.to_owned())
-    });
-    let collections: BTreeSet<String> = collections.collect();
+    let collections: BTreeSet<&str> = paths().filter_map(DbPath::collection).collect();
     Some(ChangeEvent {
         revision: record.revision,
-        collections: collections.into_iter().collect(),
+        collections: collections.into_iter().map(str::to_owned).collect(),
         paths: paths().take(MAX_EVENT_PATHS).cloned().collect(),
         more: paths().count().saturating_sub(MAX_EVENT_PATHS) as u64,
     })

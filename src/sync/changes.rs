@@ -82,9 +82,5 @@ impl<'a> SideView<'a> {
 
 /// How many names have a file below `data/`.
 pub(super) fn collections<'a>(paths: impl Iterator<Item = &'a DbPath>) -> usize {
-    let names = paths.filter_map(|path| {
-        let mut components = path.as_str().strip_prefix("data/")?.split('/');
-        components.next().filter(|_| components.next().is_some())
-    });
-    names.collect::<BTreeSet<&str>>().len()
+    paths.filter_map(DbPath::collection).collect::<BTreeSet<&str>>().len()
 }

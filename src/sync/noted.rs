@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::SyncError;
 use super::changes::{Changes, Files};
 use super::reconcile::Plan;
-use super::state::{damaged, own_path};
-use crate::manifest::ManifestError;
+use super::state::{damaged, own_path, read_format};
 use crate::model::{DbPath, DbRef, Revision};
 use crate::remote::RequestSource;
 use crate::tree::{Durability, Root};
@@ -194,10 +193,6 @@ fn forget(root: &Root, name: &str) -> Result<(), SyncError> {
 
 /// Reads the first line of a file. The rest is still to be read from it.
 fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Option<(T, File)>, SyncError> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u64,
-    }
     let shown = root.path().join(name).display().to_string();
     let mut file = match root.open_file(&own_path(name)?) {
         Ok(file) => file,
@@ -209,15 +204,7 @@ fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Option<(T, File)
     let failed = |error| SyncError::directory(&shown)(error);
     let mut line = Vec::new();
     BufReader::new(&file).take(LONGEST_LINE).read_until(b'\n', &mut line).map_err(failed)?;
-    match serde_json::from_slice(&line) {
-        Ok(Format { format: FORMAT }) => {}
-        Ok(Format { format }) => {
-            let source = ManifestError::Newer { version: format };
-            return Err(SyncError::LocalManifest { path: shown, source });
-        }
-        Err(error) => return Err(damaged(shown, &error)),
-    }
-    let about = serde_json::from_slice(&line).map_err(|error| damaged(shown.clone(), &error))?;
+    let about = read_format(&line, FORMAT, shown.clone())?;
     file.seek(SeekFrom::Start(line.len() as u64)).map_err(failed)?;
     Ok(Some((about, file)))
 }

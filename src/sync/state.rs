@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SyncError;
@@ -60,22 +61,10 @@ impl SyncState {
 
     /// Reads a directory's.
     pub(super) fn read(root: &Root) -> Result<Option<Self>, SyncError> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u64,
-        }
         let shown = root.path().join(PATH).display().to_string();
         let read = root.read_own(&own_path(PATH)?).map_err(SyncError::directory(&shown))?;
         let Some((bytes, _)) = read else { return Ok(None) };
-        match serde_json::from_slice::<Format>(&bytes) {
-            Ok(Format { format: FORMAT }) => {}
-            Ok(Format { format }) => {
-                let source = ManifestError::Newer { version: format };
-                return Err(SyncError::LocalManifest { path: shown, source });
-            }
-            Err(error) => return Err(damaged(shown, &error)),
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(shown, &error))
+        read_format(&bytes, FORMAT, shown).map(Some)
     }
 
     /// Writes it, durably.
@@ -131,6 +120,27 @@ pub(super) struct Seen {
 
 pub(super) fn own_path(text: &str) -> Result<DbPath, SyncError> {
     DbPath::parse(text).map_err(|error| SyncError::directory(text)(io::Error::other(error)))
+}
+
+/// Reads one of the tools' own JSON texts, of which this program knows one format.
+pub(super) fn read_format<T: DeserializeOwned>(
+    json: &[u8],
+    known: u64,
+    path: String,
+) -> Result<T, SyncError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u64,
+    }
+    match serde_json::from_slice(json) {
+        Ok(Format { format }) if format == known => {}
+        Ok(Format { format }) => {
+            let source = ManifestError::Newer { version: format };
+            return Err(SyncError::LocalManifest { path, source });
+        }
+        Err(error) => return Err(damaged(path, &error)),
+    }
+    serde_json::from_slice(json).map_err(|error| damaged(path, &error))
 }
 
 /// One of the tools' own files that is not understood.
