@@ -4,6 +4,7 @@ pub mod access;
 pub mod cache;
 pub mod config;
 pub mod content;
+pub mod control;
 pub mod daemon;
 pub mod disk;
 pub mod fetch;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folder and floor. Two folders on one floor do not know each other.
-const FLOORS: [(&str, u32); 25] = [
+const FLOORS: [(&str, u32); 26] = [
     ("disk", 0),
     ("metrics", 0),
     ("model", 10),
@@ -32,6 +32,7 @@ const FLOORS: [(&str, u32); 25] = [
     ("plain", 70),
     ("fuse", 80),
     ("server", 80),
+    ("control", 80),
     ("daemon", 90),
     ("bin", 100),
     ("lib.rs", 100),

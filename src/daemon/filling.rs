@@ -36,14 +36,31 @@ pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
         for id in std::mem::take(&mut left) {
             // One that is gone needs nothing.
             let Some(file) = vfs.local_file(id) else { continue };
-            if let Err(reason) = fill_one(&vfs, &overlay, &file).await {
-                tracing::debug!(node = id.0, reason, "a file that was written to needs the remote still");
-                failed.insert(id);
+            match fill_one(&vfs, &overlay, &file).await {
+                // It can be published by now.
+                Ok(()) => overlay.stirred(),
+                Err(reason) => {
+                    tracing::debug!(node = id.0, reason, "a file that was written to needs the remote still");
+                    failed.insert(id);
+                }
             }
         }
         left = failed;
         if !left.is_empty() {
             next_try = tokio::time::Instant::now() + AGAIN;
+        }
+    }
+}
+
+/// Fills all that can be filled now.
+pub(super) async fn fill_now(vfs: &Vfs, overlay: &Arc<Overlay>) {
+    for file in vfs.lacking() {
+        if let Err(reason) = fill_one(vfs, overlay, &file).await {
+            tracing::debug!(
+                node = file.node().0,
+                reason,
+                "a file that was written to needs the remote still"
+            );
         }
     }
 }

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hearing::{Ear, Heard};
+use super::publishing::RoundError;
 use crate::fuse::Invalidator;
 use crate::manifest::Manifest;
 use crate::metrics::MountCounters;
+use crate::model::Revision;
 use crate::namespace::{Difference, FileEntry, Kept, Remembered};
 use crate::remote::{Known, ManifestDocument, NewChanges, News, Remote, RemoteError};
-use crate::vfs::{Next, Turn, Vfs, nanoseconds};
+use crate::sync::Landed;
+use crate::vfs::{Next, Settled, Turn, Vfs, VfsError, nanoseconds};
+use crate::wire::PublishedChange;
 
 /// What follows the remote for one mount.
 pub(super) struct Follower {
@@ -26,7 +29,7 @@ pub(super) struct Follower {
 
 /// What was last complained of, so that it is not said at every poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
+pub(super) enum Trouble {
     None,
     Unreachable,
     Refused(String),
@@ -34,7 +37,7 @@ enum Trouble {
 
 /// A manifest that the mount must not move to.
 #[derive(Debug, thiserror::Error)]
-enum NotOurs {
+pub(super) enum NotOurs {
     #[error("the remote has gone back to revision {0}: was it restored from a backup?")]
     RolledBack(String),
     #[error("the remote has another database of this name now ({0})")]
@@ -44,31 +47,14 @@ enum NotOurs {
 }
 
 impl Follower {
-    /// Asks when there are news, for ever: as soon as the remote tells of some; where it does not, every so often.
-    pub(super) async fn run(mut self) {
-        let mut ear = Ear::new(self.remote.clone(), self.known.id.clone());
-        let (mut trouble, mut asked) = (Trouble::None, Heard::default());
-        loop {
-            let heard = ear.heard();
-            let is_told = heard.listens && heard.news == asked.news && trouble == Trouble::None;
-            if heard.news == asked.news {
-                tokio::select! {
-                    () = tokio::time::sleep(self.every) => if is_told {
-                        self.vfs.sweep();
-                        continue;
-                    },
-                    () = ear.hears() => continue,
-                }
-            }
-            asked = heard;
-            self.counters.polls.add(1);
-            trouble = trouble.say(self.poll().await);
-            self.vfs.sweep();
-        }
+    /// Asks for news, and shows them.
+    pub(super) async fn poll(&mut self) -> Result<(), NotOurs> {
+        let news = self.remote.news(&self.known).await?;
+        self.take(news).await
     }
 
-    async fn poll(&mut self) -> Result<(), NotOurs> {
-        match self.remote.news(&self.known).await? {
+    async fn take(&mut self, news: News) -> Result<(), NotOurs> {
+        match news {
             News::Nothing => Ok(()),
             News::Changes(news) => {
                 self.take_changes(news).await;
@@ -80,15 +66,15 @@ impl Follower {
     }
 
     async fn take_changes(&mut self, news: NewChanges) {
-        let mut difference = Difference::default();
-        for change in &news.changes {
-            let put = change.put.iter().map(|put| (put.path.clone(), FileEntry::from(&put.entry)));
-            difference.then(put, change.delete.iter().cloned());
-        }
-        let published = news.changes.last().map_or(0, |newest| nanoseconds(&newest.time));
+        let changes = news.changes.clone();
+        self.flip(next_of(&changes)).await;
+        self.taken(news).await;
+    }
+
+    /// What is known of the remote is what its news have said, which is shown by now.
+    async fn taken(&mut self, news: NewChanges) {
         let since = std::mem::replace(&mut self.known.etag, news.etag.clone());
         self.known.revision = Some(news.revision);
-        self.flip(Next { difference, revision: Some(news.revision), published }).await;
         let remembered = self.remembered.clone();
         let adding = move || remembered.add(&since, &news.changes, &news.etag);
         match tokio::task::spawn_blocking(adding).await {
@@ -126,6 +112,80 @@ impl Follower {
         Ok(())
     }
 
+    /// Shows what this mount has published, in one step with what is settled by it; and then what others have published since.
+    pub(super) async fn land(&mut self, landed: &Landed, mut settled: Settled) -> Result<(), RoundError> {
+        if self.known.revision >= Some(landed.revision) {
+            // In an earlier life: it is shown.
+            settled.agreed.extend(landed.changes.clone());
+            return self.settle(settled).await;
+        }
+        let follows = self.known.revision.map(Revision::next) == Some(landed.revision);
+        match self.remote.news(&self.known).await {
+            // As the remote has it, with what blocks can be checked by.
+            Ok(News::Changes(news)) if news.changes.iter().any(|one| one.commit_id == landed.commit_id) => {
+                let at = news.changes.iter().position(|one| one.commit_id == landed.commit_id).unwrap_or(0);
+                let (before, rest) = news.changes.split_at(at);
+                if !before.is_empty() {
+                    self.flip(next_of(before)).await;
+                }
+                let put = rest[0].put.iter().map(|put| (put.path.clone(), Some(put.entry.clone())));
+                let gone = rest[0].delete.iter().map(|path| (path.clone(), None));
+                settled.agreed.extend(put.chain(gone));
+                settled.published = Some((next_of(&rest[..1]).difference, rest[0].revision));
+                self.settle(settled).await?;
+                if rest.len() > 1 {
+                    self.flip(next_of(&rest[1..])).await;
+                }
+                self.taken(news).await;
+            }
+            news => {
+                if !follows {
+                    return Err(news.err().map_or(RoundError::Stopping, |error| NotOurs::from(error).into()));
+                }
+                let mut difference = Difference::default();
+                for (path, entry) in landed.changes.clone() {
+                    match entry {
+                        Some(entry) => difference.then([(path, FileEntry::from(&entry))], []),
+                        None => difference.then([], [path]),
+                    }
+                }
+                settled.agreed.extend(landed.changes.clone());
+                settled.published = Some((difference, landed.revision));
+                self.settle(settled).await?;
+                (self.known.etag, self.known.revision) = (landed.etag.clone(), Some(landed.revision));
+                if let Ok(News::Whole(document)) = news {
+                    self.take_whole(document).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles what both sides agree on.
+    pub(super) async fn settle(&self, settled: Settled) -> Result<(), RoundError> {
+        let (vfs, invalidator) = (self.vfs.clone(), self.invalidator.clone());
+        let settling = tokio::task::spawn_blocking(move || {
+            let keep = vfs.keep_in_cache(&settled.agreed);
+            let outdated = vfs.settle(&settled)?;
+            invalidator.forget(&outdated);
+            Ok::<_, VfsError>(keep)
+        });
+        let keep = settling.await.map_err(|_| RoundError::Stopping)??;
+        tokio::task::spawn_blocking(keep);
+        Ok(())
+    }
+
+    /// What could not follow a flip does so now.
+    pub(super) async fn catch_up(&self) {
+        let (vfs, invalidator) = (self.vfs.clone(), self.invalidator.clone());
+        let _ = tokio::task::spawn_blocking(move || {
+            if let Some(outdated) = vfs.catch_up() {
+                invalidator.forget(&outdated);
+            }
+        })
+        .await;
+    }
+
     /// Waits for a quiet moment, and moves the mount.
     async fn flip(&self, next: Next) {
         if !next.difference.is_empty() {
@@ -157,6 +217,21 @@ impl Follower {
     }
 }
 
+/// The revision that changes lead to; there is at least one.
+fn next_of(changes: &[PublishedChange]) -> Next {
+    let mut difference = Difference::default();
+    for change in changes {
+        let put = change.put.iter().map(|put| (put.path.clone(), FileEntry::from(&put.entry)));
+        difference.then(put, change.delete.iter().cloned());
+    }
+    let newest = changes.last();
+    Next {
+        difference,
+        revision: newest.map(|newest| newest.revision),
+        published: newest.map_or(0, |newest| nanoseconds(&newest.time)),
+    }
+}
+
 /// Keeps a manifest for the next start.
 pub(super) async fn remember(remembered: Remembered, document: ManifestDocument) {
     let ManifestDocument { body, etag, revision } = document;
@@ -168,7 +243,7 @@ pub(super) async fn remember(remembered: Remembered, document: ManifestDocument)
 
 impl Trouble {
     /// Says what is new about the remote, and gives what there is to complain of now.
-    fn say(self, asked: Result<(), NotOurs>) -> Self {
+    pub(super) fn say(self, asked: Result<(), NotOurs>) -> Self {
         let now = match &asked {
             Ok(()) => Self::None,
             Err(NotOurs::Remote(error)) if error.is_transient() => Self::Unreachable,

@@ -8,12 +8,17 @@ mod hearing;
 mod mount;
 mod mountpoint;
 mod pinning;
+mod publishing;
 mod recheck;
+mod rounds;
+mod schedule;
 mod start;
+mod told;
 mod written;
 
 pub use allocator::few_arenas;
 pub use background::{BackgroundError, Readiness, in_background};
-pub use mount::{MountError, MountOptions, OverlayOptions, run};
+pub use mount::{MountError, MountOptions, OverlayOptions, SyncSettings, run};
 pub use mountpoint::{MountpointError, prepare_mountpoint};
 pub use pinning::{PinOptions, PinProgress, Pinned, PinningError, pin, unpin};
+pub use schedule::{Trigger, UnknownTrigger};

@@ -2,17 +2,24 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::background::Readiness;
 use super::filling::fill;
 use super::follow::{Follower, remember};
+use super::publishing::Publisher;
 use super::recheck::recheck;
+use super::rounds::{Publishing, Rounds};
+use super::schedule::{Schedule, Trigger};
 use super::start::{Started, start, start_at};
+use super::told::Told;
 use super::written::{ThrowAway, Written};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
+use crate::control::{Door, listen};
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
@@ -20,10 +27,15 @@ use crate::model::{DbRef, ExitCode, Revision};
 use crate::overlay::{Overlay, OverlayError};
 use crate::remote::{Remote, RemoteError};
 use crate::state::{Place, PlaceError};
+use crate::sync::{Brake, Filter, Replica, ReplicaOptions, Strategy, SyncError};
 use crate::vfs::Vfs;
 
 /// After a signal, files that are open may be read for so long before the daemon goes.
 const GRACE: Duration = Duration::from_secs(5);
+/// A flip waits no longer for its turn, where nobody says how often to ask for news.
+const FLIP_PATIENCE: Duration = Duration::from_secs(30);
+/// What is under way when the mount ends may take so long, if nothing is to be published.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// What to mount, and how.
 #[derive(Debug, Clone)]
@@ -44,6 +56,8 @@ pub struct MountOptions {
     pub overlay: Option<OverlayOptions>,
     /// How often the remote is asked for news, if at all.
     pub poll: Option<Duration>,
+    /// How what is written is published; not at all, if nothing is to be.
+    pub sync: Option<SyncSettings>,
     /// A read that cannot be served fails after so long.
     pub read_deadline: Duration,
     /// What reading may take in memory.
@@ -67,6 +81,23 @@ pub struct OverlayOptions {
     pub throw_away: bool,
 }
 
+/// How local changes are published.
+#[derive(Debug, Clone)]
+pub struct SyncSettings {
+    /// What makes it happen.
+    pub trigger: Trigger,
+    /// And every so often, but for [`Trigger::Manual`].
+    pub every: Duration,
+    /// What decides conflicts.
+    pub strategy: Strategy,
+    /// Which paths are published.
+    pub filter: Filter,
+    /// The most that conflict copies may take, in bytes.
+    pub conflict_limit: u64,
+    /// How long the last sync may take, after the mount is gone.
+    pub last_round: Duration,
+}
+
 /// Why a mount could not be made, or ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -79,6 +110,9 @@ pub enum MountError {
     /// Local state cannot be had.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// What is known of its syncs cannot be had.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
     /// The kernel or fusermount3 refused.
     #[error("cannot mount on '{path}': {reason}")]
     Mount {
@@ -101,6 +135,7 @@ impl MountError {
             Self::Overlay(OverlayError::Place(PlaceError::Newer { .. })) => ExitCode::Newer,
             Self::Overlay(OverlayError::Place(PlaceError::InUse { .. })) => ExitCode::Usage,
             Self::Overlay(_) => ExitCode::Failure,
+            Self::Sync(error) => error.exit_code(),
             Self::Mount { .. } | Self::Broke(_) => ExitCode::Failure,
         }
     }
@@ -138,6 +173,13 @@ pub async fn run(
         Some(Written { overlay, upper, throw_away }) => (Some(overlay), shown.under(upper), throw_away),
         None => (None, shown, None),
     };
+    let told = Told::new(options.database.to_string());
+    let publishing = match (&overlay, &options.sync, known.revision) {
+        (Some(overlay), Some(settings), Some(_)) if throw_away.is_none() => {
+            Some(publishing(overlay, settings, options, &known.id)?)
+        }
+        _ => None,
+    };
     let (database, counting) = (options.database.clone(), counters.clone());
     let vfs = Arc::new(Vfs::new(database, shown, overlay.clone(), fetcher.clone(), counting));
 
@@ -157,13 +199,23 @@ pub async fn run(
     readiness.ready();
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
     let filling = overlay.clone().map(|overlay| tokio::spawn(fill(vfs.clone(), overlay)));
-    let poll = options.poll.filter(|_| options.at.is_none());
-    let following = poll.map(|every| {
-        let (invalidator, remembered) = (invalidator.clone(), remembered.clone());
-        tokio::spawn(
-            Follower { remote, vfs: vfs.clone(), invalidator, counters, remembered, known, every }.run(),
-        )
-    });
+    let every = options.poll.unwrap_or(FLIP_PATIENCE);
+    let follower = Follower {
+        remote,
+        vfs: vfs.clone(),
+        invalidator: invalidator.clone(),
+        counters,
+        remembered: remembered.clone(),
+        known,
+        every,
+    };
+    let (stop, stopped) = oneshot::channel();
+    let (wishes, orders) = mpsc::channel(16);
+    let door = Door { standing: told.standing(), events: told.events(), orders: wishes };
+    let listening = overlay.clone().map(|overlay| tokio::spawn(answer_commands(overlay, door)));
+    let rounds =
+        Rounds { follower, poll: options.poll.filter(|_| options.at.is_none()), publishing, told, orders };
+    let rounds = tokio::spawn(rounds.run(stopped));
     if let Some(document) = fresh {
         tokio::spawn(remember(remembered, document));
     }
@@ -173,16 +225,17 @@ pub async fn run(
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };
-    for task in following.into_iter().chain(filling) {
-        task.abort();
-    }
+    let _ = stop.send(());
+    filling.into_iter().chain(listening).for_each(|task| task.abort());
     rechecking.abort();
+    let last =
+        Last { rounds, patience: options.sync.as_ref().map_or(Duration::ZERO, |sync| sync.last_round) };
     fetcher.stop();
     // While there are still threads that answer the kernel.
     let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());
     let ended = match stopped {
         Some(ended) => {
-            finish(overlay, &vfs, throw_away).await;
+            finish(overlay, &vfs, throw_away, last).await;
             ended
         }
         None => {
@@ -192,7 +245,7 @@ pub async fn run(
             let unmounted = tokio::task::spawn_blocking(move || unmount(&path)).await;
             if let Ok(Err(error)) = unmounted {
                 // The mount ends with this process, whether it could be taken away or not.
-                finish(overlay, &vfs, throw_away).await;
+                finish(overlay, &vfs, throw_away, last).await;
                 return Err(MountError::Mount {
                     path: mountpoint.display().to_string(),
                     reason: error.to_string(),
@@ -200,7 +253,7 @@ pub async fn run(
             }
             let ended = tokio::time::timeout(GRACE, ended).await;
             // Also of files that are still open: what was written to them is here.
-            finish(overlay, &vfs, throw_away).await;
+            finish(overlay, &vfs, throw_away, last).await;
             match ended {
                 Ok(ended) => ended,
                 Err(_) => {
@@ -214,8 +267,30 @@ pub async fn run(
     ended.map_err(std::io::Error::other).and_then(|session| session).map_err(MountError::Broke)
 }
 
+/// What works beside the mount until its end.
+struct Last {
+    rounds: JoinHandle<Rounds>,
+    /// So long it may take to publish what is left.
+    patience: Duration,
+}
+
+impl Last {
+    /// Publishes what is left, when nobody writes any more (F38).
+    async fn round(self) {
+        let began = Instant::now();
+        let abort = self.rounds.abort_handle();
+        // It may be in the middle of something.
+        let Ok(Ok(mut rounds)) = tokio::time::timeout(self.patience.max(STOPPING), self.rounds).await else {
+            abort.abort();
+            return;
+        };
+        rounds.finish(self.patience.saturating_sub(began.elapsed())).await;
+    }
+}
+
 /// What is local is put on the disk, and how much is not published is said.
-async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<ThrowAway>) {
+async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<ThrowAway>, last: Last) {
+    last.round().await;
     let Some(overlay) = overlay else { return };
     if let Some(throw_away) = throw_away {
         throw_away.remove();
@@ -232,6 +307,36 @@ async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<Thr
             "local changes are not published: they are kept, and the next mount shows them"
         );
     }
+}
+
+/// Answers `parquedb ctl` and `parquedb status`.
+async fn answer_commands(overlay: Arc<Overlay>, door: Door) {
+    if let Err(error) = listen(overlay.path(), door).await {
+        tracing::error!(%error, "'parquedb ctl' will find nobody here");
+    }
+}
+
+fn publishing(
+    overlay: &Arc<Overlay>,
+    settings: &SyncSettings,
+    options: &MountOptions,
+    id: &str,
+) -> Result<Publishing, SyncError> {
+    let replica = Replica::open(overlay.path(), id)?;
+    let options = ReplicaOptions {
+        database: options.database.clone(),
+        strategy: settings.strategy,
+        filter: settings.filter.clone(),
+        brake: Brake::On,
+        conflict_limit: settings.conflict_limit,
+    };
+    let schedule = Schedule::new(settings.trigger, settings.every, Instant::now());
+    Ok(Publishing {
+        publisher: Publisher { replica, options, overlay: overlay.clone() },
+        schedule,
+        stirs: overlay.stirs(),
+        seen: 0,
+    })
 }
 
 fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession, MountError> {

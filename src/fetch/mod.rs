@@ -17,6 +17,7 @@ mod open_content;
 mod scan;
 mod shared;
 mod streams;
+mod taken_in;
 mod traffic;
 mod verify;
 

@@ -29,6 +29,11 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The status from its number; an unknown number is [`ExitCode::Failure`].
     pub fn from_number(number: u8) -> Self {
         use ExitCode::*;

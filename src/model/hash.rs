@@ -109,6 +109,12 @@ impl ContentHash {
     }
 }
 
+impl From<Sha256> for ContentHash {
+    fn from(hash: Sha256) -> Self {
+        Self::Sha256(hash)
+    }
+}
+
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -39,6 +39,11 @@ impl Difference {
         self.0.keys()
     }
 
+    /// All paths that differ, each with the file that is there then.
+    pub fn files(&self) -> impl Iterator<Item = (&DbPath, Option<&FileEntry>)> {
+        self.0.iter().map(|(path, file)| (path, file.as_ref()))
+    }
+
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -48,6 +53,15 @@ impl Difference {
     pub fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// Whose changes lead from one revision to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Somebody else's, perhaps.
+    Others,
+    /// Those of this mount, which shows them already: nobody can see the step.
+    Ours,
 }
 
 /// The difference as a tree of names.
@@ -101,7 +115,13 @@ impl Tree {
 
     /// Moves the tree to the revision that differs so, published at `published` (nanoseconds since 1970), from `last`.
     /// It takes any difference: where one contradicts the tree, what it puts holds.
-    pub fn apply(&mut self, difference: &Difference, published: i64, last: Option<Revision>) -> Outdated {
+    pub fn apply(
+        &mut self,
+        difference: &Difference,
+        published: i64,
+        last: Option<Revision>,
+        whose: Whose,
+    ) -> Outdated {
         let mut root = Edit::default();
         for (path, file) in &difference.0 {
             let mut at = &mut root;
@@ -110,9 +130,11 @@ impl Tree {
             }
             at.here = Some(*file);
         }
-        self.flip = Flip(self.flip.0 + 1);
+        if whose == Whose::Others {
+            self.flip = Flip(self.flip.0 + 1);
+        }
         let mut outdated = Outdated::default();
-        let step = Step { published, last };
+        let step = Step { published, last, whose };
         self.edit_directory(ROOT, &root, &step, &mut outdated);
         outdated
     }
@@ -145,6 +167,12 @@ impl Tree {
             children.extend(after);
         }
         children.extend(rest);
+        if step.whose == Whose::Ours {
+            for slot in changed.into_iter().filter_map(|(_, before, _)| before) {
+                self.remove(slot, step);
+            }
+            return self.set_children(directory, children);
+        }
         let said_absent = self.nodes[directory as usize].take_said_absent();
         let ino = self.ino_at(directory);
         for (name, before, _) in changed {
@@ -273,6 +301,7 @@ impl Tree {
 struct Step {
     published: i64,
     last: Option<Revision>,
+    whose: Whose,
 }
 
 #[cfg(test)]
@@ -282,7 +311,7 @@ mod tests {
 
     fn flip(tree: &mut Tree, to: &[(&str, &str)]) -> Outdated {
         let difference = tree.difference(&files(to));
-        tree.apply(&difference, 7, Some(Revision(1)))
+        tree.apply(&difference, 7, Some(Revision(1)), Whose::Others)
     }
 
     fn ino(tree: &Tree, path: &str) -> Ino {
@@ -370,7 +399,7 @@ mod tests {
         let same = ino(&tree, "same");
         tree.node(same).unwrap().told();
         dated.get_mut("same").unwrap().modified_at = "2027-01-01T00:00:00Z".into();
-        let outdated = tree.apply(&tree.difference(&dated), 9, None);
+        let outdated = tree.apply(&tree.difference(&dated), 9, None, Whose::Others);
         assert_eq!(outdated, Outdated { attributes: vec![same], ..Outdated::default() });
         assert_eq!(ino(&tree, "same"), same);
     }

@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
-use super::flip::{Difference, Outdated};
+use super::flip::{Difference, Outdated, Whose};
 use super::node::{Ino, Node, NodeKind};
 use super::tree::Tree;
-use crate::model::Revision;
+use crate::model::{DbPath, Revision};
 use crate::overlay::{Upper, UpperNode};
 use crate::state::{BaseEntry, Change, NodeId};
 
@@ -39,6 +39,19 @@ pub struct Merged {
     numbers: HashMap<NodeId, Ino>,
     /// The remote's directory of the same path, by the local one.
     under: HashMap<NodeId, Ino>,
+}
+
+/// From one revision to a later one.
+#[derive(Debug, Clone, Copy)]
+pub struct FlipStep<'a> {
+    /// What differs.
+    pub difference: &'a Difference,
+    /// When the later one was published, in nanoseconds since 1970.
+    pub published: i64,
+    /// The earlier one.
+    pub last: Option<Revision>,
+    /// Who has made the later one.
+    pub whose: Whose,
 }
 
 /// How a name in a local directory is seen.
@@ -297,10 +310,13 @@ impl Merged {
         }
     }
 
-    /// The difference to a later revision comes in below.
-    pub fn flip(&mut self, difference: &Difference, published: i64, last: Option<Revision>) -> Outdated {
-        let before = self.names_in_local_directories(difference);
-        let mut outdated = self.base.apply(difference, published, last);
+    /// A later revision comes in below, and with it what it changes above: `changes`, which are recorded, about these paths and
+    /// those in `besides`.
+    pub fn flip(&mut self, step: &FlipStep<'_>, besides: &[DbPath], changes: &[Change]) -> Outdated {
+        let FlipStep { difference, published, last, whose } = *step;
+        let before = self.names_in_local_directories(difference.paths().chain(besides));
+        self.apply(changes);
+        let mut outdated = self.base.apply(difference, published, last, whose);
         for path in difference.paths() {
             // The remote may have published just what is covered.
             if let Some(entry) = self.upper.cover(path).cloned() {
@@ -322,10 +338,13 @@ impl Merged {
         outdated
     }
 
-    /// How the names are seen that a difference is about and that lie in local directories.
-    fn names_in_local_directories<'a>(&self, difference: &'a Difference) -> HashMap<(NodeId, &'a str), Seen> {
+    /// How names are seen that lie in local directories.
+    fn names_in_local_directories<'a>(
+        &self,
+        paths: impl Iterator<Item = &'a DbPath>,
+    ) -> HashMap<(NodeId, &'a str), Seen> {
         let mut names = HashMap::new();
-        for path in difference.paths() {
+        for path in paths {
             let mut at = NodeId::ROOT;
             for name in path.components() {
                 names.entry((at, name)).or_insert_with(|| self.seen(at, name));

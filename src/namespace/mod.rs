@@ -8,8 +8,8 @@ mod order;
 mod remembered;
 mod tree;
 
-pub use flip::{Difference, Outdated};
-pub use merged::{Merged, Place};
+pub use flip::{Difference, Outdated, Whose};
+pub use merged::{FlipStep, Merged, Place};
 pub use node::{Children, FileEntry, Flip, Ino, Node, NodeKind};
 pub use order::{FileOrder, Rank};
 pub use remembered::{Kept, Remembered, RememberedManifest};

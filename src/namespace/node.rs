@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::manifest::Entry;
 use crate::model::{BlockRoot, ContentHash};
+use crate::state::BaseEntry;
 
 /// An inode's number: the place of its node, and above it how often that place was used before. So a number is never
 /// given twice, and long-lived mounts do not grow with what has come and gone.
@@ -47,6 +48,13 @@ impl From<&Entry> for FileEntry {
     fn from(entry: &Entry) -> Self {
         let modified = entry.modified().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
         Self { size: entry.size, hash: entry.hash, blocks: entry.blocks, modified: modified.unwrap_or(0) }
+    }
+}
+
+impl From<&BaseEntry> for FileEntry {
+    fn from(entry: &BaseEntry) -> Self {
+        let BaseEntry { size, hash, blocks, modified, .. } = *entry;
+        Self { size, hash, blocks, modified }
     }
 }
 

@@ -276,6 +276,11 @@ impl Tree {
         self.shown
     }
 
+    /// How many files the revision has, covered or not. Looks at all of them.
+    pub fn count_files(&self) -> usize {
+        self.nodes.iter().filter(|node| node.is_in_tree() && !node.is_directory()).count()
+    }
+
     /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.shown <= 1

@@ -20,6 +20,8 @@ pub(super) struct Layers {
     /// Open as long as anybody has the file open.
     pub(super) open: Option<Arc<File>>,
     pub(super) handles: u32,
+    /// How many of them may write.
+    pub(super) writers: u32,
     /// What the tables and the journal said when the state was opened: so many bytes were on the disk.
     pub(super) synced: Option<u64>,
 }
@@ -58,6 +60,11 @@ impl Over {
         pieces
     }
 
+    /// Whether nothing of the base that shows through is only with the remote.
+    fn is_filled(&self) -> bool {
+        self.here(0..self.under.visible).iter().all(|(here, _)| *here)
+    }
+
     /// What was cut off is gone; so is the base behind it, for good.
     pub(super) fn cut(&mut self, size: u64) {
         if size < self.under.size {
@@ -70,6 +77,11 @@ impl Over {
 }
 
 impl Layered {
+    /// Whether it lies over a base of which all that shows through is here.
+    pub(super) fn is_filled(&self) -> bool {
+        matches!(self, Self::Over(over) if over.is_filled())
+    }
+
     pub(super) fn staged(&self) -> Option<StagedId> {
         match self {
             Self::Base(_) => None,
@@ -140,6 +152,16 @@ impl Layers {
         over.local.insert(bytes);
         over.under.size = over.under.size.max(range.end);
         Ok(())
+    }
+
+    /// Takes what was copied from the base for what was written, and lets the base go.
+    pub(super) fn absorb(&mut self, node: NodeId, overlay: &Overlay) -> Result<(), OverlayError> {
+        let Layered::Over(over) = &self.content else { return Ok(()) };
+        let visible = over.under.visible;
+        if visible > 0 {
+            self.is_local(node, overlay, ByteRange::new(0, visible))?;
+        }
+        self.settle(node, overlay)
     }
 
     /// Lets the base go once nothing of it shows through.

@@ -17,6 +17,7 @@ use super::asked::{Allocate, Extent, FileState, Piece, Seek};
 use super::durable::Durable;
 use super::layers::{Layered, Layers, Over};
 use super::overlay::Overlay;
+use super::rest::{Access, Edits};
 use crate::disk::point;
 use crate::model::ByteRange;
 use crate::state::{BaseEntry, Change, Content, NodeId, StagedId};
@@ -32,6 +33,7 @@ pub struct LocalFile {
     pub(super) failed: AtomicBool,
     /// An `fsync` has said so.
     pub(super) told: AtomicBool,
+    pub(super) edits: Edits,
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
@@ -62,13 +64,14 @@ impl LocalFile {
                 Layered::Over(Box::new(Over { file, under: *under, local, filled }))
             }
         };
-        let layers = Layers { content, open: None, handles: 0, synced };
+        let layers = Layers { content, open: None, handles: 0, writers: 0, synced };
         Self {
             node,
             layers: RwLock::new(layers),
             durable: Mutex::default(),
             failed: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            edits: Edits::default(),
         }
     }
 
@@ -155,17 +158,24 @@ impl LocalFile {
     }
 
     /// Somebody opens it.
-    pub fn opened(&self, overlay: &Overlay) -> Result<(), OverlayError> {
+    pub fn opened(&self, overlay: &Overlay, access: Access) -> Result<(), OverlayError> {
         let mut layers = self.write_layers();
         layers.file(overlay)?;
         layers.handles += 1;
+        if access == Access::Write {
+            layers.writers += 1;
+            self.edits.one_more();
+        }
         Ok(())
     }
 
     /// Somebody closes it; whether nobody has it open any more.
-    pub fn closed(&self) -> bool {
+    pub fn closed(&self, access: Access) -> bool {
         let mut layers = self.write_layers();
         layers.handles = layers.handles.saturating_sub(1);
+        if access == Access::Write {
+            layers.writers = layers.writers.saturating_sub(1);
+        }
         if layers.handles == 0 {
             layers.open = None;
             // Whoever opens it now is told once, if nobody was.
@@ -302,6 +312,7 @@ impl LocalFile {
     /// Gives it another size.
     pub fn set_size(&self, overlay: &Overlay, size: u64) -> Result<(), OverlayError> {
         let mut layers = self.write_layers();
+        self.edits.one_more();
         let open = layers.file_over(self.node, overlay)?;
         if let Layered::Over(over) = &mut layers.content {
             // Longer than the disk has files is said here, and not when it is too late. What is cut off stays in the staged file

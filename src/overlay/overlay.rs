@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
 
+use tokio::sync::watch;
+
 use super::OverlayError;
 use super::local_file::LocalFile;
 use super::staged::StagedFiles;
@@ -45,6 +47,8 @@ pub struct Overlay {
     /// Files that need the remote for some of their bytes.
     pub(super) dependent: Mutex<BTreeSet<NodeId>>,
     pub(super) committer: Mutex<Option<Thread>>,
+    /// Counts what people have changed, as far as it may travel.
+    pub(super) stirs: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,16 @@ impl Overlay {
     /// A number for a new node or staged file.
     pub(super) fn next_id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Somebody has changed something that may have to be published.
+    pub fn stirred(&self) {
+        self.stirs.send_modify(|stirs| *stirs += 1);
+    }
+
+    /// Counts that.
+    pub fn stirs(&self) -> watch::Receiver<u64> {
+        self.stirs.subscribe()
     }
 
     /// A new node's number.

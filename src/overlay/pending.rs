@@ -9,7 +9,7 @@ use super::OverlayError;
 use super::asked::Extent;
 use super::staged::StagedFiles;
 use super::upper::{Upper, UpperNode};
-use crate::model::{ByteRange, DbPath};
+use crate::model::{ByteRange, ContentHash, DbPath};
 use crate::state::{Boot, Content, Journal, Kind, NodeId, Rows};
 
 /// One local change.
@@ -123,8 +123,17 @@ impl Upper {
             }
         };
         let Some(path) = path else { return Some(Changed::HereOnly(HereOnly::Name)) };
+        let is_below = |size: u64, hash: ContentHash| {
+            self.cover(path).is_some_and(|entry| (entry.size, entry.hash) == (size, hash))
+        };
         match file.content() {
-            Content::Base(base) if base.path == *path => {
+            Content::Base(base) if base.path == *path || is_below(base.size, base.hash) => {
+                node.row.touched.then_some(Changed::HereOnly(HereOnly::Attributes))
+            }
+            // Published; its bytes are here for as long as somebody reads them.
+            Content::Staged { under: None, .. }
+                if file.digest().is_some_and(|digest| is_below(digest.size, digest.hash.into())) =>
+            {
                 node.row.touched.then_some(Changed::HereOnly(HereOnly::Attributes))
             }
             Content::Base(base) => Some(Changed::Renamed { from: base.path, size: base.size }),

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
+
 use super::OverlayError;
 use super::local_file::LocalFile;
 use super::overlay::{Log, Overlay, Pending, implied_directory};
@@ -81,6 +83,7 @@ impl Overlay {
             fresh: Mutex::default(),
             dependent: Mutex::default(),
             committer: Mutex::default(),
+            stirs: watch::channel(0).0,
             dir,
             boot,
         };

@@ -29,6 +29,11 @@ impl StagedFiles {
         Self(state_dir.join("staged"))
     }
 
+    /// Where a file lies below the state directory.
+    pub(super) fn place(id: StagedId) -> String {
+        format!("staged/{}/{}", id.0 / IN_ONE, id.0)
+    }
+
     fn dir(&self, id: StagedId) -> PathBuf {
         self.0.join((id.0 / IN_ONE).to_string())
     }

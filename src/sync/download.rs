@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 
 use super::changes::Files;
@@ -70,16 +71,20 @@ impl Downloads<'_> {
         }
         let bytes = files.values().fold(0, |sum: u64, entry| sum.saturating_add(entry.size));
         self.reporter.report(Event::Transferring { files: files.len() as u64, bytes });
-        let downloads = files.iter().map(|(path, entry)| async move {
-            match (self.receive(path, entry, found).await, found) {
-                // The remote does not keep it any more.
-                (
-                    Err(SyncError::Remote(RemoteError::Moved { .. } | RemoteError::Refused { .. })),
-                    Found::ByHash,
-                ) => Ok::<_, SyncError>(None),
-                (received, _) => Ok(Some((path.clone(), received?))),
-            }
-        });
+        // Boxed, for the compiler does not see else that they may be sent to another thread.
+        let mut downloads: Vec<BoxFuture<'_, Result<Option<_>, SyncError>>> = Vec::with_capacity(files.len());
+        for (path, entry) in files {
+            downloads.push(Box::pin(async move {
+                match (self.receive(path, entry, found).await, found) {
+                    // The remote does not keep it any more.
+                    (
+                        Err(SyncError::Remote(RemoteError::Moved { .. } | RemoteError::Refused { .. })),
+                        Found::ByHash,
+                    ) => Ok(None),
+                    (received, _) => Ok(Some((path.clone(), received?))),
+                }
+            }));
+        }
         let received: Result<Vec<_>, _> =
             futures::stream::iter(downloads).buffer_unordered(AT_ONCE).try_collect().await;
         self.reporter.report(Event::Finished);

@@ -93,7 +93,7 @@ pub(super) async fn read(
     if anew {
         workdir.start_anew();
     }
-    check_same_history(remote, workdir, &found).await?;
+    check_same_history(remote, workdir.anchor(&found.id), &found).await?;
     let fetched = match question.at {
         Some(revision) => Some(remote.manifest_at(question.database, revision).await?),
         None if found.revision == Revision::NONE => None,

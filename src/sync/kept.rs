@@ -12,7 +12,7 @@ use super::changes::Files;
 use super::conflict::{Conflict, Side};
 use super::download::Downloads;
 use super::filter::Filter;
-use super::near::{Near, entry_of};
+use super::near::entry_of;
 use super::reconcile::{Plan, same};
 use super::record::{COPY, DIR, FORMAT, Outcome, Record, Recorded, Version};
 use crate::manifest::{Entry, PRIVATE_DIR};
@@ -93,11 +93,12 @@ impl Kept {
 
     /// Keeps what the plan's conflicts are about, before any of it is carried out: the versions that lose, and of those that
     /// nobody decides the two that are not in the tree. Where the limit does not allow for it, a conflict stays open. A plan
-    /// that is made again, in this run or after it was killed, finds what it has kept. `near` is what is here.
+    /// that is made again, in this run or after it was killed, finds what it has kept. `here` says where what is here of a path
+    /// lies below the root.
     pub(super) async fn keep(
         &mut self,
         plan: &mut Plan,
-        near: &Near,
+        here: &(dyn Fn(&DbPath) -> Option<DbPath> + Sync),
         keeping: Keeping<'_>,
     ) -> Result<(), SyncError> {
         let Keeping { revision, limit, downloads } = keeping;
@@ -124,16 +125,17 @@ impl Kept {
             self.bytes += loser.size;
             match keeps {
                 Side::Local => drop(losers.entry(when).or_default().insert(path, loser.clone())),
-                Side::Remote => local_losers.push((when, path)),
+                // What is only here is what can be kept here.
+                Side::Remote => local_losers.extend(here(&path).map(|place| (when, path, place))),
             }
         }
         for (when, files) in losers {
             let received = downloads.receive_all(&files).await?;
             self.put_away(&when, Version::Remote, received)?;
         }
-        for (when, path) in local_losers.iter().filter(|(_, path)| near.stamp(path).is_some()) {
+        for (when, path, place) in &local_losers {
             let to = Record::copy_of(when, path, Version::Local);
-            self.root.keep(path, &to).map_err(SyncError::directory(&to))?;
+            self.root.keep(place, &to).map_err(SyncError::directory(&to))?;
         }
         self.keep_choices(plan, new.as_deref(), keeping).await
     }

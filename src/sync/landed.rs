@@ -36,14 +36,14 @@ pub(super) async fn landed_commit(
     }
 }
 
-/// Halts where the remote's chain does not contain the revision this directory last agreed with: a backup was
+/// Halts where the remote's chain does not contain `anchor`, the revision both last agreed on and its hash: a backup was
 /// restored there, or it is another store. The hash of a revision names everything before it.
 pub(super) async fn check_same_history(
     remote: &Remote,
-    workdir: &Workdir,
+    anchor: Option<(Revision, Sha256)>,
     found: &DatabaseDescription,
 ) -> Result<(), SyncError> {
-    let Some((revision, hash)) = workdir.anchor(&found.id) else { return Ok(()) };
+    let Some((revision, hash)) = anchor else { return Ok(()) };
     if found.revision < revision {
         return Err(SyncError::RolledBack { here: revision, there: found.revision });
     }

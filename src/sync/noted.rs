@@ -80,6 +80,15 @@ impl PendingCommit {
             delete: &plan.delete_there,
         };
         write(root, COMMIT, self, &body)?;
+        self.source(root, plan.upload.len() + plan.delete_there.len())
+    }
+
+    /// The request as it was written down.
+    pub(super) fn again(&self, root: &Arc<Root>) -> Result<RequestSource, SyncError> {
+        self.source(root, Self::changes(root)?.len())
+    }
+
+    fn source(&self, root: &Arc<Root>, files: usize) -> Result<RequestSource, SyncError> {
         let (root, path) = (root.clone(), own_path(COMMIT)?);
         let start = first_line(self)?.len() as u64;
         let open = move || {
@@ -87,11 +96,7 @@ impl PendingCommit {
             let size = file.metadata()?.len().saturating_sub(start);
             Ok((file, start, size))
         };
-        Ok(RequestSource {
-            path: COMMIT.into(),
-            open: Arc::new(open),
-            files: plan.upload.len() + plan.delete_there.len(),
-        })
+        Ok(RequestSource { path: COMMIT.into(), open: Arc::new(open), files })
     }
 
     /// What it has published, if it landed.

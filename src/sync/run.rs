@@ -18,7 +18,7 @@ use super::noted::Arriving;
 use super::options::{SyncOptions, SyncReport};
 use super::publish::{numbered, publish};
 use super::reconcile::{Plan, reconcile, same};
-use super::upload::{Sent, upload_contents};
+use super::upload::{Places, Sent, upload_contents};
 use super::workdir::{Identity, Intent, Log, Reached, Unread, Workdir};
 use super::{Event, Reporter, SyncError};
 use crate::manifest::{Entry, stays_put};
@@ -289,11 +289,12 @@ impl Run<'_> {
         let mut kept = Kept::open(&root)?;
         let keeping =
             Keeping { revision: far.revision, limit: options.conflict_limit, downloads: &downloads };
-        kept.keep(&mut report.plan, near, keeping).await?;
+        let here = |path: &DbPath| near.stamp(path).map(|_| path.clone());
+        kept.keep(&mut report.plan, &here, keeping).await?;
         let downloads_of_plan = Downloads { durability: received.durability(&report.plan), ..downloads };
         received.receive(&report.plan, &downloads_of_plan).await?;
-        self.sent +=
-            upload_contents(self.remote, &named.id, &root, &report.plan.upload, self.reporter).await?;
+        let put = &report.plan.upload;
+        self.sent += upload_contents(self.remote, &named.id, &root, Places::Own, put, self.reporter).await?;
         let published = self.publish(far, &named.id, &report.plan).await?;
         report.bytes_received = received.bytes;
         let first = self.workdir.manifest().is_none();

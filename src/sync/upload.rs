@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 
 use super::changes::Files;
@@ -36,29 +37,60 @@ impl std::ops::AddAssign for Sent {
     }
 }
 
+/// Where files to be sent lie below the root.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Places<'a> {
+    /// Each at its own path.
+    Own,
+    /// Here; the remote has the others.
+    Some(&'a BTreeMap<DbPath, DbPath>),
+}
+
+impl Places<'_> {
+    fn of<'b>(&'b self, path: &'b DbPath) -> Option<&'b DbPath> {
+        match self {
+            Self::Own => Some(path),
+            Self::Some(places) => places.get(path),
+        }
+    }
+}
+
 /// Makes sure the remote has the contents of `put`. Equal contents are sent once, and none that is there.
 pub(super) async fn upload_contents(
     remote: &Remote,
     id: &str,
     root: &Arc<Root>,
+    places: Places<'_>,
     put: &Files,
     reporter: &dyn Reporter,
 ) -> Result<Sent, SyncError> {
-    let contents: BTreeMap<_, _> = put.iter().map(|(path, entry)| (entry.hash, (path, entry))).collect();
+    let mut contents: BTreeMap<_, (&DbPath, &Entry)> = BTreeMap::new();
+    for (path, entry) in put {
+        let known = contents.entry(entry.hash).or_insert((path, entry));
+        if places.of(known.0).is_none() {
+            *known = (path, entry);
+        }
+    }
     let wanted: Vec<(&DbPath, &Entry)> = contents.into_values().collect();
     let bytes = wanted.iter().map(|(_, entry)| entry.size).sum();
     reporter.report(Event::Transferring { files: wanted.len() as u64, bytes });
     let mut sent = Sent::default();
     for batch in wanted.chunks(BATCH) {
         let targets = ask_targets(remote, id, batch).await?;
-        let uploads = batch.iter().zip(targets).map(|((path, entry), target)| async move {
-            let exists = target.exists;
-            if !exists {
-                upload_one(remote, id, root, path, entry, target).await?;
-            }
-            reporter.report(Event::Progress { bytes: entry.size });
-            Ok::<_, SyncError>(if exists { Sent::default() } else { Sent { contents: 1, bytes: entry.size } })
-        });
+        // Boxed, for the compiler does not see else that they may be sent to another thread.
+        let mut uploads: Vec<BoxFuture<'_, Result<Sent, SyncError>>> = Vec::with_capacity(batch.len());
+        for (&(path, entry), target) in batch.iter().zip(targets) {
+            uploads.push(Box::pin(async move {
+                let exists = target.exists;
+                if !exists {
+                    let lost = || SyncError::Lost { path: path.clone() };
+                    let place = places.of(path).ok_or_else(lost)?;
+                    upload_one(remote, id, (root, place), path, entry, target).await?;
+                }
+                reporter.report(Event::Progress { bytes: entry.size });
+                Ok(if exists { Sent::default() } else { Sent { contents: 1, bytes: entry.size } })
+            }));
+        }
         let done: Vec<Sent> = futures::stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
         done.into_iter().for_each(|one| sent += one);
     }
@@ -86,16 +118,16 @@ async fn ask_targets(
 async fn upload_one(
     remote: &Remote,
     id: &str,
-    root: &Arc<Root>,
+    (root, place): (&Arc<Root>, &DbPath),
     path: &DbPath,
     entry: &Entry,
     mut target: UploadTarget,
 ) -> Result<(), SyncError> {
     let source = UploadSource {
-        path: root.path().join(path.as_str()),
+        path: root.path().join(place.as_str()),
         open: Arc::new({
-            let (root, path) = (root.clone(), path.clone());
-            move || root.open_file(&path)
+            let (root, place) = (root.clone(), place.clone());
+            move || root.open_file(&place)
         }),
         size: entry.size,
     };

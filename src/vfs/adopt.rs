@@ -10,7 +10,7 @@ use super::revisions::Shown;
 use super::scans::Pid;
 use super::{Vfs, VfsError};
 use crate::namespace::{Ino, Place};
-use crate::overlay::{LocalFile, Overlay, UpperNode};
+use crate::overlay::{Access, LocalFile, Overlay, UpperNode};
 use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
 
 /// Under which number a file of the remote's goes on when it becomes local.
@@ -141,9 +141,9 @@ impl Vfs {
             return;
         }
         for handle in self.handles.all().into_iter().filter(|handle| handle.ino == ino) {
-            if handle.local.get().is_none() && file.opened(overlay).is_ok() {
+            if handle.local().is_none() && file.opened(overlay, Access::Read).is_ok() {
                 node.opened();
-                let _ = handle.local.set(file.clone());
+                let _ = handle.local.set((file.clone(), Access::Read));
                 base.closed();
             }
         }
@@ -156,6 +156,7 @@ impl Vfs {
         ino: Ino,
         node: &UpperNode,
         opener: Pid,
+        access: Access,
     ) -> Result<Opened, VfsError> {
         let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else {
             return Err(VfsError::IsADirectory);
@@ -163,11 +164,11 @@ impl Vfs {
         if file.base().is_some_and(|base| base.hash.sha256().is_none()) {
             return Err(VfsError::NotPinned);
         }
-        file.opened(overlay)?;
+        file.opened(overlay, access)?;
         node.opened();
         let content = file.base().map(|base| self.fetcher.open(&shown.key(&self.database, &base)));
         let used = self.scans.begin(shown.tree.base.flip(), opener, Instant::now());
-        let handle = self.handles.insert(ino, used, content, Some(file.clone()));
+        let handle = self.handles.insert(ino, used, content, Some((file.clone(), access)));
         Ok(Opened { handle, locality: locality(file) })
     }
 
@@ -177,7 +178,7 @@ impl Vfs {
         let id = self.adopt_file(&mut shown, ino, Number::Same)?;
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
         let file = node.file.clone().ok_or(VfsError::IsADirectory)?;
-        let opened = self.open_local(&shown, ino, node, opener)?;
+        let opened = self.open_local(&shown, ino, node, opener, Access::Write)?;
         self.overlay()?.may_be_written(&file);
         Ok(opened)
     }
@@ -221,12 +222,13 @@ impl Vfs {
     pub(super) fn give_back(&self, id: NodeId) {
         let mut shown = self.write_shown();
         let Some(node) = shown.tree.upper.node(id) else { return };
-        // One with a number of its own is known to the kernel by that.
         let number = shown.tree.ino(id);
-        if shown.tree.base.node(number).is_none() {
+        let Some(changes) = shown.tree.upper.given_back(id, node) else { return };
+        // The kernel goes on with the number it knows, which must be that of what it finds.
+        let below = node.file.as_ref().and_then(|file| shown.tree.base.find_path(&file.base()?.path));
+        if below != Some(number) && node.known_times() > 0 {
             return;
         }
-        let Some(changes) = shown.tree.upper.given_back(id, node) else { return };
         let known = node.known_times();
         if self.change(&mut shown, changes).is_ok()
             && let Some(base) = shown.tree.base.node(number)

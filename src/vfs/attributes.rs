@@ -90,6 +90,7 @@ impl Vfs {
             }
             file.set_size(overlay, size)?;
             overlay.may_be_written(file);
+            overlay.stirred();
             if setting.modified.is_none() && !file.set_modified(overlay, now)? {
                 row.modified = now;
             }

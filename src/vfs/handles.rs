@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use super::scans::Use;
 use crate::fetch::OpenContent;
 use crate::namespace::Ino;
-use crate::overlay::LocalFile;
+use crate::overlay::{Access, LocalFile};
 
 /// The number of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,8 +19,15 @@ pub(super) struct Handle {
     pub(super) used: Arc<Use>,
     /// The remote's content it was opened with, whatever the path names later.
     pub(super) content: Option<Arc<OpenContent>>,
-    /// What is local: from the open on, or since somebody wrote to the file (rule 16).
-    pub(super) local: OnceLock<Arc<LocalFile>>,
+    /// What is local, and what for it was opened: from the open on, or since somebody wrote to the file (rule 16).
+    pub(super) local: OnceLock<(Arc<LocalFile>, Access)>,
+}
+
+impl Handle {
+    /// What is local of it.
+    pub(super) fn local(&self) -> Option<&Arc<LocalFile>> {
+        self.local.get().map(|(file, _)| file)
+    }
 }
 
 /// All open files.
@@ -36,7 +43,7 @@ impl Handles {
         ino: Ino,
         used: Arc<Use>,
         content: Option<Arc<OpenContent>>,
-        local: Option<Arc<LocalFile>>,
+        local: Option<(Arc<LocalFile>, Access)>,
     ) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1);
         let local = local.map_or_else(OnceLock::new, OnceLock::from);

@@ -12,6 +12,7 @@ use super::scans::Pid;
 use super::{Vfs, VfsError};
 use crate::model::MAX_COMPONENT_BYTES;
 use crate::namespace::{Ino, Place};
+use crate::overlay::Access;
 use crate::state::{Change, Kind, NodeId, NodeRow, now};
 
 /// The longest target of a symbolic link.
@@ -192,6 +193,7 @@ impl Vfs {
             0 | libc::S_IFREG => {
                 let mut shown = self.write_shown();
                 let id = self.make_file(&mut shown, parent, name, mode, maker)?;
+                self.overlay()?.stirred();
                 self.tell(&shown, id)
             }
             kind @ (libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK) => {
@@ -257,7 +259,7 @@ impl Vfs {
         }
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
         let file = node.file.clone().ok_or(VfsError::IsADirectory)?;
-        let opened = self.open_local(&shown, shown.tree.ino(id), node, maker.pid)?;
+        let opened = self.open_local(&shown, shown.tree.ino(id), node, maker.pid, Access::Write)?;
         self.overlay()?.may_be_written(&file);
         let told = self.tell(&shown, id);
         drop(shown);
@@ -291,6 +293,7 @@ impl Vfs {
         }
         self.change(&mut shown, changes)?;
         drop(shown);
+        self.overlay()?.stirred();
         if let Some(id) = lost {
             self.reap(id);
         }
@@ -356,6 +359,7 @@ impl Vfs {
             named(directory, name, id),
         ]);
         self.change(&mut shown, changes)?;
+        self.overlay()?.stirred();
         self.tell(&shown, id)
     }
 }

@@ -20,7 +20,7 @@ use crate::fetch::{FetchError, Fetcher, OpenContent, ReaderThread};
 use crate::metrics::MountCounters;
 use crate::model::{ByteRange, ContentHash, DbRef, MAX_COMPONENT_BYTES};
 use crate::namespace::{Ino, Merged, NodeKind, Place};
-use crate::overlay::{LocalFile, Overlay};
+use crate::overlay::{Access, LocalFile, Overlay};
 use crate::state::{Content, NodeId};
 
 /// A mounted database: one revision at a time, and over it what is local.
@@ -32,6 +32,8 @@ pub struct Vfs {
     pub(super) owner: Owner,
     /// The kernel is being told what a flip changed.
     pub(super) settling: AtomicBool,
+    /// Something local is of an earlier revision than the one shown, because somebody had it open for writing.
+    pub(super) behind: AtomicBool,
     pub(super) scans: Scans,
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) handles: Handles,
@@ -80,6 +82,7 @@ impl Vfs {
             overlay,
             owner,
             settling: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
             scans: Scans::default(),
             fetcher,
             handles: Handles::default(),
@@ -148,9 +151,13 @@ impl Vfs {
         let Some(Place::Local(id)) = shown.tree.resolve(ino) else { return };
         let Some(node) = shown.tree.upper.node(id) else { return };
         node.forgotten(times);
+        let unchanged = !node.row.touched && node.known_times() == 0 && node.file.is_some();
         if node.is_lost() && id != NodeId::ROOT {
             drop(shown);
             self.reap(id);
+        } else if unchanged {
+            drop(shown);
+            self.give_back(id);
         }
     }
 
@@ -159,7 +166,7 @@ impl Vfs {
         let shown = self.read_shown();
         let tree = &shown.tree;
         if let Some((_, node)) = tree.local(ino) {
-            return self.open_local(&shown, ino, node, opener);
+            return self.open_local(&shown, ino, node, opener, Access::Read);
         }
         let tree = &tree.base;
         let node = tree.node(ino).ok_or(VfsError::NotFound)?;
@@ -200,21 +207,21 @@ impl Vfs {
     /// Whether all of an open file is cached and checked, and nothing of it is local.
     pub fn is_verified(&self, handle: HandleId) -> bool {
         let Some(handle) = self.handles.get(handle) else { return false };
-        let untouched = handle.local.get().is_none_or(|local| local.staged().is_none());
+        let untouched = handle.local().is_none_or(|local| local.staged().is_none());
         untouched && handle.content.as_ref().is_some_and(|content| content.is_verified())
     }
 
     /// An open file's content for the kernel to read by itself, if all of it is cached and checked.
     pub fn hand_out(&self, handle: HandleId) -> Option<HandedOut> {
         let handle = self.handles.get(handle)?;
-        let untouched = handle.local.get().is_none_or(|local| local.staged().is_none());
+        let untouched = handle.local().is_none_or(|local| local.staged().is_none());
         handle.content.as_ref().filter(|_| untouched)?.hand_out()
     }
 
     /// The remote's content that an open file is pinned to, if nothing of it is local.
     pub fn content(&self, handle: HandleId) -> Option<Arc<OpenContent>> {
         let handle = self.handles.get(handle)?;
-        handle.content.clone().filter(|_| handle.local.get().is_none())
+        handle.content.clone().filter(|_| handle.local().is_none())
     }
 
     /// Reads what the cache has at once; `None` where something has to be fetched first.
@@ -258,7 +265,7 @@ impl Vfs {
     }
 
     fn composed<'a>(&'a self, handle: &'a Handle) -> Option<Composed<'a>> {
-        let (local, overlay) = (handle.local.get()?, self.overlay.as_deref()?);
+        let (local, overlay) = (handle.local()?, self.overlay.as_deref()?);
         Some(Composed { local, overlay, base: handle.content.as_ref() })
     }
 
@@ -268,14 +275,17 @@ impl Vfs {
         handle.used.close(Instant::now());
         // It becomes local, if it does, under the other side of this lock.
         let shown = self.read_shown();
-        let last = handle.local.get().is_some_and(|local| local.closed());
+        let last = handle.local.get().is_some_and(|(local, access)| local.closed(*access));
         // It was the remote's when it was opened, perhaps.
-        if handle.local.get().is_none()
+        if handle.local().is_none()
             && let Some(node) = shown.tree.base.node(handle.ino)
         {
             node.closed();
         }
-        let Some(local) = handle.local.get() else { return };
+        let Some((local, access)) = handle.local.get() else { return };
+        if let (Access::Write, Some(overlay)) = (access, &self.overlay) {
+            overlay.stirred();
+        }
         let id = local.node();
         let Some(node) = shown.tree.upper.node(id) else { return };
         node.closed();
@@ -285,6 +295,8 @@ impl Vfs {
             self.reap(id);
         } else if last && unchanged {
             self.give_back(id);
+        } else if last {
+            self.give_bytes_up_late(local);
         }
     }
 

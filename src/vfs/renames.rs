@@ -91,6 +91,7 @@ impl Vfs {
         shown.tree.apply(&changes);
         shown.tree.put_under_below(to);
         drop(shown);
+        self.overlay()?.stirred();
         if let Some(id) = lost {
             self.reap(id);
         }
@@ -122,6 +123,7 @@ impl Vfs {
         shown.tree.apply(&changes);
         shown.tree.put_under_below(from);
         shown.tree.put_under_below(to);
+        self.overlay()?.stirred();
         Ok(())
     }
 

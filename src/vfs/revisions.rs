@@ -7,7 +7,7 @@ use super::Vfs;
 use super::scans::{Turn, process_of};
 use crate::manifest::Manifest;
 use crate::model::{DbRef, Revision};
-use crate::namespace::{Difference, Ino, Merged, Outdated, Tree};
+use crate::namespace::{Difference, FlipStep, Ino, Merged, Outdated, Tree, Whose};
 use crate::overlay::Upper;
 use crate::remote::ContentKey;
 use crate::state::BaseEntry;
@@ -92,8 +92,17 @@ impl Vfs {
         self.scans.name_processes(Instant::now(), process_of);
         self.settling.store(true, Ordering::SeqCst);
         let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
-        let last = shown.revision;
-        let outdated = shown.tree.flip(&next.difference, next.published, last);
+        let (last, difference) = (shown.revision, &next.difference);
+        let mut changes = self.follow_above(&shown, difference, next.revision);
+        if let (Some(overlay), false) = (&self.overlay, changes.is_empty())
+            && let Err(error) = overlay.record(changes.clone())
+        {
+            tracing::error!(%error, "files that are unchanged here stay as they were");
+            self.behind.store(true, Ordering::Relaxed);
+            changes.clear();
+        }
+        let step = FlipStep { difference, published: next.published, last, whose: Whose::Others };
+        let outdated = shown.tree.flip(&step, &[], &changes);
         shown.revision = next.revision;
         drop(shown);
         self.keep_what_is_not_shown();

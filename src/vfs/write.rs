@@ -49,7 +49,7 @@ impl Vfs {
         told: impl FnOnce(Result<(), VfsError>) + Send + 'static,
     ) {
         let Some(handle) = self.handles.get(handle) else { return told(Err(VfsError::BadHandle)) };
-        match (handle.local.get(), &self.overlay) {
+        match (handle.local(), &self.overlay) {
             (Some(file), Some(overlay)) => overlay.fsync(file, what, telling(told)),
             // Of what is the remote's nothing can be lost here.
             _ => told(Ok(())),
@@ -72,7 +72,7 @@ impl Vfs {
     /// Finds data or a hole.
     pub fn seek(&self, handle: HandleId, from: Seek) -> Result<u64, VfsError> {
         let handle = self.handles.get(handle).ok_or(VfsError::BadHandle)?;
-        if let (Some(file), Some(overlay)) = (handle.local.get(), &self.overlay) {
+        if let (Some(file), Some(overlay)) = (handle.local(), &self.overlay) {
             return Ok(file.seek(overlay, from)?);
         }
         let size = handle.content.as_ref().ok_or(VfsError::BadHandle)?.size();
@@ -88,14 +88,14 @@ impl Vfs {
     /// Copies bytes from one open file to another without reading them, where both are all local; how many.
     pub fn copy(&self, from: HandleId, range: ByteRange, to: HandleId, offset: u64) -> Result<u64, VfsError> {
         let source = self.handles.get(from).ok_or(VfsError::BadHandle)?;
-        let Some(source) = source.local.get() else { return Err(VfsError::NotSupported) };
+        let Some(source) = source.local() else { return Err(VfsError::NotSupported) };
         self.writing(to, |file, overlay| Ok(file.copy_from(overlay, offset, source, range)?))
     }
 
     /// An open file's staged file, for the kernel to read and write by itself, if it is all of the content.
     pub fn staged(&self, handle: HandleId) -> Option<Arc<std::fs::File>> {
         let handle = self.handles.get(handle)?;
-        let local = handle.local.get()?;
+        let local = handle.local()?;
         // Who writes may have to lose set-id bits, and we must hear of it.
         let set_ids = libc::S_ISUID | libc::S_ISGID;
         let shown = self.read_shown();
@@ -109,5 +109,5 @@ fn telling(told: impl FnOnce(Result<(), VfsError>) + Send + 'static) -> Told {
 }
 
 fn local(handle: &Handle) -> Result<&Arc<LocalFile>, VfsError> {
-    handle.local.get().ok_or(VfsError::BadHandle)
+    handle.local().ok_or(VfsError::BadHandle)
 }

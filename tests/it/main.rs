@@ -15,4 +15,5 @@ mod mount;
 mod ranges_vs_nginx;
 mod server_http;
 mod server_s3;
+mod syncing;
 mod writing;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use parquedb_mount::daemon::Trigger;
 use parquedb_mount::fetch::MemoryBudget;
+use parquedb_mount::sync::Strategy;
 
 use crate::common::flags::EverywhereFlags;
 use crate::common::size::Size;
@@ -62,6 +64,28 @@ pub struct MountArgs {
     /// Where the remote does not tell of new revisions, it is asked for them every so many seconds; 0: never
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = poll)]
     pub poll: Poll,
+    /// When what is written is published: on-change, when nothing was changed for two seconds; smart, ten changes at once and
+    /// fewer after five minutes; interval; or manual, with 'parquedb ctl sync DIR'
+    #[arg(long, value_name = "WHEN", default_value = "on-change")]
+    pub sync: Trigger,
+    /// Besides, it is published every so many seconds, unless it is by hand
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub sync_interval: Duration,
+    /// What decides conflicts: newest, local-wins, remote-wins or manual
+    #[arg(long, value_name = "STRATEGY", default_value = "newest")]
+    pub strategy: Strategy,
+    /// Publish these files only: '*.parquet', 'data/**'; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Do not publish these files; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// The most that copies of what lost a conflict may take
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    pub conflict_limit: Size,
+    /// After unmounting, what is left may take so many seconds to be published; 0: it stays for the next mount
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = poll)]
+    pub last_sync: Poll,
     /// Do not let the kernel read complete cached files by itself, which it does for root
     #[arg(long)]
     pub no_passthrough: bool,

@@ -11,11 +11,13 @@ use std::time::Duration;
 use clap::Parser;
 use parquedb_mount::config::Dirs;
 use parquedb_mount::daemon::{
-    MountError, MountOptions, OverlayOptions, Readiness, few_arenas, in_background, prepare_mountpoint, run,
+    MountError, MountOptions, OverlayOptions, Readiness, SyncSettings, few_arenas, in_background,
+    prepare_mountpoint, run,
 };
 use parquedb_mount::fuse::Passthrough;
 use parquedb_mount::model::{DbRef, ExitCode as Exit, Revision};
 use parquedb_mount::remote::{Remote, RemoteOptions};
+use parquedb_mount::sync::Filter;
 use serde_json::json;
 
 use args::{MountArgs, OverlayPlace};
@@ -67,6 +69,14 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         cache_min_free: args.cache_min_free.map(|size| size.0),
         at: args.at.map(Revision),
         poll: args.poll.0,
+        sync: Some(SyncSettings {
+            trigger: args.sync,
+            every: args.sync_interval,
+            strategy: args.strategy,
+            filter: Filter::new(&args.include, &args.exclude).map_err(|error| usage(&error))?,
+            conflict_limit: args.conflict_limit.0,
+            last_round: args.last_sync.0.unwrap_or_default(),
+        }),
         read_deadline: args.read_timeout,
         memory: args.memory.unwrap_or_default(),
         passthrough: if args.no_passthrough { Passthrough::Never } else { Passthrough::Try },

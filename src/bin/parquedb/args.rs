@@ -60,6 +60,8 @@ pub enum Command {
     Whoami,
     /// Show what was written to a mount and is not published
     Status(StatusArgs),
+    /// Tell a mount's daemon to sync, to wait, or to say what happens
+    Ctl(CtlArgs),
     /// Make files of a database fully available offline: fetch them whole, and keep them
     Pin(PinArgs),
     /// Let go of what was pinned
@@ -405,4 +407,61 @@ fn age(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| "an age begins with a whole number".to_owned())?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Between 'begin' and 'commit' nothing is published; then all of it is one revision.\n\nExamples:\n  \
+    parquedb ctl sync /mnt/data\n  parquedb ctl events /mnt/data"
+)]
+pub struct CtlArgs {
+    /// What it is to do
+    #[command(subcommand)]
+    pub action: CtlAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CtlAction {
+    /// Fetch news and publish what is local, now
+    Sync {
+        /// Delete many files on the remote, if that is what was done here
+        #[arg(long)]
+        allow_mass_delete: bool,
+        /// The mount
+        #[arg(value_name = "DIR")]
+        mount: PathBuf,
+    },
+    /// Publish nothing until 'resume'
+    Pause {
+        /// The mount
+        #[arg(value_name = "DIR")]
+        mount: PathBuf,
+    },
+    /// Publish again
+    Resume {
+        /// The mount
+        #[arg(value_name = "DIR")]
+        mount: PathBuf,
+    },
+    /// Gather what is changed from now on, until 'commit'
+    Begin {
+        /// The mount
+        #[arg(value_name = "DIR")]
+        mount: PathBuf,
+    },
+    /// Publish what was gathered as one revision
+    Commit {
+        /// Delete many files on the remote, if that is what was done here
+        #[arg(long)]
+        allow_mass_delete: bool,
+        /// The mount
+        #[arg(value_name = "DIR")]
+        mount: PathBuf,
+    },
+    /// Print what happens, a line of JSON each: first how things stand, then every event
+    Events {
+        /// The mount
+        #[arg(value_name = "DIR")]
+        mount: PathBuf,
+    },
 }

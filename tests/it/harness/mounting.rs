@@ -104,6 +104,10 @@ impl Mounting {
         let program = env!("CARGO_BIN_EXE_parquedb-mount");
         let mut command = Command::new(before.first().unwrap_or(&program));
         command.args(before.iter().skip(1).chain(before.first().map(|_| &program)));
+        if !self.args.iter().any(|arg| arg == "--sync") {
+            // What is written stays local where a test is not about its way to the remote.
+            command.args(["--sync", "manual"]);
+        }
         command.args(&self.args).arg("--cache-dir").arg(&self.cache).arg("--state-dir").arg(&self.state);
         command.arg(self.path()).env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").current_dir(home);
         for (name, place) in

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cache;
 pub mod conflicts;
+pub mod ctl;
 pub mod diff;
 pub mod fsck;
 pub mod gc;

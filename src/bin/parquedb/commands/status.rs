@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use parquedb_mount::config::Dirs;
+use parquedb_mount::control::{Control, Request, Standing};
 use parquedb_mount::model::{ByteRange, DbRef, ExitCode};
 use parquedb_mount::overlay::{Changed, HereOnly, OverlayError, Pending, pending_at};
 use parquedb_mount::remote::RemoteOptions;
@@ -41,13 +42,20 @@ pub fn run(args: &StatusArgs, flags: &EverywhereFlags, style: Style) -> Result<E
         if n > 0 {
             style.line("");
         }
+        // The daemon knows more, if there is one.
+        let asked = Control::reach(dir).and_then(|control| control.ask(Request::Status));
+        let standing = asked.ok().map(|(_, standing)| standing);
         tell(style, place, mounted.as_deref(), &pending);
+        if let Some(standing) = &standing {
+            tell_sync(style, standing);
+        }
         report.push(json!({
             "database": place.database,
             "remote": place.origin,
             "replica": place.replica,
             "mountedBy": mounted.and_then(|pid| pid.parse::<u32>().ok()),
             "state": dir,
+            "sync": standing,
             "pending": pending.iter().map(as_json).collect::<Vec<_>>(),
         }));
     }
@@ -59,8 +67,8 @@ fn unreadable(dir: &Path, error: &OverlayError) -> Failure {
     Failure::new(ExitCode::Failure, format!("the local state in {}: {error}", dir.display()))
 }
 
-/// The mount says itself where its state is.
-fn of_mount(mountpoint: &Path) -> Result<Replica, Failure> {
+/// Where a mount's state is: it says so itself.
+pub fn state_of(mountpoint: &Path) -> Result<PathBuf, Failure> {
     let mut told = vec![0; 4096];
     let length = rustix::fs::getxattr(mountpoint, "user.parquedb.state", &mut told).map_err(|_| {
         Failure::usage(format!(
@@ -69,7 +77,11 @@ fn of_mount(mountpoint: &Path) -> Result<Replica, Failure> {
         ))
     })?;
     told.truncate(length);
-    let dir = PathBuf::from(String::from_utf8_lossy(&told).into_owned());
+    Ok(PathBuf::from(String::from_utf8_lossy(&told).into_owned()))
+}
+
+fn of_mount(mountpoint: &Path) -> Result<Replica, Failure> {
+    let dir = state_of(mountpoint)?;
     let place = Place::of(&dir).map_err(|error| unreadable(&dir, &error.into()))?;
     Ok(Replica { place, dir })
 }
@@ -102,6 +114,21 @@ fn of_database(
         return Err(Failure::new(ExitCode::NotFound, text));
     }
     Ok(found)
+}
+
+fn tell_sync(style: Style, standing: &Standing) {
+    let last = standing.last_sync.as_deref().unwrap_or("never");
+    let next = standing.next_sync.as_deref().unwrap_or("when something is changed, or 'parquedb ctl sync'");
+    style.line(format!("Sync: {}; last {last}; next {next}.", standing.state.as_str()));
+    for held in &standing.held {
+        style.line(format!("  waits  {}  {}", held.path, held.why));
+    }
+    for path in &standing.conflicts {
+        style.line(format!("  ! {path}  changed on both sides"));
+    }
+    if let Some(error) = &standing.last_error {
+        style.line(format!("  {}: {}", error.time, error.message));
+    }
 }
 
 fn tell(style: Style, place: &Place, mounted: Option<&str>, pending: &[Pending]) {

@@ -1,0 +1,182 @@
+//! Publishing what is local: the remote's news first, then what is frozen is planned and published, then it is settled in one step
+//! with the revision that has it. Whatever fails in between, the next round finds out from the remote what became of the commit.
+
+use std::sync::Arc;
+
+use super::filling::fill_now;
+use super::follow::{Follower, NotOurs};
+use crate::manifest::Entry;
+use crate::model::{DbPath, ExitCode};
+use crate::overlay::{Overlay, OverlayError};
+use crate::remote::RemoteError;
+use crate::sync::{Conflict, Landed, LocalSide, PublishReport, Replica, ReplicaOptions, Side, SyncError};
+use crate::vfs::{Frozen, Held, Settled, Vfs, VfsError};
+
+/// How often a round plans again because others publish.
+const MAX_PLANS: usize = 5;
+
+/// What publishes for one mount.
+pub(super) struct Publisher {
+    pub(super) replica: Replica,
+    pub(super) options: ReplicaOptions,
+    pub(super) overlay: Arc<Overlay>,
+}
+
+/// What a round came to.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// Files published, deletions not counted.
+    pub(super) uploaded: usize,
+    /// Deletions published.
+    pub(super) deleted: usize,
+    /// Bytes sent.
+    pub(super) bytes_sent: u64,
+    /// Conflicts that were met.
+    pub(super) conflicts: Vec<(DbPath, Conflict)>,
+    /// What is not ready to be published.
+    pub(super) held: Vec<(DbPath, Held)>,
+}
+
+/// Why a round did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RoundError {
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
+    #[error(transparent)]
+    Local(#[from] VfsError),
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl From<OverlayError> for RoundError {
+    fn from(error: OverlayError) -> Self {
+        Self::Local(error.into())
+    }
+}
+
+impl RoundError {
+    /// Whether it is worth trying again soon, though the remote did not fail.
+    pub(super) fn passes(&self) -> bool {
+        matches!(self, Self::Sync(SyncError::KeptChanging | SyncError::Directory { .. }))
+    }
+
+    /// The exit status that says the same.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Sync(error) => error.exit_code(),
+            Self::NotOurs(NotOurs::Remote(error)) => error.exit_code(),
+            Self::NotOurs(_) => ExitCode::NeedsDecision,
+            Self::Local(_) | Self::Stopping => ExitCode::Failure,
+        }
+    }
+
+    /// The remote's part in it, if it had one.
+    pub(super) fn remote(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Sync(SyncError::Remote(error)) | Self::NotOurs(NotOurs::Remote(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Frozen> for LocalSide {
+    fn from(frozen: Frozen) -> Self {
+        let Frozen { base, local, remote, revision, places, moved, files, .. } = frozen;
+        Self { base, local, remote, revision, places, moved, files }
+    }
+}
+
+impl Publisher {
+    /// One round: everything that is local and ready is published, unless it is in conflict.
+    pub(super) async fn round(&mut self, follower: &mut Follower) -> Result<Round, RoundError> {
+        let mut round = Round::default();
+        if let Some(landed) = self.replica.resolve_pending(&follower.remote).await? {
+            round.count(&landed);
+            self.settle(follower, Some(landed), Settled::default()).await?;
+        }
+        for _ in 0..MAX_PLANS {
+            let mut frozen = freeze(&follower.vfs).await?;
+            if frozen.lacks() {
+                fill_now(&follower.vfs, &self.overlay).await;
+                frozen = freeze(&follower.vfs).await?;
+            }
+            round.held.clone_from(&frozen.held);
+            let same = std::mem::take(&mut frozen.same);
+            if !same.is_empty() {
+                let agreed = same.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
+                self.settle(follower, None, Settled { agreed, ..Settled::default() }).await?;
+            }
+            if frozen.is_empty() {
+                return Ok(round);
+            }
+            let side = LocalSide::from(frozen);
+            match self.replica.publish(&follower.remote, &side, &self.options, &()).await {
+                // Others have published meanwhile: what they did is taken into account.
+                Err(SyncError::Remote(RemoteError::Moved { .. })) => follower.poll().await?,
+                Err(error) => return Err(error.into()),
+                Ok(report) => {
+                    round.bytes_sent += report.bytes_sent;
+                    let PublishReport { plan, landed, .. } = report;
+                    let settled = Settled {
+                        agreed: plan.agreed.clone().into_iter().collect(),
+                        given_up: given_up(&plan.conflicts),
+                        published: None,
+                    };
+                    round.conflicts = plan.conflicts.into_iter().collect();
+                    if let Some(landed) = &landed {
+                        round.count(landed);
+                    }
+                    self.settle(follower, landed, settled).await?;
+                    return Ok(round);
+                }
+            }
+        }
+        Err(SyncError::KeptChanging.into())
+    }
+
+    /// What was published is shown as the remote's, and what both agree on is not local any more.
+    async fn settle(
+        &mut self,
+        follower: &mut Follower,
+        landed: Option<Landed>,
+        settled: Settled,
+    ) -> Result<(), RoundError> {
+        match landed {
+            Some(landed) => {
+                follower.land(&landed, settled).await?;
+                self.replica.settled(&landed)?;
+            }
+            None => follower.settle(settled).await?,
+        }
+        Ok(())
+    }
+}
+
+impl Round {
+    /// What nobody has decided.
+    pub(super) fn undecided(&self) -> impl Iterator<Item = &DbPath> {
+        self.conflicts.iter().filter(|(_, conflict)| conflict.keeps.is_none()).map(|(path, _)| path)
+    }
+
+    fn count(&mut self, landed: &Landed) {
+        let put = landed.changes.values().filter(|entry| entry.is_some()).count();
+        self.uploaded += put;
+        self.deleted += landed.changes.len() - put;
+    }
+}
+
+/// Of conflicts that are decided for the remote, what is here goes.
+fn given_up<'a>(
+    conflicts: impl IntoIterator<Item = (&'a DbPath, &'a Conflict)>,
+) -> Vec<(DbPath, Option<Entry>)> {
+    let lost = conflicts.into_iter().filter(|(_, conflict)| conflict.keeps == Some(Side::Remote));
+    lost.map(|(path, conflict)| (path.clone(), conflict.local.clone())).collect()
+}
+
+async fn freeze(vfs: &Arc<Vfs>) -> Result<Frozen, RoundError> {
+    let vfs = vfs.clone();
+    let freezing = tokio::task::spawn_blocking(move || vfs.freeze());
+    Ok(freezing.await.map_err(|_| RoundError::Stopping)??)
+}

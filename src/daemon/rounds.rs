@@ -1,0 +1,254 @@
+//! The life of a mount beside its readers and writers: it hears of the remote's news and shows them, and publishes what is local
+//! when that is due. One thing at a time, so that a revision is never planned with while another is being shown.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::follow::{Follower, Trouble};
+use super::hearing::{Ear, Heard};
+use super::publishing::{Publisher, RoundError};
+use super::schedule::Schedule;
+use super::told::Told;
+use crate::control::{Counts, Failed, Order, Request, SyncPhase};
+use crate::disk::random_below_one;
+use crate::model::ExitCode;
+use crate::sync::Brake;
+
+/// What works beside a mount.
+pub(super) struct Rounds {
+    pub(super) follower: Follower,
+    /// How often the remote is asked for news where it does not tell, if at all.
+    pub(super) poll: Option<Duration>,
+    pub(super) publishing: Option<Publishing>,
+    pub(super) told: Told,
+    pub(super) orders: mpsc::Receiver<Order>,
+}
+
+/// What publishes, and when.
+pub(super) struct Publishing {
+    pub(super) publisher: Publisher,
+    pub(super) schedule: Schedule,
+    /// Counts changes that people make.
+    pub(super) stirs: watch::Receiver<u64>,
+    /// Of those, what the schedule knows.
+    pub(super) seen: u64,
+}
+
+/// What ends a wait.
+enum Woken {
+    Poll,
+    Round,
+    Heard,
+    Order(Order),
+}
+
+impl Rounds {
+    /// Works until it is told to stop, and then returns what it can be finished with.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Self {
+        let known = &self.follower.known;
+        let mut ear = self.poll.map(|_| Ear::new(self.follower.remote.clone(), known.id.clone()));
+        let (mut trouble, mut asked) = (Trouble::None, Heard::default());
+        let mut poll_at = self.poll.map(|every| Instant::now() + every);
+        loop {
+            let woken = tokio::select! {
+                _ = &mut stop => return self,
+                woken = self.wait(ear.as_mut(), asked, poll_at) => woken,
+            };
+            let heard = ear.as_mut().map(Ear::heard).unwrap_or_default();
+            match woken {
+                Woken::Round => drop(self.round(&mut trouble).await),
+                Woken::Order(order) => self.obey(order, &mut trouble).await,
+                // A stream that began or broke: the next wait knows.
+                Woken::Heard if heard.news == asked.news => {}
+                Woken::Poll if heard.listens && heard.news == asked.news && trouble == Trouble::None => {
+                    poll_at = self.poll.map(|every| Instant::now() + every);
+                }
+                Woken::Heard | Woken::Poll => {
+                    asked = heard;
+                    self.poll(&mut trouble).await;
+                    poll_at = self.poll.map(|every| Instant::now() + every);
+                }
+            }
+            self.follower.catch_up().await;
+            self.follower.vfs.sweep();
+        }
+    }
+
+    async fn wait(&mut self, ear: Option<&mut Ear>, asked: Heard, poll_at: Option<Instant>) -> Woken {
+        let mut ear = ear;
+        if let Some(ear) = ear.as_deref_mut()
+            && ear.heard().news != asked.news
+        {
+            return Woken::Heard;
+        }
+        let hears = async {
+            match ear {
+                Some(ear) => ear.hears().await,
+                None => std::future::pending().await,
+            }
+        };
+        let due = async {
+            match &mut self.publishing {
+                Some(publishing) => publishing.due(&self.told).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = until(poll_at) => Woken::Poll,
+            () = hears => Woken::Heard,
+            () = due => Woken::Round,
+            Some(order) = self.orders.recv() => Woken::Order(order),
+        }
+    }
+
+    /// Asks for news and shows them.
+    async fn poll(&mut self, trouble: &mut Trouble) {
+        self.follower.counters.polls.add(1);
+        let polled = self.follower.poll().await;
+        if polled.is_ok()
+            && let Some(publishing) = &mut self.publishing
+        {
+            publishing.schedule.is_reachable();
+        }
+        let revision = self.follower.known.revision.map(|revision| revision.0);
+        self.told.update(|standing| standing.revision = revision);
+        *trouble = std::mem::replace(trouble, Trouble::None).say(polled);
+    }
+
+    async fn obey(&mut self, Order { request, reply }: Order, trouble: &mut Trouble) {
+        let done = self.carry_out(request, trouble).await;
+        // Whoever asked may have gone.
+        let _ = reply.send(done);
+    }
+
+    async fn carry_out(&mut self, request: Request, trouble: &mut Trouble) -> Result<Option<Counts>, Failed> {
+        let Some(Publishing { schedule, publisher, .. }) = &mut self.publishing else {
+            let message =
+                "this mount publishes nothing: it is read-only, or what is written to it is thrown away";
+            return Err(Failed { message: message.into(), code: ExitCode::Usage.number() });
+        };
+        let allow = match request {
+            Request::Status | Request::Events => return Ok(None),
+            Request::Pause => {
+                schedule.paused = true;
+                self.told.update(|standing| standing.state = SyncPhase::Paused);
+                return Ok(None);
+            }
+            Request::Resume => {
+                schedule.paused = false;
+                schedule.want();
+                self.told.update(|standing| standing.state = SyncPhase::Idle);
+                return Ok(None);
+            }
+            Request::Begin => {
+                schedule.gathering = true;
+                return Ok(None);
+            }
+            Request::Sync { .. } if schedule.gathering => {
+                let message = "changes are being gathered: 'parquedb ctl commit' publishes them";
+                return Err(Failed { message: message.into(), code: ExitCode::NeedsDecision.number() });
+            }
+            Request::Sync { allow_mass_delete } => allow_mass_delete,
+            Request::Commit { allow_mass_delete } => {
+                schedule.gathering = false;
+                allow_mass_delete
+            }
+        };
+        if allow {
+            publisher.options.brake = Brake::Released;
+        }
+        self.poll(trouble).await;
+        let done = self.round(trouble).await;
+        if let Some(publishing) = &mut self.publishing {
+            publishing.publisher.options.brake = Brake::On;
+        }
+        done.map(Some)
+    }
+
+    /// Publishes what is local, and says how that went.
+    async fn round(&mut self, trouble: &mut Trouble) -> Result<Counts, Failed> {
+        let Some(Publishing { publisher, schedule, stirs, seen }) = &mut self.publishing else {
+            return Ok(Counts::default());
+        };
+        let began = Instant::now();
+        // What is changed from now on is the next round's, or has its part in this one.
+        *seen = *stirs.borrow_and_update();
+        schedule.begins();
+        if self.follower.vfs.pending() == 0 && !publisher.replica.has_pending() {
+            schedule.ended(began);
+            return Ok(self.told.ended_quietly(self.follower.known.revision));
+        }
+        self.told.begins();
+        let done = publisher.round(&mut self.follower).await;
+        let pending = self.follower.vfs.pending();
+        match done {
+            Ok(round) => {
+                schedule.ended(began);
+                let (uploaded, deleted) = (round.uploaded, round.deleted);
+                let (conflicts, held) = (round.undecided().count(), round.held.len());
+                tracing::info!(uploaded, deleted, conflicts, held, pending, "local changes are published");
+                Ok(self.told.ended(&round, self.follower.known.revision, pending))
+            }
+            Err(error) => {
+                let remote = error.remote();
+                let in_passing = remote.is_some_and(|error| error.is_transient()) || error.passes();
+                let asked = remote.and_then(|error| error.retry_after());
+                schedule.failed(Instant::now(), in_passing, asked, random_below_one());
+                tracing::warn!(%error, pending, "local changes are not published yet: they are kept");
+                self.told.failed(&error, in_passing, pending);
+                let failed = Failed { message: error.to_string(), code: error.exit_code().number() };
+                if let RoundError::NotOurs(error) = error {
+                    *trouble = std::mem::replace(trouble, Trouble::None).say(Err(error));
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// One last round, when the mount is gone.
+    pub(super) async fn finish(&mut self, patience: Duration) {
+        let Some(publishing) = &mut self.publishing else { return };
+        if !publishing.schedule.ends_with_a_round() || patience.is_zero() {
+            return;
+        }
+        let mut trouble = Trouble::None;
+        if tokio::time::timeout(patience, self.round(&mut trouble)).await.is_err() {
+            tracing::warn!(
+                ?patience,
+                "the last sync did not come to its end in time: the next mount goes on with it"
+            );
+        }
+    }
+}
+
+impl Publishing {
+    /// Waits until a round is due.
+    async fn due(&mut self, told: &Told) {
+        loop {
+            let now = Instant::now();
+            let stirs = *self.stirs.borrow_and_update();
+            self.schedule.changed(stirs - std::mem::replace(&mut self.seen, stirs), now);
+            let due = self.schedule.due(now);
+            let shown = due.and_then(|due| Timestamp::try_from(SystemTime::now() + (due - now)).ok());
+            told.update(|standing| standing.next_sync = shown.map(|time| time.to_string()));
+            if due.is_some_and(|due| due <= now) {
+                return;
+            }
+            tokio::select! {
+                () = until(due) => {}
+                changed = self.stirs.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}

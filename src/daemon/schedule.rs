@@ -1,0 +1,268 @@
+//! When to sync. Pure: it is told what happens and when, and says at what moment the next round is due.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::wait_before;
+
+/// What makes a mount publish what is local (F32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trigger {
+    /// Something was changed, and for a moment nothing more was.
+    #[default]
+    OnChange,
+    /// Many changes at once, few after some minutes.
+    Smart,
+    /// Every so often.
+    Interval,
+    /// Somebody says so.
+    Manual,
+}
+
+/// A text that names no trigger.
+#[derive(Debug, thiserror::Error)]
+#[error("a sync is triggered by one of on-change, smart, interval and manual")]
+pub struct UnknownTrigger;
+
+impl std::str::FromStr for Trigger {
+    type Err = UnknownTrigger;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTrigger> {
+        Ok(match text {
+            "on-change" => Self::OnChange,
+            "smart" => Self::Smart,
+            "interval" => Self::Interval,
+            "manual" => Self::Manual,
+            _ => return Err(UnknownTrigger),
+        })
+    }
+}
+
+/// After a change, what follows so closely belongs to it: one revision (F39).
+const DEBOUNCE: Duration = Duration::from_secs(2);
+/// Whoever never stops changing something is not waited for longer than this.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(60);
+/// So many changes are published at once by [`Trigger::Smart`]...
+const MANY: u64 = 10;
+/// ...and a single one when the last sync is so long ago...
+const FEW_AFTER: Duration = Duration::from_secs(300);
+/// ...which is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// When to sync.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    trigger: Trigger,
+    every: Duration,
+    /// Changes since the last round began.
+    changes: u64,
+    first_change: Option<Instant>,
+    last_change: Option<Instant>,
+    /// When the last round that came to its end began; at first, when the mount did.
+    synced: Instant,
+    /// Rounds that failed, one after the other, and when the next may be.
+    failures: u32,
+    again: Option<Instant>,
+    /// Somebody is in the middle of changes that belong together.
+    pub gathering: bool,
+    /// Somebody wants no syncs.
+    pub paused: bool,
+    /// A round is wanted whatever the trigger says: at the start, when the network is back, on demand.
+    wanted: bool,
+}
+
+impl Schedule {
+    /// A mount begins.
+    pub fn new(trigger: Trigger, every: Duration, now: Instant) -> Self {
+        Self {
+            trigger,
+            every,
+            changes: 0,
+            first_change: None,
+            last_change: None,
+            synced: now,
+            failures: 0,
+            again: None,
+            gathering: false,
+            paused: false,
+            wanted: trigger != Trigger::Manual,
+        }
+    }
+
+    /// So many changes were made.
+    pub fn changed(&mut self, changes: u64, now: Instant) {
+        if changes > 0 {
+            self.changes += changes;
+            self.first_change.get_or_insert(now);
+            self.last_change = Some(now);
+        }
+    }
+
+    /// A round is wanted as soon as may be.
+    pub fn want(&mut self) {
+        self.wanted = true;
+        self.again = None;
+    }
+
+    /// The remote answers again: what has failed for want of it is tried at once.
+    pub fn is_reachable(&mut self) {
+        if self.failures > 0 {
+            (self.wanted, self.again) = (true, None);
+        }
+    }
+
+    /// A round begins: changes made from now on belong to the next.
+    pub fn begins(&mut self) {
+        self.changes = 0;
+        (self.first_change, self.last_change, self.wanted, self.again) = (None, None, false, None);
+    }
+
+    /// A round that began at `began` came to its end.
+    pub fn ended(&mut self, began: Instant) {
+        (self.synced, self.failures) = (began, 0);
+    }
+
+    /// A round failed; the remote may have asked for a pause, and `chance` is below 1. What was to be published is still to be.
+    pub fn failed(&mut self, now: Instant, in_passing: bool, asked: Option<Duration>, chance: f64) {
+        // Asking again at once does not help with what does not pass.
+        let wait =
+            if in_passing { wait_before(self.failures, asked, chance) } else { self.every.max(DEBOUNCE) };
+        self.failures = self.failures.saturating_add(1);
+        (self.wanted, self.again) = (true, Some(now + wait));
+    }
+
+    /// Whether the mount ends with a round, so that nothing that is ready stays unpublished.
+    pub fn ends_with_a_round(&self) -> bool {
+        self.trigger != Trigger::Manual && !self.paused && !self.gathering
+    }
+
+    /// When the next round is due, if nothing else happens; `now` or earlier: it is due. None: not before something happens.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        if self.gathering || self.paused {
+            return None;
+        }
+        let regular = (self.trigger != Trigger::Manual).then(|| self.synced + self.every);
+        let by_trigger = match (self.trigger, self.first_change.zip(self.last_change)) {
+            (Trigger::OnChange, Some((first, last))) => Some((last + DEBOUNCE).min(first + LONGEST_DEBOUNCE)),
+            (Trigger::Smart, Some(_)) if self.changes >= MANY => Some(now),
+            (Trigger::Smart, Some(_)) => {
+                // At one of the regular looks.
+                let looks = FEW_AFTER.as_secs().div_ceil(LOOK_EVERY.as_secs());
+                Some(self.synced + LOOK_EVERY * u32::try_from(looks).unwrap_or(u32::MAX))
+            }
+            _ => None,
+        };
+        let wanted = self.wanted.then_some(now);
+        let next = [regular, by_trigger, wanted].into_iter().flatten().min()?;
+        Some(self.again.map_or(next, |again| next.max(again)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const EVERY: Duration = Duration::from_secs(300);
+
+    /// One that has done what it does at the start.
+    fn begun(trigger: Trigger) -> (Schedule, Instant) {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(trigger, EVERY, now);
+        schedule.begins();
+        schedule.ended(now);
+        (schedule, now)
+    }
+
+    #[test]
+    fn f31_a_round_at_the_start_every_interval_and_when_the_remote_is_back() {
+        for trigger in [Trigger::OnChange, Trigger::Smart, Trigger::Interval] {
+            let start = Instant::now();
+            assert_eq!(Schedule::new(trigger, EVERY, start).due(start), Some(start));
+            let (mut schedule, now) = begun(trigger);
+            assert_eq!(schedule.due(now), Some(now + EVERY));
+            schedule.is_reachable();
+            assert_eq!(schedule.due(now), Some(now + EVERY), "nothing had failed");
+            schedule.begins();
+            schedule.failed(now, true, None, 0.5);
+            schedule.is_reachable();
+            assert_eq!(schedule.due(now), Some(now));
+        }
+        assert_eq!(Schedule::new(Trigger::Manual, EVERY, Instant::now()).due(Instant::now()), None);
+    }
+
+    #[test]
+    fn f32_on_change_waits_until_nothing_more_is_changed() {
+        let (mut schedule, now) = begun(Trigger::OnChange);
+        schedule.changed(1, now);
+        assert_eq!(schedule.due(now), Some(now + DEBOUNCE));
+        schedule.changed(1, now + SECOND);
+        assert_eq!(schedule.due(now), Some(now + SECOND + DEBOUNCE));
+        for second in 2..100 {
+            schedule.changed(1, now + second * SECOND);
+        }
+        assert_eq!(schedule.due(now), Some(now + LONGEST_DEBOUNCE), "whoever never stops is not waited for");
+        schedule.begins();
+        schedule.changed(1, now + 100 * SECOND);
+        assert_eq!(schedule.due(now), Some(now + 100 * SECOND + DEBOUNCE), "made during a round: the next's");
+    }
+
+    #[test]
+    fn f32_smart_publishes_many_at_once_and_few_later() {
+        let (mut schedule, now) = begun(Trigger::Smart);
+        schedule.changed(9, now + SECOND);
+        assert_eq!(schedule.due(now + SECOND), Some(now + FEW_AFTER));
+        schedule.changed(1, now + 2 * SECOND);
+        assert_eq!(schedule.due(now + 2 * SECOND), Some(now + 2 * SECOND));
+        schedule.begins();
+        schedule.changed(3, now + 3 * SECOND);
+        schedule.failed(now + 4 * SECOND, true, None, 0.5);
+        schedule.changed(7, now + 4 * SECOND);
+        assert_eq!(schedule.due(now + 4 * SECOND), Some(now + 5 * SECOND), "not while the remote is away");
+    }
+
+    #[test]
+    fn f32_interval_and_manual_do_not_care_for_changes() {
+        let (mut schedule, now) = begun(Trigger::Interval);
+        schedule.changed(50, now);
+        assert_eq!(schedule.due(now), Some(now + EVERY));
+        let (mut schedule, now) = begun(Trigger::Manual);
+        schedule.changed(50, now);
+        assert_eq!(schedule.due(now), None);
+        schedule.want();
+        assert_eq!(schedule.due(now), Some(now));
+    }
+
+    #[test]
+    fn f34_what_failed_is_tried_again_for_ever_and_less_and_less_often() {
+        let (mut schedule, mut now) = begun(Trigger::OnChange);
+        for wait in [1, 2, 4, 8, 16, 32, 64, 64, 64] {
+            schedule.begins();
+            schedule.failed(now, true, None, 0.5);
+            schedule.changed(1, now);
+            assert_eq!(schedule.due(now), Some(now + wait * SECOND), "a change does not hurry it");
+            now += wait * SECOND;
+        }
+        schedule.failed(now, true, Some(100 * SECOND), 0.5);
+        assert_eq!(schedule.due(now), Some(now + 100 * SECOND));
+        schedule.failed(now, false, None, 0.5);
+        assert_eq!(schedule.due(now), Some(now + EVERY), "what does not pass is not asked for again at once");
+        schedule.want();
+        assert!(schedule.due(now).is_some_and(|due| due <= now), "but when somebody says so");
+        schedule.begins();
+        schedule.ended(now);
+        schedule.failed(now, true, None, 0.5);
+        assert_eq!(schedule.due(now), Some(now + SECOND), "a success ends the waiting");
+    }
+
+    #[test]
+    fn f39_nothing_is_due_between_begin_and_commit_nor_while_paused() {
+        let (mut schedule, now) = begun(Trigger::OnChange);
+        schedule.changed(1, now);
+        schedule.gathering = true;
+        assert_eq!(schedule.due(now + 500 * SECOND), None);
+        (schedule.gathering, schedule.paused) = (false, true);
+        assert_eq!(schedule.due(now + 500 * SECOND), None);
+        schedule.paused = false;
+        assert_eq!(schedule.due(now), Some(now + DEBOUNCE));
+    }
+}

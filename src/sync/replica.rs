@@ -1,0 +1,289 @@
+//! Publishing what is local in a mount: the same plan, brake, conflict copies and commits as for a directory. What the local side
+//! is, how it is frozen and how it moves on is the caller's; here is what is known of the remote, and what survives a kill.
+//!
+//! Before a commit is sent it is written down (rule 3). Until its fate is known and what it has published is settled, nothing
+//! else is published: it is sent again as it was, and the remote knows by its id whether it has it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::brake::{Brake, Deletions};
+use super::changes::{Changes, Files};
+use super::conflict::{Policy, Side, Strategy};
+use super::download::Downloads;
+use super::filter::Filter;
+use super::kept::{Keeping, Kept};
+use super::landed::check_same_history;
+use super::noted::PendingCommit;
+use super::reconcile::{Plan, reconcile};
+use super::state::{Anchor, SyncState};
+use super::upload::{Places, upload_contents};
+use super::{Reporter, SyncError};
+use crate::disk::random_hex;
+use crate::model::{DbPath, DbRef, Revision};
+use crate::remote::{Remote, RemoteError};
+use crate::tree::{Durability, Root};
+use crate::wire::CommitResponse;
+
+/// How a mount is synced.
+#[derive(Debug, Clone)]
+pub struct ReplicaOptions {
+    /// The database.
+    pub database: DbRef,
+    /// What decides conflicts.
+    pub strategy: Strategy,
+    /// Which paths it is about.
+    pub filter: Filter,
+    /// Whether mass deletions go through.
+    pub brake: Brake,
+    /// The most that conflict copies may take, in bytes.
+    pub conflict_limit: u64,
+}
+
+/// What is local, of one moment: paths that were changed here, and what they were and are.
+#[derive(Debug, Default)]
+pub struct LocalSide {
+    /// What each was when it was changed here.
+    pub base: Files,
+    /// What it is here.
+    pub local: Changes,
+    /// What the remote has, where that is another than the base.
+    pub remote: Changes,
+    /// The revision in which the remote has that.
+    pub revision: Option<Revision>,
+    /// Where the bytes lie that are here, below the replica's directory.
+    pub places: BTreeMap<DbPath, DbPath>,
+    /// Files of the remote's that have another name here: from, to.
+    pub moved: Vec<(DbPath, DbPath)>,
+    /// How many files the remote has.
+    pub files: usize,
+}
+
+/// A commit that the remote has.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// Its id.
+    pub commit_id: String,
+    /// The revision it is.
+    pub revision: Revision,
+    /// The entity tag of the manifest at that revision.
+    pub etag: String,
+    /// What it has published.
+    pub changes: Changes,
+}
+
+/// What publishing came to.
+#[derive(Debug, Default)]
+pub struct PublishReport {
+    /// What was decided. Of what is to be brought here nothing is done: the caller shows it.
+    pub plan: Plan,
+    /// What was published; none where there was nothing.
+    pub landed: Option<Landed>,
+    /// How many contents had to be sent.
+    pub contents_sent: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+}
+
+/// What is remembered of one replica's syncs, in its directory.
+#[derive(Debug)]
+pub struct Replica {
+    root: Arc<Root>,
+    state: SyncState,
+    pending: Option<PendingCommit>,
+    /// That the remote's history is the one we know was found out in this life.
+    history_checked: bool,
+    /// How many files the last commit takes from the remote.
+    lost: usize,
+    /// That, once it has landed, and the hash of its revision.
+    sent: Option<(Deletions, Option<Anchor>)>,
+}
+
+impl Replica {
+    /// Opens the replica of database `id` that lies in a directory.
+    pub fn open(directory: &Path, id: &str) -> Result<Self, SyncError> {
+        let failed = |error| SyncError::directory(directory.display())(error);
+        let root = Arc::new(Root::open(directory).map_err(failed)?);
+        root.sweep_staged().map_err(failed)?;
+        let state = SyncState::read(&root)?.filter(|state| state.database_id == id);
+        let pending = PendingCommit::read(&root)?.filter(|pending| pending.database_id == id);
+        let state = state.unwrap_or_else(|| SyncState::of(id));
+        Ok(Self { root, state, pending, history_checked: false, lost: 0, sent: None })
+    }
+
+    /// Whether there is a commit whose fate is not known, or which is not settled.
+    pub fn has_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Finds out what became of the commit that was written down, by sending it again as it was. None: it was not published and
+    /// will never be, and is forgotten; or there was none.
+    pub async fn resolve_pending(&mut self, remote: &Remote) -> Result<Option<Landed>, SyncError> {
+        let Some(pending) = &self.pending else { return Ok(None) };
+        let request = pending.again(&self.root)?;
+        match remote.commit_from(&self.state.database_id, &request).await {
+            Ok(committed) => {
+                let changes = PendingCommit::changes(&self.root)?;
+                self.lost = changes.values().filter(|entry| entry.is_none()).count();
+                Ok(self.landed(committed, changes))
+            }
+            // Others have published after its base, or its contents are not there any more.
+            Err(RemoteError::Moved { .. } | RemoteError::Refused { status: 422, .. }) => {
+                self.forget_commit()?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn landed(&mut self, committed: CommitResponse, changes: Changes) -> Option<Landed> {
+        let pending = self.pending.as_ref()?;
+        let CommitResponse { revision, etag, hash } = committed;
+        let anchor = hash.map(|hash| Anchor { revision, hash });
+        self.sent = Some((Deletions { time: Timestamp::now(), here: 0, there: self.lost }, anchor));
+        Some(Landed { commit_id: pending.commit_id.clone(), revision, etag, changes })
+    }
+
+    /// What the last commit has published is settled: it is forgotten.
+    pub fn settled(&mut self, landed: &Landed) -> Result<(), SyncError> {
+        self.state.revision = self.state.revision.max(landed.revision);
+        if let Some((deletions, anchor)) = self.sent.take() {
+            deletions.add_to(&mut self.state.deletions);
+            self.state.anchor = anchor.or(self.state.anchor);
+        }
+        self.state.write(&self.root)?;
+        self.forget_commit()
+    }
+
+    fn forget_commit(&mut self) -> Result<(), SyncError> {
+        PendingCommit::forget(&self.root)?;
+        self.pending = None;
+        Ok(())
+    }
+
+    /// Halts where the remote is not what this replica was synced with (rule 4).
+    async fn check_history(&mut self, remote: &Remote, database: &DbRef) -> Result<(), SyncError> {
+        if self.history_checked {
+            return Ok(());
+        }
+        let found = remote.describe(database).await?;
+        if found.id != self.state.database_id {
+            let here = self.state.database_id.clone();
+            return Err(SyncError::OtherDatabase { here, there: found.id });
+        }
+        if found.revision < self.state.revision {
+            return Err(SyncError::RolledBack { here: self.state.revision, there: found.revision });
+        }
+        let anchor = self.state.anchor.map(|anchor| (anchor.revision, anchor.hash));
+        check_same_history(remote, anchor, &found).await?;
+        self.history_checked = true;
+        Ok(())
+    }
+
+    /// Plans, keeps what loses, and publishes what is local as one revision. There must be no commit pending. `Moved`: others have
+    /// published since the revision that the caller has frozen.
+    pub async fn publish(
+        &mut self,
+        remote: &Remote,
+        side: &LocalSide,
+        options: &ReplicaOptions,
+        reporter: &dyn Reporter,
+    ) -> Result<PublishReport, SyncError> {
+        self.check_history(remote, &options.database).await?;
+        let policy = Policy { strategy: options.strategy, latest: remote.latest_date() };
+        let mut plan = reconcile(&side.base, &side.local, &side.remote, &policy, &options.filter);
+        side.hold_half_moves(&mut plan);
+        self.brake(&plan, side, options)?;
+        let mut kept = Kept::open(&self.root)?;
+        let id = self.state.database_id.clone();
+        if !plan.conflicts.is_empty() {
+            let downloads = Downloads {
+                remote,
+                database: &options.database,
+                id: &id,
+                at: None,
+                root: &self.root,
+                durability: Durability::Now,
+                reporter,
+            };
+            let keeping =
+                Keeping { revision: side.revision, limit: options.conflict_limit, downloads: &downloads };
+            kept.keep(&mut plan, &|path| side.places.get(path).cloned(), keeping).await?;
+            side.hold_half_moves(&mut plan);
+        }
+        let mut report = PublishReport::default();
+        if !plan.upload.is_empty() || !plan.delete_there.is_empty() {
+            let places = Places::Some(&side.places);
+            let sent = upload_contents(remote, &id, &self.root, places, &plan.upload, reporter).await?;
+            (report.contents_sent, report.bytes_sent) = (sent.contents, sent.bytes);
+            report.landed = self.commit(remote, &id, side, &plan).await?;
+        }
+        kept.carried_out(&plan, &options.filter)?;
+        report.plan = plan;
+        Ok(report)
+    }
+
+    async fn commit(
+        &mut self,
+        remote: &Remote,
+        id: &str,
+        side: &LocalSide,
+        plan: &Plan,
+    ) -> Result<Option<Landed>, SyncError> {
+        let base = super::publish::numbered(remote, side.revision)?;
+        let pending = PendingCommit::new(id, random_hex::<16>(), base);
+        let request = pending.write(&self.root, plan)?;
+        self.pending = Some(pending);
+        // What comes and goes within a day, as programs' own files do, adds nothing up.
+        self.lost = side.lost(plan).saturating_sub(side.newcomers(plan));
+        let committed = remote.commit_from(id, &request).await;
+        if let Err(RemoteError::Moved { .. }) = committed {
+            // The remote knows commits by their ids: this one is not among them, and will not be.
+            self.forget_commit()?;
+        }
+        let put = plan.upload.iter().map(|(path, entry)| (path.clone(), Some(entry.clone())));
+        let changes = put.chain(plan.delete_there.iter().map(|path| (path.clone(), None))).collect();
+        Ok(self.landed(committed?, changes))
+    }
+
+    /// Halts what deletes too much on the remote (rule 14). Files that have moved are not lost.
+    fn brake(&self, plan: &Plan, side: &LocalSide, options: &ReplicaOptions) -> Result<(), SyncError> {
+        let lost = side.lost(plan);
+        if lost == 0 {
+            return Ok(());
+        }
+        let before = Deletions::within_a_day(&self.state.deletions, Timestamp::now());
+        let left = side.files.saturating_sub(plan.delete_there.len()) + side.newcomers(plan);
+        let checked = options.brake.check(lost, side.files, left, before.on(Side::Remote));
+        checked.map_err(|counts| SyncError::Halted { counts, side: Side::Remote })
+    }
+}
+
+impl LocalSide {
+    /// How many of the files that the plan publishes the remote does not have.
+    fn newcomers(&self, plan: &Plan) -> usize {
+        let is_new = |path: &&DbPath| !self.base.contains_key(*path) && !self.remote.contains_key(*path);
+        plan.upload.keys().filter(is_new).count()
+    }
+
+    /// How many files are deleted by the plan, those not counted that have moved.
+    fn lost(&self, plan: &Plan) -> usize {
+        let moved = self
+            .moved
+            .iter()
+            .filter(|(from, to)| plan.delete_there.contains(from) && plan.upload.contains_key(to));
+        plan.delete_there.len().saturating_sub(moved.count())
+    }
+
+    /// A file that was moved leaves its old place only together with its arrival at the new one: else its content would be nowhere.
+    fn hold_half_moves(&self, plan: &mut Plan) {
+        for (from, to) in &self.moved {
+            if !plan.upload.contains_key(to) && plan.delete_there.contains(from) {
+                plan.hold(from);
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! What is local at a moment, ready to be planned with: the base of each path that was changed here (rule 8), what is here, and
+//! what the revision shown has. Files that somebody has open for writing are left out (rule 21), and so is what belongs
+//! with them. Nobody is held up by it: names are looked at under a lock that readers share, and bytes are read without any.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::revisions::Shown;
+use super::{Vfs, VfsError};
+use crate::manifest::{Entry, stays_put};
+use crate::model::{ContentHash, DbPath, Revision};
+use crate::namespace::{Ino, NodeKind};
+use crate::overlay::{AtRest, Digest, LocalFile, Rest, UpperNode};
+use crate::state::{BaseEntry, Content, NodeId};
+use crate::tree::hash_file;
+use crate::wire::content_type_of;
+
+/// What is local and travels, of one moment.
+#[derive(Debug, Default)]
+pub struct Frozen {
+    /// The revision it lies over.
+    pub revision: Option<Revision>,
+    /// What each path was when it was changed here.
+    pub base: BTreeMap<DbPath, Entry>,
+    /// What it is here.
+    pub local: BTreeMap<DbPath, Option<Entry>>,
+    /// What it is in the revision shown, where that is another than the base; and what there is in the way.
+    pub remote: BTreeMap<DbPath, Option<Entry>>,
+    /// Where the bytes lie that are here, below the replica's directory.
+    pub places: BTreeMap<DbPath, DbPath>,
+    /// Where files of the remote's are that were moved here: from, to.
+    pub moved: Vec<(DbPath, DbPath)>,
+    /// What is the same here as its base, though its bytes are still local.
+    pub same: Vec<(DbPath, Entry)>,
+    /// What is not ready.
+    pub held: Vec<(DbPath, Held)>,
+    /// How many files the revision has; counted where some of them were removed here.
+    pub files: usize,
+}
+
+/// Why a change is not published yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Somebody has it open for writing, or what belongs with it.
+    Written,
+    /// Some of its bytes are only with the remote: they are on their way.
+    Lacking,
+}
+
+/// A local file under one of its names.
+struct Named {
+    path: DbPath,
+    file: Arc<LocalFile>,
+    stands: Rest,
+    cover: Option<BaseEntry>,
+}
+
+impl Frozen {
+    /// Whether there is nothing to be planned.
+    pub fn is_empty(&self) -> bool {
+        self.local.is_empty()
+    }
+
+    /// Whether something waits for bytes that are only with the remote.
+    pub fn lacks(&self) -> bool {
+        self.held.iter().any(|(_, why)| *why == Held::Lacking)
+    }
+}
+
+impl Vfs {
+    /// Freezes what is local. Reads files that have not been read since they last changed, so it may take a while.
+    pub fn freeze(&self) -> Result<Frozen, VfsError> {
+        let overlay = self.overlay()?;
+        // Those that are all here by now are made so first: it may take the disk a moment.
+        for file in self.local_files() {
+            if file.base().is_some() && file.staged().is_some() {
+                file.rest(overlay)?;
+            }
+        }
+        let (named, gone, mut frozen) = self.look()?;
+        let busy: BTreeSet<String> = named
+            .iter()
+            .filter(|named| named.stands == Rest::Written)
+            .map(|named| family(&named.path).to_owned())
+            .collect();
+        for named in named {
+            let is_busy = busy.contains(family(&named.path));
+            self.take_named(named, is_busy, &mut frozen)?;
+        }
+        for entry in gone {
+            if busy.contains(family(&entry.path)) {
+                frozen.held.push((entry.path, Held::Written));
+                continue;
+            }
+            frozen.base.insert(entry.path.clone(), entry_of(&entry));
+            frozen.local.insert(entry.path, None);
+        }
+        self.look_at_the_remote(&mut frozen);
+        Ok(frozen)
+    }
+
+    /// Files that were written to and that need the remote for some of their bytes.
+    pub fn lacking(&self) -> Vec<Arc<LocalFile>> {
+        self.local_files().into_iter().filter(|file| file.missing(0).is_some()).collect()
+    }
+
+    fn local_files(&self) -> Vec<Arc<LocalFile>> {
+        self.read_shown().tree.upper.nodes().filter_map(|(_, node)| node.file.clone()).collect()
+    }
+
+    /// All local files with a name that travels, and the remote's files that were removed here.
+    fn look(&self) -> Result<(Vec<Named>, Vec<BaseEntry>, Frozen), VfsError> {
+        let overlay = self.overlay()?;
+        let shown = self.read_shown();
+        let upper = &shown.tree.upper;
+        let (mut all, mut here) = (Vec::new(), BTreeSet::new());
+        for (_, node) in upper.nodes() {
+            let Some(file) = &node.file else { continue };
+            for path in shown.paths_of(node) {
+                let cover = upper.cover(&path).cloned();
+                here.insert(path.clone());
+                // Looked at while no name can change: it is of this moment.
+                all.push(Named { path, file: file.clone(), stands: file.rest(overlay)?, cover });
+            }
+        }
+        let is_named = |path: &DbPath| here.contains(path) || shown.leads_to_local(path).is_some();
+        let gone = upper.covers().filter(|entry| !is_named(&entry.path) && !stays_put(&entry.path));
+        let gone = gone.cloned().collect();
+        let gone: Vec<BaseEntry> = gone;
+        let files = if gone.is_empty() { 0 } else { shown.tree.base.count_files() };
+        Ok((all, gone, Frozen { revision: shown.revision, files, ..Frozen::default() }))
+    }
+
+    fn take_named(&self, named: Named, is_busy: bool, frozen: &mut Frozen) -> Result<(), VfsError> {
+        let Named { path, file, stands, cover } = named;
+        if stays_put(&path) {
+            return Ok(());
+        }
+        let from = file.base().map(|base| base.path).filter(|from| *from != path);
+        let is_known = |size: u64, hash: ContentHash| {
+            cover.as_ref().is_some_and(|cover| (cover.size, cover.hash) == (size, hash))
+        };
+        let entry = match stands {
+            Rest::Remote(base) if is_known(base.size, base.hash) => return Ok(()),
+            Rest::Lacking | Rest::Written => {
+                let why = if stands == Rest::Lacking { Held::Lacking } else { Held::Written };
+                frozen.moved.extend(from.map(|from| (from, path.clone())));
+                frozen.held.push((path, why));
+                return Ok(());
+            }
+            Rest::Remote(base) if !is_busy => {
+                Entry { content_type: Some(content_type_of(path.as_str()).into()), ..entry_of(&base) }
+            }
+            Rest::Local(rest) if !is_busy => match self.read_at_rest(&file, rest)? {
+                Some(digest) if is_known(digest.size, digest.hash.into()) => {
+                    frozen.same.extend(cover.map(|cover| (path, entry_of(&cover))));
+                    return Ok(());
+                }
+                Some(digest) => {
+                    let place = DbPath::parse(&LocalFile::place(&rest)).map_err(|_| VfsError::Invalid)?;
+                    frozen.places.insert(path.clone(), place);
+                    Entry {
+                        size: digest.size,
+                        hash: digest.hash.into(),
+                        modified_at: date(digest.modified).into(),
+                        etag: None,
+                        content_type: Some(content_type_of(path.as_str()).into()),
+                        blocks: None,
+                        unknown: None,
+                    }
+                }
+                None => {
+                    frozen.held.push((path, Held::Written));
+                    return Ok(());
+                }
+            },
+            Rest::Remote(_) | Rest::Local(_) => {
+                frozen.moved.extend(from.map(|from| (from, path.clone())));
+                frozen.held.push((path, Held::Written));
+                return Ok(());
+            }
+        };
+        frozen.moved.extend(from.map(|from| (from, path.clone())));
+        frozen.base.extend(cover.map(|cover| (path.clone(), entry_of(&cover))));
+        frozen.local.insert(path, Some(entry));
+        Ok(())
+    }
+
+    /// What a file's bytes are, unless somebody begins to write meanwhile.
+    fn read_at_rest(&self, file: &LocalFile, rest: AtRest) -> Result<Option<Digest>, VfsError> {
+        if let Some(digest) = file.digest() {
+            return Ok(Some(digest));
+        }
+        let open = match file.open_at_rest(self.overlay()?, &rest) {
+            Ok(open) => open,
+            // Nobody needs it any more.
+            Err(error) if error.errno() == libc::ENOENT => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let ContentHash::Sha256(hash) = hash_file(&open, None).map_err(crate::overlay::OverlayError::from)?.0
+        else {
+            return Ok(None);
+        };
+        let found = open.metadata().map_err(crate::overlay::OverlayError::from)?;
+        let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+        let modified = modified.map_or(0, |time| i64::try_from(time.as_nanosecond()).unwrap_or(0));
+        let digest = Digest { hash, size: found.len(), modified };
+        Ok(file.was_read(rest, digest).then_some(digest))
+    }
+
+    /// How the revision shown differs from the base, at the paths that were changed here and where they lead.
+    fn look_at_the_remote(&self, frozen: &mut Frozen) {
+        let shown = self.read_shown();
+        for (path, local) in &frozen.local {
+            let there = shown.remote_entry(path);
+            let same = match (&there, frozen.base.get(path)) {
+                (Some(there), Some(base)) => there.same_content(base),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                frozen.remote.insert(path.clone(), there.clone());
+            }
+            if there.is_none() && local.is_some() {
+                for (other, entry) in shown.in_the_way(path) {
+                    if !frozen.base.contains_key(&other) {
+                        frozen.remote.insert(other, Some(entry));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Shown {
+    /// The paths of a local file, as far as a manifest can have them.
+    pub(super) fn paths_of(&self, node: &UpperNode) -> Vec<DbPath> {
+        let path = |(parent, name): &(NodeId, std::ffi::OsString)| {
+            let mut all = self.tree.upper.path(*parent)?;
+            all.push(name);
+            let text: Option<Vec<&str>> = all.into_iter().map(OsStr::to_str).collect();
+            DbPath::parse(&text?.join("/")).ok()
+        };
+        node.names.iter().filter_map(path).collect()
+    }
+
+    /// The local node that a path leads to.
+    pub(super) fn leads_to_local(&self, path: &DbPath) -> Option<NodeId> {
+        path.components().try_fold(NodeId::ROOT, |at, name| self.tree.upper.child(at, OsStr::new(name)))
+    }
+
+    /// What the revision has at a path, shown or covered.
+    pub(super) fn remote_entry(&self, path: &DbPath) -> Option<Entry> {
+        let ino = self.tree.base.find_path(path)?;
+        self.tree.entry(ino, self.revision).map(|entry| entry_of(&entry))
+    }
+
+    /// The revision's files that a new file at a path cannot stand beside: one in the place of a directory above it, and those below
+    /// it.
+    fn in_the_way(&self, path: &DbPath) -> Vec<(DbPath, Entry)> {
+        let base = &self.tree.base;
+        let mut found = Vec::new();
+        for above in path.ancestors().filter_map(|above| DbPath::parse(above).ok()) {
+            found.extend(self.remote_entry(&above).map(|entry| (above, entry)));
+        }
+        let mut open: Vec<Ino> = base.find_path(path).into_iter().collect();
+        while let Some(ino) = open.pop() {
+            let Some(node) = base.node(ino) else { continue };
+            match &node.kind {
+                NodeKind::Directory { children, .. } => {
+                    open.extend(
+                        (0..children.len()).filter_map(|at| base.child(children, at)).map(|(ino, _)| ino),
+                    );
+                }
+                NodeKind::File { .. } => {
+                    let entry = self.tree.entry(ino, self.revision);
+                    found.extend(entry.map(|entry| (entry.path.clone(), entry_of(&entry))));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What belongs together: a database's file, and its logs beside it (rule 21).
+fn family(path: &DbPath) -> &str {
+    let text = path.as_str();
+    let ends = ["-wal", "-shm", "-journal", ".wal"];
+    ends.iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text)
+}
+
+/// A moment in nanoseconds since 1970, as manifests write it.
+fn date(nanoseconds: i64) -> String {
+    let time = Timestamp::from_nanosecond(nanoseconds.into());
+    time.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// A remembered entry as a manifest's.
+pub(super) fn entry_of(entry: &BaseEntry) -> Entry {
+    Entry {
+        size: entry.size,
+        hash: entry.hash,
+        modified_at: date(entry.modified).into(),
+        etag: None,
+        content_type: None,
+        blocks: entry.blocks,
+        unknown: None,
+    }
+}
+
+/// Whether a file's bytes are those of an entry.
+pub(super) fn is_content(content: &Content, file: &LocalFile, entry: &BaseEntry) -> bool {
+    match content {
+        Content::Base(base) => (base.size, base.hash) == (entry.size, entry.hash),
+        Content::Staged { .. } => file.digest().is_some_and(|digest| {
+            (digest.size, ContentHash::Sha256(digest.hash)) == (entry.size, entry.hash)
+        }),
+    }
+}

@@ -1,0 +1,277 @@
+//! What both sides agree on: the bases of paths move (rule 8), and what is local about them no more is given up, in one step with
+//! the revision that has it. Inode numbers, attributes and what is open stay as they are (rule 22); what was changed since is the
+//! next one's.
+
+use std::ffi::OsStr;
+use std::sync::atomic::Ordering;
+
+use super::freezing::is_content;
+use super::names::unnamed;
+use super::revisions::{Shown, nanoseconds};
+use super::{Vfs, VfsError};
+use crate::manifest::Entry;
+use crate::model::{DbPath, Revision};
+use crate::namespace::{Difference, FileEntry, FlipStep, Outdated, Whose};
+use crate::overlay::{LocalFile, Rest};
+use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
+
+/// So many files are held open to be copied into the cache; others are fetched when they are read.
+const MOST_OPEN: usize = 256;
+
+/// What is settled.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// What both sides have by now: files, or that there is none.
+    pub agreed: Vec<(DbPath, Option<Entry>)>,
+    /// Where the remote's version stays and the local one goes. It has been kept elsewhere.
+    pub given_up: Vec<(DbPath, Option<Entry>)>,
+    /// The revision that this mount has published, in which they are.
+    pub published: Option<(Difference, Revision)>,
+}
+
+impl Vfs {
+    /// Settles paths. The kernel has to be told what this returns.
+    pub fn settle(&self, settled: &Settled) -> Result<Outdated, VfsError> {
+        let overlay = self.overlay()?;
+        let mut shown = self.write_shown();
+        let revision = settled.published.as_ref().map_or(shown.revision, |(_, revision)| Some(*revision));
+        let mut changes = Vec::new();
+        for (path, entry) in &settled.agreed {
+            changes.push(match entry {
+                Some(entry) => Change::Cover(base_of(path, entry, revision)),
+                None => Change::CoverGone(path.clone()),
+            });
+        }
+        let (mut besides, mut left) = (Vec::new(), Vec::new());
+        for (path, entry) in &settled.given_up {
+            if let Some((id, gone)) = shown.without(path, entry.as_ref()) {
+                changes.extend(gone);
+                besides.push(path.clone());
+                left.push(id);
+            }
+        }
+        let nothing = Difference::default();
+        let (difference, last) = match &settled.published {
+            Some((difference, _)) => (difference, shown.revision),
+            None => (&nothing, None),
+        };
+        overlay.record(changes.clone())?;
+        let step = FlipStep { difference, published: 0, last, whose: Whose::Ours };
+        let outdated = shown.tree.flip(&step, &besides, &changes);
+        shown.revision = revision;
+        for (path, entry) in &settled.agreed {
+            if entry.is_some() {
+                self.give_bytes_up(&mut shown, path)?;
+            }
+        }
+        drop(shown);
+        left.into_iter().flatten().for_each(|id| self.reap(id));
+        Ok(outdated)
+    }
+
+    /// The bytes of a file that are just those of the remote's entry below it need not be local, unless somebody has it open. Its
+    /// attributes stay.
+    fn give_bytes_up(&self, shown: &mut Shown, path: &DbPath) -> Result<(), VfsError> {
+        let overlay = self.overlay()?;
+        let Some(id) = shown.leads_to_local(path) else { return Ok(()) };
+        let (Some(node), Some(entry)) = (shown.tree.upper.node(id), shown.tree.upper.cover(path).cloned())
+        else {
+            return Ok(());
+        };
+        let Some(file) = node.file.clone().filter(|file| is_content(&file.content(), file, &entry)) else {
+            return Ok(());
+        };
+        let mut row = node.row.clone();
+        match file.rest(overlay)? {
+            // It has been moved.
+            Rest::Remote(base) if base.path != *path => {
+                row.touched = !node.xattrs.is_empty() || self.is_custom(&row);
+                self.change(shown, vec![Change::Node(id, row), Change::Content(id, Content::Base(entry))])
+            }
+            Rest::Local(rest) => {
+                if let Some((modified, changed)) = file.state(overlay)?.times {
+                    (row.modified, row.changed) = (modified, row.changed.max(changed));
+                }
+                row.touched = !node.xattrs.is_empty() || self.is_custom(&row);
+                if let Some(changes) = file.give_up(overlay, &rest, entry, vec![Change::Node(id, row)])? {
+                    shown.tree.apply(&changes);
+                }
+                Ok(())
+            }
+            Rest::Remote(_) | Rest::Lacking | Rest::Written => Ok(()),
+        }
+    }
+
+    /// Puts what was published into the cache, as far as its bytes are here and stay as they are. To be called before it is
+    /// settled; the rest, which may take a while, is for the function that is returned.
+    pub fn keep_in_cache(&self, published: &[(DbPath, Option<Entry>)]) -> Box<dyn FnOnce() + Send> {
+        let (mut files, shown) = (Vec::new(), self.read_shown());
+        let put = published.iter().filter_map(|(path, entry)| Some((path, entry.as_ref()?)));
+        for (path, entry) in put.take(MOST_OPEN) {
+            let base = base_of(path, entry, shown.revision);
+            let node = shown.leads_to_local(path).and_then(|id| shown.tree.upper.node(id));
+            let (Some(file), Some(overlay)) = (node.and_then(|node| node.file.as_ref()), &self.overlay)
+            else {
+                continue;
+            };
+            if is_content(&file.content(), file, &base)
+                && let Ok(Rest::Local(rest)) = file.rest(overlay)
+                && let Ok(open) = file.open_at_rest(overlay, &rest)
+            {
+                files.push((shown.key(&self.database, &base), open));
+            }
+        }
+        let fetcher = self.fetcher.clone();
+        Box::new(move || {
+            for (key, file) in files {
+                match fetcher.take_in(&key, &file) {
+                    Ok(kept) => tracing::debug!(path = %key.path, kept, "published, and in the cache"),
+                    Err(error) => {
+                        tracing::debug!(path = %key.path, %error, "published, and not in the cache")
+                    }
+                }
+            }
+        })
+    }
+
+    /// Whether somebody has given a file attributes that the remote's would not have.
+    fn is_custom(&self, row: &NodeRow) -> bool {
+        let usual = (u32::from(self.owner.file_mode()), self.owner.uid, self.owner.gid);
+        row.kind != Kind::File || (row.mode, row.uid, row.gid) != usual
+    }
+
+    /// The last reader of a file that has been published has closed it.
+    pub(super) fn give_bytes_up_late(&self, file: &LocalFile) {
+        let mut shown = self.write_shown();
+        let paths = match shown.tree.upper.node(file.node()) {
+            Some(node) if file.digest().is_some() => shown.paths_of(node),
+            _ => return,
+        };
+        for path in paths {
+            if let Err(error) = self.give_bytes_up(&mut shown, &path) {
+                tracing::debug!(%error, "a published file stays local for now");
+            }
+        }
+    }
+
+    /// What a flip changes above: files whose bytes nobody here has changed show the remote's new ones, with the attributes they
+    /// have here, under another number.
+    pub(super) fn follow_above(
+        &self,
+        shown: &Shown,
+        difference: &Difference,
+        revision: Option<Revision>,
+    ) -> Vec<Change> {
+        let Some(overlay) = &self.overlay else { return Vec::new() };
+        let mut changes = Vec::new();
+        for (path, entry) in difference.files() {
+            let Some(id) = shown.leads_to_local(path) else { continue };
+            let (Some(node), Some(cover)) = (shown.tree.upper.node(id), shown.tree.upper.cover(path)) else {
+                continue;
+            };
+            let Some(file) = &node.file else { continue };
+            let is_as_it_was = is_content(&file.content(), file, cover);
+            let same = |entry: &FileEntry| (entry.size, entry.hash) == (cover.size, cover.hash);
+            if !is_as_it_was || entry.is_some_and(same) {
+                continue;
+            }
+            if file.rest(overlay).is_ok_and(|rest| rest == Rest::Written) {
+                // Whoever has opened it may or may not write: it is looked at again when he has closed it.
+                self.behind.store(true, Ordering::Relaxed);
+                continue;
+            }
+            let Some((parent, name)) = place_of(shown, path) else { continue };
+            changes.push(unnamed(parent, OsStr::new(&name)));
+            let keeps = node.row.touched || !node.xattrs.is_empty();
+            let Some(entry) = entry.filter(|_| keeps) else {
+                changes.push(Change::CoverGone(path.clone()));
+                continue;
+            };
+            let fresh = overlay.new_node();
+            let base = BaseEntry {
+                path: path.clone(),
+                size: entry.size,
+                hash: entry.hash,
+                blocks: entry.blocks,
+                revision,
+                modified: entry.modified,
+            };
+            let row = NodeRow { modified: entry.modified, changed: entry.modified, ..node.row.clone() };
+            changes.extend([
+                Change::Node(fresh, row),
+                Change::Content(fresh, Content::Base(base.clone())),
+                Change::Name { parent, name: name.into_bytes(), node: fresh },
+                Change::Cover(base),
+            ]);
+            changes.extend(node.xattrs.iter().map(|(name, value)| Change::Xattr {
+                node: fresh,
+                name: name.as_encoded_bytes().to_vec(),
+                value: value.clone(),
+            }));
+        }
+        changes
+    }
+}
+
+impl Vfs {
+    /// What was left behind by flips, because somebody had it open for writing and then did not write, follows. The kernel has to
+    /// be told what this returns.
+    pub fn catch_up(&self) -> Option<Outdated> {
+        let overlay = self.overlay.as_ref().filter(|_| self.behind.swap(false, Ordering::Relaxed))?;
+        let mut shown = self.write_shown();
+        let mut difference = Difference::default();
+        for entry in shown.tree.upper.covers() {
+            let there = shown.tree.base.find_path(&entry.path);
+            let there = there.and_then(|ino| shown.tree.entry(ino, shown.revision));
+            match there {
+                Some(there) => difference.then([(entry.path.clone(), FileEntry::from(&there))], []),
+                None => difference.then([], [entry.path.clone()]),
+            }
+        }
+        let changes = self.follow_above(&shown, &difference, shown.revision);
+        if changes.is_empty() || overlay.record(changes.clone()).is_err() {
+            return None;
+        }
+        let besides: Vec<DbPath> = difference.paths().cloned().collect();
+        let nothing = Difference::default();
+        let step = FlipStep { difference: &nothing, published: 0, last: None, whose: Whose::Ours };
+        Some(shown.tree.flip(&step, &besides, &changes))
+    }
+}
+
+impl Shown {
+    /// What lets go of the local version of a path, and whose it was; none where it has been changed since it was frozen, or
+    /// somebody may change it any moment.
+    fn without(&self, path: &DbPath, local: Option<&Entry>) -> Option<(Option<NodeId>, Vec<Change>)> {
+        let gone = Change::CoverGone(path.clone());
+        let Some(id) = self.leads_to_local(path) else {
+            return local.is_none().then_some((None, vec![gone]));
+        };
+        let file = self.tree.upper.node(id)?.file.as_ref()?;
+        let frozen = base_of(path, local?, None);
+        let (parent, name) = place_of(self, path)?;
+        let stays = is_content(&file.content(), file, &frozen);
+        stays.then(|| (Some(id), vec![unnamed(parent, OsStr::new(&name)), gone]))
+    }
+}
+
+/// The local directory and the name of a path.
+fn place_of(shown: &Shown, path: &DbPath) -> Option<(NodeId, String)> {
+    let parent = match path.ancestors().next() {
+        Some(above) => shown.leads_to_local(&DbPath::parse(above).ok()?)?,
+        None => NodeId::ROOT,
+    };
+    Some((parent, path.name().to_owned()))
+}
+
+/// A manifest's entry as it is remembered.
+fn base_of(path: &DbPath, entry: &Entry, revision: Option<Revision>) -> BaseEntry {
+    BaseEntry {
+        path: path.clone(),
+        size: entry.size,
+        hash: entry.hash,
+        blocks: entry.blocks,
+        revision,
+        modified: nanoseconds(&entry.modified_at),
+    }
+}

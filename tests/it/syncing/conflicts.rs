@@ -1,0 +1,192 @@
+//! Both sides changed a path: nothing is lost, whoever decides.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::{by_hand, ctl, database, pending, published, sync};
+use crate::harness::{Mounting, until, xattr};
+
+/// Copies of what lost, by the ends of their paths.
+fn copies(mounting: &Mounting) -> Vec<(String, Vec<u8>)> {
+    let mut open = vec![mounting.state().join("replicas-1")];
+    let mut found = Vec::new();
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                open.push(entry);
+            } else if entry.extension().is_some_and(|end| end == "conflict") {
+                let name = entry.file_name().unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read(&entry).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn state(mounting: &Mounting) -> PathBuf {
+    mounting.path()
+}
+
+/// Follows nobody by itself, so that both sides are changed before either hears of the other.
+fn deaf(server: &crate::harness::Server, strategy: &str) -> Mounting {
+    by_hand(server).args(&["--strategy", strategy])
+}
+
+#[test]
+fn f11_each_strategy_decides_and_keeps_what_loses() {
+    for (strategy, wins, kept) in
+        [("local-wins", "mine", "one.remote.conflict"), ("remote-wins", "theirs", "one.local.conflict")]
+    {
+        let (server, id) = database();
+        let mounting = deaf(&server, strategy);
+        let mount = mounting.mount();
+        fs::write(mount.at("one"), "mine").unwrap();
+        server.publish(&id, &[("one", b"theirs")]);
+        sync(&server, &mount);
+        let loses = if wins == "mine" { "theirs" } else { "mine" };
+        assert_eq!(published(&server, "one").unwrap(), wins.as_bytes(), "{strategy}");
+        until(|| mount.read("one").is_ok_and(|read| read == wins.as_bytes()));
+        assert_eq!(copies(&mounting), [(kept.to_owned(), loses.as_bytes().to_vec())], "{strategy}");
+        assert_eq!(pending(&server, &mount.path()), 0);
+        mount.unmount();
+        // And after a restart.
+        let mount = mounting.mount();
+        assert_eq!(mount.read("one").unwrap(), wins.as_bytes());
+        mount.unmount();
+    }
+}
+
+#[test]
+fn manual_leaves_both_alone_and_goes_on_with_the_rest() {
+    let (server, id) = database();
+    let mounting = deaf(&server, "manual");
+    let mount = mounting.mount();
+    fs::write(mount.at("one"), "mine").unwrap();
+    fs::write(mount.at("new"), "new").unwrap();
+    server.publish(&id, &[("one", b"theirs")]);
+    let told = ctl(&server, &mount, &["sync", "--json"]).expect(3).json();
+    assert_eq!(
+        (&told["status"]["state"], &told["status"]["conflicts"][0]),
+        (&"conflict".into(), &"one".into()),
+        "{told}"
+    );
+    assert_eq!(published(&server, "one").unwrap(), b"theirs");
+    assert_eq!(published(&server, "new").unwrap(), b"new");
+    assert_eq!(mount.read("one").unwrap(), b"mine");
+    assert!(copies(&mounting).contains(&("one.remote.conflict".into(), b"theirs".to_vec())));
+    // Again: it is one conflict, however often it is met.
+    ctl(&server, &mount, &["sync"]).expect(3);
+    assert_eq!(copies(&mounting).iter().filter(|(name, _)| name == "one.remote.conflict").count(), 1);
+    // Somebody decides by making both the same.
+    fs::write(mount.at("one"), "theirs").unwrap();
+    sync(&server, &mount);
+    assert_eq!(pending(&server, &state(&mounting)), 0);
+    mount.unmount();
+}
+
+#[test]
+fn rule_9_an_edit_beats_a_deletion_on_either_side() {
+    let (server, id) = database();
+    let mount = by_hand(&server).mount();
+    fs::write(mount.at("one"), "edited here").unwrap();
+    fs::remove_file(mount.at("two")).unwrap();
+    let base = server.revision(&id);
+    server.upload(&id, "two", b"edited there");
+    let put = crate::harness::put_entry("two", b"edited there");
+    server.commit(&id, "both-sides", base, &[put], &["one"]).expect(200);
+    sync(&server, &mount);
+    assert_eq!(published(&server, "one").unwrap(), b"edited here");
+    assert_eq!(published(&server, "two").unwrap(), b"edited there");
+    until(|| mount.read("two").is_ok_and(|read| read == b"edited there"));
+    assert_eq!(pending(&server, &mount.path()), 0);
+    mount.unmount();
+}
+
+#[test]
+fn rule_10_a_newcomer_where_something_was_removed_or_moved_is_shown_and_stays() {
+    let (server, id) = database();
+    let mount = by_hand(&server).mount();
+    fs::rename(mount.at("dir"), mount.at("moved")).unwrap();
+    fs::remove_file(mount.at("two")).unwrap();
+    server.publish(&id, &[("dir/new", b"new"), ("two", b"again")]);
+    until(|| mount.read("dir/new").is_ok_and(|read| read == b"new"));
+    until(|| mount.read("two").is_ok_and(|read| read == b"again"));
+    sync(&server, &mount);
+    assert_eq!(server.paths("d"), ["data/t/a.bin", "dir/new", "moved/x", "moved/y", "one", "two"]);
+    assert_eq!(mount.read("dir/new").unwrap(), b"new");
+    mount.unmount();
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_waits_for_a_person() {
+    let (server, id) = database();
+    let mount = by_hand(&server).mount();
+    fs::write(mount.at("thing"), "a file").unwrap();
+    server.publish(&id, &[("thing/inside", b"a directory")]);
+    ctl(&server, &mount, &["sync"]).expect(3);
+    assert_eq!(published(&server, "thing/inside").unwrap(), b"a directory");
+    assert_eq!(mount.read("thing").unwrap(), b"a file");
+    fs::rename(mount.at("thing"), mount.at("thing-2")).unwrap();
+    sync(&server, &mount);
+    assert_eq!(published(&server, "thing-2").unwrap(), b"a file");
+    until(|| mount.read("thing/inside").is_ok_and(|read| read == b"a directory"));
+    mount.unmount();
+}
+
+#[test]
+fn a_move_whose_arrival_is_in_conflict_leaves_the_remote_as_it_is() {
+    let (server, id) = database();
+    let mount = by_hand(&server).args(&["--strategy", "manual"]).mount();
+    fs::rename(mount.at("dir/x"), mount.at("there")).unwrap();
+    server.publish(&id, &[("there", b"somebody's")]);
+    ctl(&server, &mount, &["sync"]).expect(3);
+    assert_eq!(published(&server, "dir/x").unwrap(), b"x", "its content would be nowhere");
+    assert_eq!(mount.read("there").unwrap(), b"x");
+    fs::rename(mount.at("there"), mount.at("elsewhere")).unwrap();
+    sync(&server, &mount);
+    assert_eq!(
+        (published(&server, "dir/x"), published(&server, "elsewhere").unwrap()),
+        (None, b"x".to_vec())
+    );
+    until(|| mount.read("there").is_ok_and(|read| read == b"somebody's"));
+    mount.unmount();
+}
+
+#[test]
+fn rule_14_a_directory_that_moves_is_not_deleted() {
+    let (server, id) = database();
+    let files: Vec<(String, Vec<u8>)> = (0..40).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    server.publish(&id, &files);
+    let mount = by_hand(&server).mount();
+    fs::rename(mount.at("many"), mount.at("moved")).unwrap();
+    sync(&server, &mount);
+    assert_eq!(server.paths("d").iter().filter(|path| path.starts_with("moved/")).count(), 40);
+    // What comes and goes adds nothing up.
+    for n in 0_i32..15 {
+        fs::write(mount.at(&format!("scratch-{n}")), "x").unwrap();
+        fs::remove_file(mount.at(&format!("scratch-{}", n - 1))).ok();
+        sync(&server, &mount);
+    }
+    mount.unmount();
+}
+
+#[test]
+fn rule_14_mass_deletion_halts_and_says_how_to_mean_it() {
+    let (server, id) = database();
+    let files: Vec<(String, Vec<u8>)> = (0..40).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    server.publish(&id, &files);
+    let mount = by_hand(&server).mount();
+    until(|| fs::read_dir(mount.at("many")).is_ok_and(|dir| dir.count() == 40));
+    fs::remove_dir_all(mount.at("many")).unwrap();
+    let revision = server.revision(&id);
+    let halted = ctl(&server, &mount, &["sync"]).expect(3);
+    assert!(halted.stderr.contains("--allow-mass-delete"), "{halted:?}");
+    assert_eq!(server.revision(&id), revision);
+    assert!(xattr(&mount.path(), "user.parquedb.revision").is_ok());
+    ctl(&server, &mount, &["sync", "--allow-mass-delete"]).expect(0);
+    assert_eq!(server.paths("d").len(), 5);
+    mount.unmount();
+}

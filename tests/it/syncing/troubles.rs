@@ -1,0 +1,208 @@
+//! The remote, the network or the daemon goes away in the middle: nothing is lost, and nothing is published twice.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{by_hand, ctl, database, pending, published, sync};
+use crate::harness::{Mounting, Reply, Responder, Server, until};
+
+/// Passes everything on but the stream of events, and every answer to what begins with `path` while `lost` is above 0; the server
+/// has heard it.
+fn losing_answers(server: &Server, path: &'static str) -> (Responder, Arc<AtomicU32>) {
+    let (address, lost) = (server.address.clone(), Arc::new(AtomicU32::new(0)));
+    let left = lost.clone();
+    let proxy = Responder::start(move |incoming| {
+        if incoming.target.starts_with("/api/sync/events/") {
+            return crate::harness::answer(404, &[], b"");
+        }
+        let response = incoming.forward(&address);
+        let loses = incoming.target.starts_with(path)
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if loses { Reply::HangUp } else { response.into() }
+    });
+    (proxy, lost)
+}
+
+fn through(proxy: &Responder, server: &Server) -> Mounting {
+    Mounting::at(&proxy.url(), "alice/d")
+        .env("PARQUEDB_TOKEN", &server.token)
+        .args(&["--poll", "0.3", "--sync", "manual"])
+}
+
+#[test]
+fn rule_3_a_commit_whose_answer_was_lost_is_known_and_what_was_edited_since_goes_on_top() {
+    let (server, id) = database();
+    let (proxy, lost) = losing_answers(&server, "/api/sync/commit/");
+    let mount = through(&proxy, &server).mount();
+    fs::write(mount.at("new"), "first").unwrap();
+    fs::remove_file(mount.at("two")).unwrap();
+    let revision = server.revision(&id);
+    lost.store(100, Ordering::SeqCst);
+    ctl(&server, &mount, &["sync"]).expect(6);
+    assert_eq!(server.revision(&id), revision + 1, "it has landed");
+    // Meanwhile both are changed again, here; and elsewhere another one.
+    fs::write(mount.at("new"), "second").unwrap();
+    fs::write(mount.at("two"), "back").unwrap();
+    lost.store(0, Ordering::SeqCst);
+    server.publish(&id, &[("other", b"other")]);
+    sync(&server, &mount);
+    assert_eq!(server.revision(&id), revision + 3, "no revision twice");
+    assert_eq!(published(&server, "new").unwrap(), b"second");
+    assert_eq!(published(&server, "two").unwrap(), b"back");
+    until(|| mount.read("other").is_ok_and(|read| read == b"other"));
+    let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
+    assert_eq!(
+        told["status"]["conflicts"].as_array().unwrap().len(),
+        0,
+        "nobody was in conflict with himself"
+    );
+    mount.unmount();
+}
+
+#[test]
+fn rule_3_a_daemon_that_was_killed_before_it_heard_knows_its_commit_again() {
+    for then in ["edits", "removes", "leaves"] {
+        let (server, id) = database();
+        let (proxy, lost) = losing_answers(&server, "/api/sync/commit/");
+        let mounting = through(&proxy, &server);
+        let mount = mounting.mount();
+        fs::write(mount.at("one"), "first").unwrap();
+        fs::remove_file(mount.at("two")).unwrap();
+        lost.store(100, Ordering::SeqCst);
+        ctl(&server, &mount, &["sync"]).expect(6);
+        match then {
+            "edits" => fs::write(mount.at("one"), "second").unwrap(),
+            "removes" => fs::remove_file(mount.at("one")).unwrap(),
+            _ => {}
+        }
+        lost.store(0, Ordering::SeqCst);
+        mount.kill9();
+        let mount = mounting.mount();
+        assert!(!mount.at("two").exists());
+        sync(&server, &mount);
+        let expected = match then {
+            "edits" => Some(b"second".to_vec()),
+            "removes" => None,
+            _ => Some(b"first".to_vec()),
+        };
+        assert_eq!((published(&server, "one"), published(&server, "two")), (expected, None), "{then}");
+        let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
+        assert_eq!(told["status"]["conflicts"].as_array().unwrap().len(), 0, "{then}: {told}");
+        assert_eq!(pending(&server, &mount.path()), 0, "{then}");
+        assert!(server.revision(&id) <= 3, "{then}");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn f34_what_could_not_be_published_is_kept_and_published_when_the_remote_is_back() {
+    let (mut server, _) = database();
+    let mount = super::on_change(&server).mount();
+    server.kill();
+    fs::write(mount.at("offline"), "written without the remote").unwrap();
+    fs::rename(mount.at("dir/y"), mount.at("dir/renamed")).unwrap();
+    let state = || {
+        let told = crate::harness::Cli::owner(&server).run(&[
+            "status",
+            crate::harness::text(&mount.path()),
+            "--json",
+        ]);
+        told.expect(0).json()["replicas"][0]["sync"]["state"].clone()
+    };
+    until(|| state() == "offline");
+    assert_eq!(mount.read("offline").unwrap(), b"written without the remote");
+    server.crash_and_restart();
+    until(|| published(&server, "offline").is_some());
+    assert_eq!(published(&server, "dir/renamed").unwrap(), b"yy");
+    mount.unmount();
+}
+
+#[test]
+fn a_round_is_killed_at_every_request_and_the_next_ends_it() {
+    let (server, id) = database();
+    let (address, seen) = (server.address.clone(), Arc::new(AtomicU32::new(0)));
+    let stop_at = Arc::new(AtomicU32::new(u32::MAX));
+    let (counting, stopping) = (seen.clone(), stop_at.clone());
+    let proxy = Responder::start(move |incoming| {
+        let changes = incoming.method != "GET" || incoming.target.starts_with("/api/sync/changes/");
+        if incoming.target.starts_with("/api/sync/events/") {
+            return crate::harness::answer(404, &[], b"");
+        }
+        if changes && counting.fetch_add(1, Ordering::SeqCst) + 1 >= stopping.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(300));
+            return Reply::HangUp;
+        }
+        incoming.forward(&address).into()
+    });
+    let mounting = Mounting::at(&proxy.url(), "alice/d")
+        .env("PARQUEDB_TOKEN", &server.token)
+        .args(&["--poll", "0", "--sync", "manual"]);
+    let mut killed = 0;
+    for at in 1..12 {
+        stop_at.store(u32::MAX, Ordering::SeqCst);
+        let mount = mounting.mount();
+        // What the round before had left.
+        sync(&server, &mount);
+        let text = format!("round {at}");
+        for name in ["a", "b", "c"] {
+            fs::write(mount.at(name), format!("{text} {name}")).unwrap();
+        }
+        let gone = format!("gone-{at}");
+        fs::write(mount.at(&gone), "x").unwrap();
+        fs::remove_file(mount.at(&format!("gone-{}", at - 1))).ok();
+        seen.store(0, Ordering::SeqCst);
+        stop_at.store(at, Ordering::SeqCst);
+        let path = mount.path();
+        let asking = std::thread::spawn({
+            let cli = crate::harness::Cli::owner(&server);
+            move || cli.run(&["ctl", "sync", crate::harness::text(&path)])
+        });
+        std::thread::sleep(Duration::from_millis(250));
+        killed += u32::from(seen.load(Ordering::SeqCst) >= at);
+        mount.kill9();
+        let _ = asking.join();
+        stop_at.store(u32::MAX, Ordering::SeqCst);
+        let mount = mounting.mount();
+        sync(&server, &mount);
+        for name in ["a", "b", "c"] {
+            assert_eq!(
+                published(&server, name).unwrap(),
+                format!("{text} {name}").into_bytes(),
+                "killed at {at}"
+            );
+            assert_eq!(mount.read(name).unwrap(), format!("{text} {name}").into_bytes());
+        }
+        assert!(
+            published(&server, &gone).is_some() && published(&server, &format!("gone-{}", at - 1)).is_none(),
+            "{at}"
+        );
+        assert_eq!(pending(&server, &mount.path()), 0, "killed at {at}");
+        mount.unmount();
+    }
+    println!("killed in the middle {killed} times; revision {}", server.revision(&id));
+    assert!(killed >= 5, "rounds were in the middle {killed} times");
+}
+
+#[test]
+fn a_server_that_was_rolled_back_is_not_published_to() {
+    let (mut server, id) = database();
+    let mounting = by_hand(&server);
+    let mount = mounting.mount();
+    fs::write(mount.at("a"), "a").unwrap();
+    sync(&server, &mount);
+    mount.unmount();
+    server.kill();
+    // The store goes back to the revision before.
+    let newest = server.store().join(format!("databases/{id}/revisions/{:020}.json", 2));
+    fs::remove_file(&newest).unwrap();
+    server.crash_and_restart();
+    let mount = mounting.mount();
+    fs::write(mount.at("b"), "b").unwrap();
+    let refused = ctl(&server, &mount, &["sync"]).expect(3);
+    assert!(refused.stderr.contains("rolled back"), "{refused:?}");
+    assert_eq!(server.revision(&id), 1);
+    assert_eq!(mount.read("b").unwrap(), b"b");
+    mount.unmount();
+}

@@ -1,0 +1,169 @@
+//! When a mount syncs, and what it tells of it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{by_hand, ctl, database, on_change, pending, published};
+use crate::harness::{Cli, Mount, Server, text, until};
+
+/// `parquedb ctl events`, line by line.
+struct Events {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    /// Its home.
+    _cli: Cli,
+}
+
+impl Events {
+    fn of(server: &Server, mount: &Mount) -> Self {
+        let path = mount.path();
+        let cli = Cli::owner(server);
+        let mut command = cli.command(&["ctl", "events", text(&path)]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, _cli: cli }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn f32_a_change_is_published_soon_and_what_follows_closely_goes_with_it() {
+    let (server, id) = database();
+    let mount = on_change(&server).mount();
+    let revision = server.revision(&id);
+    for n in 0..10 {
+        fs::write(mount.at(&format!("f{n}")), format!("{n}")).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let written = Instant::now();
+    until(|| published(&server, "f9").is_some());
+    println!("published {:?} after the last write", written.elapsed());
+    assert_eq!(server.revision(&id), revision + 1, "F39: one window, one revision");
+    assert_eq!(pending(&server, &mount.path()), 0);
+    mount.unmount();
+}
+
+#[test]
+fn f39_what_is_changed_between_begin_and_commit_is_one_revision() {
+    let (server, id) = database();
+    let mount = on_change(&server).mount();
+    ctl(&server, &mount, &["begin"]).expect(0);
+    let revision = server.revision(&id);
+    fs::write(mount.at("a"), "a").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    fs::write(mount.at("b"), "b").unwrap();
+    fs::remove_file(mount.at("one")).unwrap();
+    ctl(&server, &mount, &["sync"]).expect(3);
+    assert_eq!(server.revision(&id), revision);
+    ctl(&server, &mount, &["commit"]).expect(0);
+    assert_eq!(server.revision(&id), revision + 1);
+    assert_eq!(server.paths("d"), ["a", "b", "data/t/a.bin", "dir/x", "dir/y", "two"]);
+    mount.unmount();
+}
+
+#[test]
+fn f35_events_come_in_order_and_the_state_is_told() {
+    let (mut server, _) = database();
+    let mount = by_hand(&server).mount();
+    let mut events = Events::of(&server, &mount);
+    let first = events.next();
+    assert_eq!((&first["database"], &first["state"]), (&"alice/d".into(), &"idle".into()), "{first}");
+    fs::write(mount.at("a"), "a").unwrap();
+    ctl(&server, &mount, &["sync"]).expect(0);
+    assert_eq!(events.next()["event"], "sync:start");
+    let end = events.next();
+    assert_eq!(
+        (&end["event"], &end["uploaded"], &end["deleted"]),
+        (&"sync:end".into(), &1.into(), &0.into()),
+        "{end}"
+    );
+    assert_eq!((end["bytesSent"].as_u64(), end["conflicts"].as_u64()), (Some(1), Some(0)), "{end}");
+    fs::write(mount.at("a"), "b").unwrap();
+    server.kill();
+    ctl(&server, &mount, &["sync"]).expect(6);
+    assert_eq!(events.next()["event"], "sync:start");
+    let error = events.next();
+    assert!(
+        error["event"] == "error" && error["message"].as_str().is_some_and(|text| !text.is_empty()),
+        "{error}"
+    );
+    let told = |args: &[&str]| Cli::owner(&server).run(args).expect(0);
+    let path = mount.path();
+    let status = told(&["status", text(&path), "--json"]).json();
+    let sync = &status["replicas"][0]["sync"];
+    assert_eq!((&sync["state"], &sync["pending"]), (&"offline".into(), &1.into()), "{sync}");
+    assert!(sync["lastError"]["message"].is_string() && sync["lastSync"].is_string(), "{sync}");
+    ctl(&server, &mount, &["pause"]).expect(0);
+    let lines = told(&["status", text(&path)]).stdout;
+    assert!(lines.contains("paused"), "{lines}");
+    ctl(&server, &mount, &["resume"]).expect(0);
+    mount.unmount();
+}
+
+#[test]
+fn f38_unmounting_publishes_what_is_left_or_keeps_it_and_says_so() {
+    let (mut server, _) = database();
+    let mounting = on_change(&server);
+    let mount = mounting.mount();
+    fs::write(mount.at("last"), "last").unwrap();
+    mount.unmount();
+    assert_eq!(published(&server, "last").unwrap(), b"last");
+    let mount = mounting.mount();
+    fs::write(mount.at("more"), "more").unwrap();
+    mount.sigterm();
+    assert_eq!(published(&server, "more").unwrap(), b"more");
+    // And without the remote: kept.
+    let mount = mounting.foreground();
+    fs::write(mount.at("kept"), "kept").unwrap();
+    server.kill();
+    let began = Instant::now();
+    mount.sigterm();
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    let log = fs::read_to_string(mounting.beside().join("stderr")).unwrap();
+    assert!(log.contains("local changes are not published: they are kept"), "{log}");
+    server.crash_and_restart();
+    let mount = mounting.mount();
+    assert_eq!(mount.read("kept").unwrap(), b"kept");
+    until(|| published(&server, "kept").is_some());
+    mount.unmount();
+}
+
+#[test]
+fn f31_a_mount_that_starts_publishes_what_is_left() {
+    let (server, _) = database();
+    let mounting = by_hand(&server);
+    let mount = mounting.mount();
+    fs::write(mount.at("left"), "left").unwrap();
+    mount.kill9();
+    let again = on_change(&server).state_in(mounting.state());
+    let mount = again.mount();
+    until(|| published(&server, "left").is_some());
+    mount.unmount();
+}
+
+#[test]
+fn ctl_says_what_is_wrong() {
+    let (server, _) = database();
+    let mount = by_hand(&server).mount();
+    let nobody = Cli::owner(&server).run(&["ctl", "sync", "/tmp"]).expect(2);
+    assert!(nobody.stderr.contains("is no mount"), "{nobody:?}");
+    let read_only = crate::harness::Mounting::owner(&server, "alice/d").arg("--read-only").mount();
+    let refused = ctl(&server, &read_only, &["sync"]).expect(2);
+    assert!(refused.stderr.contains("is no mount that can be written to"), "{refused:?}");
+    mount.unmount();
+    read_only.unmount();
+}
