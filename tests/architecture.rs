@@ -39,11 +39,12 @@ const FLOORS: [(&str, u32); 26] = [
 ];
 
 /// Crates that stay in their rooms.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     ("fuser", &["fuse"]),
     ("axum", &["server"]),
     ("object_store", &["store"]),
     ("daemonize", &["daemon"]),
+    ("sd_notify", &["daemon"]),
     ("clap", &["bin"]),
     ("indicatif", &["bin"]),
     ("rusqlite", &["state"]),

@@ -13,6 +13,7 @@ mod recheck;
 mod rounds;
 mod schedule;
 mod start;
+mod supervised;
 mod told;
 mod written;
 

@@ -16,6 +16,7 @@ use super::recheck::recheck;
 use super::rounds::{Publishing, Rounds};
 use super::schedule::{Schedule, Trigger};
 use super::start::{Started, start, start_at};
+use super::supervised;
 use super::told::Told;
 use super::written::{ThrowAway, Written};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
@@ -197,6 +198,8 @@ pub async fn run(
         return Err(error);
     }
     readiness.ready();
+    supervised::ready();
+    let supervising = tokio::spawn(supervised::supervise(mountpoint.clone(), told.standing()));
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
     let filling = overlay.clone().map(|overlay| tokio::spawn(fill(vfs.clone(), overlay)));
     let every = options.poll.unwrap_or(FLIP_PATIENCE);
@@ -225,6 +228,8 @@ pub async fn run(
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };
+    supervised::stopping(GRACE + options.sync.as_ref().map_or(Duration::ZERO, |sync| sync.last_round));
+    supervising.abort();
     let _ = stop.send(());
     filling.into_iter().chain(listening).for_each(|task| task.abort());
     rechecking.abort();

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod publishing;
+mod service;
 mod troubles;
 mod when;
 

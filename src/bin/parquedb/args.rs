@@ -1,5 +1,6 @@
 //! What can be typed. The names are fixed: scripts depend on them.
 
+mod mounts;
 mod sync;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use url::Url;
 use crate::common::flags::EverywhereFlags;
 use crate::common::size::Size;
 
+pub use mounts::{CtlAction, CtlArgs, ServiceAction, ServiceArgs, StatusArgs};
 pub use sync::{ConflictsAction, ConflictsArgs, PullArgs, PushArgs, ResolveArgs, SyncArgs};
 
 const EXIT_CODES: &str = "Exit status:
@@ -62,6 +64,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Tell a mount's daemon to sync, to wait, or to say what happens
     Ctl(CtlArgs),
+    /// Mount a database whenever you log in, as a systemd user service
+    Service(ServiceArgs),
     /// Make files of a database fully available offline: fetch them whole, and keep them
     Pin(PinArgs),
     /// Let go of what was pinned
@@ -310,23 +314,6 @@ pub struct PinnedFiles {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Works whether it is mounted or not, and without the remote.\n\nExamples:\n  parquedb status /mnt/data\n  \
-    parquedb status alice/my-dataset --json"
-)]
-pub struct StatusArgs {
-    /// A mount, or a database that was mounted here
-    #[arg(value_name = "DIR|OWNER/SLUG")]
-    pub of: String,
-    /// Which of your replicas of the database [default: all]
-    #[arg(long, value_name = "NAME")]
-    pub replica: Option<String>,
-    /// Where local state is kept [default: parquedb in your state directory]
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(
     after_help = "What is pinned is read from the cache by every mount, with the remote or without it, and is never \
     evicted. It stays what it was when it was pinned: pin again after something was published. More than the cache's \
     limit is refused.\n\nExample:\n  parquedb pin alice/my-dataset data/events"
@@ -407,61 +394,4 @@ fn age(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| "an age begins with a whole number".to_owned())?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Between 'begin' and 'commit' nothing is published; then all of it is one revision.\n\nExamples:\n  \
-    parquedb ctl sync /mnt/data\n  parquedb ctl events /mnt/data"
-)]
-pub struct CtlArgs {
-    /// What it is to do
-    #[command(subcommand)]
-    pub action: CtlAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CtlAction {
-    /// Fetch news and publish what is local, now
-    Sync {
-        /// Delete many files on the remote, if that is what was done here
-        #[arg(long)]
-        allow_mass_delete: bool,
-        /// The mount
-        #[arg(value_name = "DIR")]
-        mount: PathBuf,
-    },
-    /// Publish nothing until 'resume'
-    Pause {
-        /// The mount
-        #[arg(value_name = "DIR")]
-        mount: PathBuf,
-    },
-    /// Publish again
-    Resume {
-        /// The mount
-        #[arg(value_name = "DIR")]
-        mount: PathBuf,
-    },
-    /// Gather what is changed from now on, until 'commit'
-    Begin {
-        /// The mount
-        #[arg(value_name = "DIR")]
-        mount: PathBuf,
-    },
-    /// Publish what was gathered as one revision
-    Commit {
-        /// Delete many files on the remote, if that is what was done here
-        #[arg(long)]
-        allow_mass_delete: bool,
-        /// The mount
-        #[arg(value_name = "DIR")]
-        mount: PathBuf,
-    },
-    /// Print what happens, a line of JSON each: first how things stand, then every event
-    Events {
-        /// The mount
-        #[arg(value_name = "DIR")]
-        mount: PathBuf,
-    },
 }

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             Command::Login(args) => commands::login::run(args, &cli.everywhere, style).await,
             Command::Whoami => commands::whoami::run(&cli.everywhere, style).await,
             Command::Status(args) => commands::status::run(args, &cli.everywhere, style),
+            Command::Service(args) => commands::service::run(args, style),
             Command::Ctl(args) => commands::ctl::run(args, style),
             Command::Pin(args) => commands::pin::run(args, &cli.everywhere, style).await,
             Command::Unpin(args) => commands::pin::run_unpin(args, &cli.everywhere, style).await,

@@ -18,6 +18,7 @@ pub mod resolve;
 pub mod revert;
 pub mod runs;
 pub mod serve;
+pub mod service;
 pub mod status;
 mod stores;
 pub mod sync;
