@@ -3,6 +3,7 @@
 mod conflicts;
 mod publishing;
 mod service;
+mod together;
 mod troubles;
 mod when;
 
