@@ -12,6 +12,10 @@ mod publishing;
 mod recheck;
 mod rounds;
 mod schedule;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod simulation_tests;
 mod start;
 mod supervised;
 mod told;

@@ -15,13 +15,20 @@ use crate::namespace::{Ino, Outdated};
 /// Tells the kernel of one mount what to forget.
 #[derive(Clone)]
 pub struct Invalidator {
-    notifier: Notifier,
+    /// None where no kernel is behind the mount.
+    notifier: Option<Notifier>,
     armed: Arc<Mutex<bool>>,
 }
 
 impl Invalidator {
     pub(super) fn new(notifier: Notifier) -> Self {
-        Self { notifier, armed: Arc::new(Mutex::new(true)) }
+        Self { notifier: Some(notifier), armed: Arc::new(Mutex::new(true)) }
+    }
+
+    /// For a mount that no kernel knows of.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        Self { notifier: None, armed: Arc::default() }
     }
 
     /// Makes the kernel forget. Blocks until it has; nothing is sent when it is disarmed. Not for threads that answer
@@ -59,7 +66,10 @@ impl Invalidator {
 
     fn send(&self, notify: impl FnOnce(&Notifier) -> io::Result<()>) -> bool {
         let armed = self.armed.lock().unwrap_or_else(|e| e.into_inner());
-        if *armed && let Err(error) = notify(&self.notifier) {
+        if *armed
+            && let Some(notifier) = &self.notifier
+            && let Err(error) = notify(notifier)
+        {
             tracing::debug!(%error, "the kernel did not take a notification");
         }
         *armed

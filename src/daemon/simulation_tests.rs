@@ -1,0 +1,298 @@
+//! A simulation of several mounts of one database, from a seed: writes, removals and renames on each, rounds that are lost, heard
+//! twice, not heard, or killed in the middle, networks that are parted, clocks that are wrong. In the end everybody is reached:
+//! all show the same, which is what the server has; nothing that somebody wrote is lost, and nothing that was deleted has
+//! returned. The same seed gives the same, which a digest of the end shows.
+//!
+//! `PARQUEDB_TEST_SEEDS=N` runs more of them, `PARQUEDB_TEST_SEED=N` one again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::simulated::{Dice, Fault, Network, SimulatedMount};
+use crate::model::{DbPath, DbRef, Revision, Sha256, Token, Visibility};
+use crate::remote::{Remote, RemoteOptions};
+use crate::server::{Server, ServerOptions};
+use crate::store::{Registration, Store};
+use crate::sync::Strategy;
+use crate::wire::CommitRequest;
+
+const STEPS: u32 = 60;
+const PATHS: u32 = 8;
+
+struct Player {
+    network: Arc<Network>,
+    url: String,
+    dir: tempfile::TempDir,
+    mount: Option<SimulatedMount>,
+    /// What was written here last, path by path, as far as nothing here has taken its place.
+    wrote: BTreeMap<String, String>,
+}
+
+struct World {
+    dice: Dice,
+    /// To the server, past every fault.
+    remote: Remote,
+    id: String,
+    token: Token,
+    strategy: Strategy,
+    players: Vec<Player>,
+}
+
+impl World {
+    async fn of(seed: u64) -> Self {
+        let mut dice = Dice::of(seed);
+        let store = Store::in_memory().await;
+        let token = Token::new("simulated-token");
+        store.ensure_account("alice").await.unwrap();
+        store.allow_token(&token, "alice").await.unwrap();
+        let reference: DbRef = "alice/d".parse().unwrap();
+        let wanted = Registration { reference, name: "d".into(), visibility: Some(Visibility::Public) };
+        let id = store.register(&wanted).await.unwrap().id().to_owned();
+        let server = Server::new(store, ServerOptions::default()).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(server.serve(listener, std::future::pending()));
+        let direct = format!("http://{address}").parse().unwrap();
+        let remote = Remote::new(&direct, Some(&token), &RemoteOptions::default()).unwrap();
+        // What nothing was published to cannot be mounted.
+        let first = CommitRequest {
+            commit_id: "the-first-revision".into(),
+            base: Revision::NONE,
+            put: Vec::new(),
+            delete: Vec::new(),
+            message: None,
+        };
+        remote.commit(&id, &first).await.unwrap();
+        let strategies = [Strategy::Newest, Strategy::LocalWins, Strategy::RemoteWins];
+        let strategy = strategies[dice.below(3) as usize];
+        let mut players = Vec::new();
+        for _ in 0..2 + dice.below(4) {
+            let network = Arc::new(Network::default());
+            let url = network.lead_to(address.clone()).await;
+            let dir = tempfile::tempdir().unwrap();
+            let mount = SimulatedMount::open(dir.path(), &url, &token, strategy).await;
+            players.push(Player { network, url, dir, mount, wrote: BTreeMap::new() });
+        }
+        Self { dice, remote, id, token, strategy, players }
+    }
+
+    async fn step(&mut self, number: u32) {
+        let who = self.dice.below(self.players.len() as u32) as usize;
+        match self.dice.below(20) {
+            0..=8 => self.change(who, number).await,
+            9..=16 => self.round(who).await,
+            17 => {
+                let parted = self.dice.below(2) == 0;
+                self.players[who].network.part(parted);
+            }
+            18 => self.reopen(who).await,
+            _ => {
+                // Only news.
+                if let Some(mount) = &mut self.players[who].mount {
+                    let _ = mount.follower.poll().await;
+                }
+            }
+        }
+    }
+
+    fn path(&mut self) -> String {
+        let n = self.dice.below(PATHS);
+        if n < 3 { format!("d{n}/f{n}") } else { format!("f{n}") }
+    }
+
+    async fn change(&mut self, who: usize, number: u32) {
+        let (path, what) = (self.path(), self.dice.below(10));
+        let date = self.dice.below(8);
+        let player = &mut self.players[who];
+        let Some(mount) = &mut player.mount else { return };
+        match what {
+            0..=5 => {
+                let text = format!("step {number} of {who}");
+                if mount.write(&path, &text).is_ok() {
+                    player.wrote.insert(path.clone(), text);
+                    // Now and then by a clock that is wrong.
+                    if date < 2 {
+                        let _ = mount.date(&path, if date == 0 { 4_000_000_000 } else { 1000 });
+                    }
+                }
+            }
+            6..=7 => {
+                if mount.remove(&path).is_ok() {
+                    player.wrote.remove(&path);
+                }
+            }
+            _ => {
+                // Names are used once, so that nothing comes back by a rename.
+                let to = format!("moved-{number}-{who}");
+                if mount.rename(&path, &to).is_ok()
+                    && let Some(text) = player.wrote.remove(&path)
+                {
+                    player.wrote.insert(to, text);
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self, who: usize) {
+        let mut faults = BTreeMap::new();
+        if self.dice.below(2) == 0 {
+            let kinds = [Fault::Lost, Fault::Unheard, Fault::Twice, Fault::Killed, Fault::KilledBefore];
+            faults.insert(1 + self.dice.below(6), kinds[self.dice.below(5) as usize]);
+        }
+        let polls = self.dice.below(2) == 0;
+        let player = &mut self.players[who];
+        player.network.plan(faults);
+        let Some(mut mount) = player.mount.take() else { return self.reopen(who).await };
+        let round = async {
+            if polls {
+                let _ = mount.follower.poll().await;
+            }
+            // What fails is tried again some day.
+            let _ = mount.publisher.round(&mut mount.follower).await;
+        };
+        let ended = tokio::select! {
+            () = round => true,
+            () = player.network.hangs.notified() => false,
+        };
+        player.network.plan(BTreeMap::new());
+        player.mount = Some(mount);
+        if !ended {
+            self.reopen(who).await;
+        }
+    }
+
+    /// The daemon is killed, and started again if it can be.
+    async fn reopen(&mut self, who: usize) {
+        let player = &mut self.players[who];
+        player.mount = None;
+        player.mount = SimulatedMount::open(player.dir.path(), &player.url, &self.token, self.strategy).await;
+    }
+
+    /// Everybody is reached, and syncs until nothing is left to do.
+    async fn settle(&mut self) {
+        for player in &self.players {
+            player.network.part(false);
+            player.network.plan(BTreeMap::new());
+        }
+        for _ in 0..8 {
+            for who in 0..self.players.len() {
+                if self.players[who].mount.is_none() {
+                    self.reopen(who).await;
+                }
+                let mount = self.players[who].mount.as_mut().expect("everybody is reached");
+                mount.follower.poll().await.unwrap();
+                mount.publisher.round(&mut mount.follower).await.unwrap();
+                mount.follower.catch_up().await;
+            }
+        }
+    }
+
+    /// Everything that was ever published: in order, revision by revision.
+    async fn published(&self) -> Vec<Vec<(DbPath, Option<Sha256>)>> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.remote.changes(&self.id, Revision(all.len() as u64)).await.unwrap();
+            for change in page.changes {
+                let put = change.put.into_iter().map(|put| (put.path, put.entry.hash.sha256()));
+                all.push(put.chain(change.delete.into_iter().map(|path| (path, None))).collect());
+            }
+            if all.len() as u64 == page.revision.0 {
+                return all;
+            }
+        }
+    }
+
+    async fn check(mut self, seed: u64) -> (String, u32) {
+        self.settle().await;
+        let published = self.published().await;
+        let (mut now, mut ever, mut brought) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        for (path, hash) in published.iter().flatten() {
+            match hash {
+                Some(hash) => {
+                    assert!(brought.insert((path.clone(), *hash)), "seed {seed}: {path} has come back");
+                    ever.insert(*hash);
+                    now.insert(path.clone(), *hash);
+                }
+                None => drop(now.remove(path)),
+            }
+        }
+        let fired = self.players.iter().map(|player| *player.network.fired.lock().unwrap()).sum();
+        for (who, player) in self.players.iter_mut().enumerate() {
+            let mount = player.mount.as_mut().unwrap();
+            assert_eq!(mount.pending(), 0, "seed {seed}: {who} has published all");
+            for (path, hash) in &now {
+                let read = mount.read(path.as_str()).await;
+                let read = read.unwrap_or_else(|error| panic!("seed {seed}: {path} on {who}: {error}"));
+                assert_eq!(Sha256::of(read.as_bytes()), *hash, "seed {seed}: {path} on {who} is {read}");
+            }
+            for n in 0..PATHS {
+                let path = if n < 3 { format!("d{n}/f{n}") } else { format!("f{n}") };
+                let there = now.contains_key(&DbPath::parse(&path).unwrap());
+                assert_eq!(mount.has(&path), there, "seed {seed}: {path} on {who}");
+            }
+            let kept = copies(&player.dir.path().join("state"));
+            for (path, text) in &player.wrote {
+                let hash = Sha256::of(text.as_bytes());
+                assert!(
+                    ever.contains(&hash) || kept.contains(&hash),
+                    "seed {seed}: what {who} wrote to {path} is lost: {text}"
+                );
+            }
+        }
+        let digest = now.iter().map(|(path, hash)| format!("{path} {hash}\n")).collect::<String>();
+        (format!("{} {}", published.len(), Sha256::of(digest.as_bytes())), fired)
+    }
+}
+
+/// The contents of all conflict copies below a directory.
+fn copies(dir: &Path) -> BTreeSet<Sha256> {
+    let (mut open, mut found) = (vec![dir.to_owned()], BTreeSet::new());
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                open.push(entry);
+            } else if entry.extension().is_some_and(|end| end == "conflict") {
+                found.insert(Sha256::of(&std::fs::read(&entry).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+fn run(seed: u64) -> (String, u32) {
+    let _ = tracing_subscriber::fmt()
+        .with_test_writer()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("PARQUEDB_LOG"))
+        .try_init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(async {
+        let mut world = World::of(seed).await;
+        for number in 0..STEPS {
+            world.step(number).await;
+        }
+        world.check(seed).await
+    });
+    runtime.shutdown_background();
+    ended
+}
+
+#[test]
+fn mounts_converge_lose_nothing_and_bring_nothing_back() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("PARQUEDB_TEST_SEED") {
+        println!("seed {seed}: {:?}", run(seed));
+        return;
+    }
+    let seeds = number("PARQUEDB_TEST_SEEDS").unwrap_or(64);
+    let mut fired = 0;
+    for seed in 0..seeds {
+        let (digest, faults) = run(seed);
+        fired += faults;
+        if seed < 4 {
+            assert_eq!(run(seed).0, digest, "seed {seed} once more");
+        }
+    }
+    println!("{seeds} seeds, {fired} faults");
+    assert!(fired > 0);
+}
