@@ -129,7 +129,7 @@ pub enum SyncEvent {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     /// News and a round, now.
@@ -149,6 +149,13 @@ pub enum Request {
     Commit {
         /// Mass deletions are meant.
         allow_mass_delete: bool,
+    },
+    /// A person has decided a conflict.
+    Resolve {
+        /// Which.
+        path: DbPath,
+        /// What was here stays; else what the remote has.
+        local: bool,
     },
     /// How things stand.
     Status,

@@ -90,7 +90,12 @@ impl From<Frozen> for LocalSide {
 
 impl Publisher {
     /// One round: everything that is local and ready is published, unless it is in conflict.
-    pub(super) async fn round(&mut self, follower: &mut Follower) -> Result<Round, RoundError> {
+    /// `decided` is what a person has decided about one of those.
+    pub(super) async fn round(
+        &mut self,
+        follower: &mut Follower,
+        decided: Option<&(DbPath, Side)>,
+    ) -> Result<Round, RoundError> {
         let mut round = Round::default();
         if let Some(landed) = self.replica.resolve_pending(&follower.remote).await? {
             round.count(&landed);
@@ -109,10 +114,11 @@ impl Publisher {
                 self.settle(follower, None, Settled { agreed, ..Settled::default() }).await?;
             }
             if frozen.is_empty() {
-                return Ok(round);
+                let none = |(path, _): &(DbPath, Side)| SyncError::NoConflict { path: path.clone() };
+                return decided.map_or(Ok(round), |decided| Err(none(decided).into()));
             }
             let side = LocalSide::from(frozen);
-            match self.replica.publish(&follower.remote, &side, &self.options, &()).await {
+            match self.replica.publish(&follower.remote, &side, &self.options, decided, &()).await {
                 // Others have published meanwhile: what they did is taken into account.
                 Err(SyncError::Remote(RemoteError::Moved { .. })) => follower.poll().await?,
                 Err(error) => return Err(error.into()),

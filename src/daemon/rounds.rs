@@ -13,8 +13,8 @@ use super::schedule::Schedule;
 use super::told::Told;
 use crate::control::{Counts, Failed, Order, Request, SyncPhase};
 use crate::disk::random_below_one;
-use crate::model::ExitCode;
-use crate::sync::Brake;
+use crate::model::{DbPath, ExitCode};
+use crate::sync::{Brake, Side};
 
 /// What works beside a mount.
 pub(super) struct Rounds {
@@ -58,7 +58,7 @@ impl Rounds {
             };
             let heard = ear.as_mut().map(Ear::heard).unwrap_or_default();
             match woken {
-                Woken::Round => drop(self.round(&mut trouble).await),
+                Woken::Round => drop(self.round(&mut trouble, None).await),
                 Woken::Order(order) => self.obey(order, &mut trouble).await,
                 // A stream that began or broke: the next wait knows.
                 Woken::Heard if heard.news == asked.news => {}
@@ -129,6 +129,7 @@ impl Rounds {
                 "this mount publishes nothing: it is read-only, or what is written to it is thrown away";
             return Err(Failed { message: message.into(), code: ExitCode::Usage.number() });
         };
+        let mut decided = None;
         let allow = match request {
             Request::Status | Request::Events => return Ok(None),
             Request::Pause => {
@@ -146,9 +147,13 @@ impl Rounds {
                 schedule.gathering = true;
                 return Ok(None);
             }
-            Request::Sync { .. } if schedule.gathering => {
+            Request::Sync { .. } | Request::Resolve { .. } if schedule.gathering => {
                 let message = "changes are being gathered: 'parquedb ctl commit' publishes them";
                 return Err(Failed { message: message.into(), code: ExitCode::NeedsDecision.number() });
+            }
+            Request::Resolve { path, local } => {
+                decided = Some((path, if local { Side::Local } else { Side::Remote }));
+                false
             }
             Request::Sync { allow_mass_delete } => allow_mass_delete,
             Request::Commit { allow_mass_delete } => {
@@ -160,7 +165,7 @@ impl Rounds {
             publisher.options.brake = Brake::Released;
         }
         self.poll(trouble).await;
-        let done = self.round(trouble).await;
+        let done = self.round(trouble, decided.as_ref()).await;
         if let Some(publishing) = &mut self.publishing {
             publishing.publisher.options.brake = Brake::On;
         }
@@ -168,7 +173,11 @@ impl Rounds {
     }
 
     /// Publishes what is local, and says how that went.
-    async fn round(&mut self, trouble: &mut Trouble) -> Result<Counts, Failed> {
+    async fn round(
+        &mut self,
+        trouble: &mut Trouble,
+        decided: Option<&(DbPath, Side)>,
+    ) -> Result<Counts, Failed> {
         let Some(Publishing { publisher, schedule, stirs, seen }) = &mut self.publishing else {
             return Ok(Counts::default());
         };
@@ -176,12 +185,12 @@ impl Rounds {
         // What is changed from now on is the next round's, or has its part in this one.
         *seen = *stirs.borrow_and_update();
         schedule.begins();
-        if self.follower.vfs.pending() == 0 && !publisher.replica.has_pending() {
+        if self.follower.vfs.pending() == 0 && !publisher.replica.has_pending() && decided.is_none() {
             schedule.ended(began);
             return Ok(self.told.ended_quietly(self.follower.known.revision));
         }
         self.told.begins();
-        let done = publisher.round(&mut self.follower).await;
+        let done = publisher.round(&mut self.follower, decided).await;
         let pending = self.follower.vfs.pending();
         match done {
             Ok(round) => {
@@ -214,7 +223,7 @@ impl Rounds {
             return;
         }
         let mut trouble = Trouble::None;
-        if tokio::time::timeout(patience, self.round(&mut trouble)).await.is_err() {
+        if tokio::time::timeout(patience, self.round(&mut trouble, None)).await.is_err() {
             tracing::warn!(
                 ?patience,
                 "the last sync did not come to its end in time: the next mount goes on with it"

@@ -149,7 +149,7 @@ impl World {
                 let _ = mount.follower.poll().await;
             }
             // What fails is tried again some day.
-            let _ = mount.publisher.round(&mut mount.follower).await;
+            let _ = mount.publisher.round(&mut mount.follower, None).await;
         };
         let ended = tokio::select! {
             () = round => true,
@@ -182,7 +182,7 @@ impl World {
                 }
                 let mount = self.players[who].mount.as_mut().expect("everybody is reached");
                 mount.follower.poll().await.unwrap();
-                mount.publisher.round(&mut mount.follower).await.unwrap();
+                mount.publisher.round(&mut mount.follower, None).await.unwrap();
                 mount.follower.catch_up().await;
             }
         }

@@ -116,6 +116,12 @@ pub enum SyncError {
         /// The path.
         path: DbPath,
     },
+    /// A decision about two paths of which one must go.
+    #[error("'{path}' cannot stand beside what the other side has there: rename or remove one of the two")]
+    InTheWay {
+        /// The path.
+        path: DbPath,
+    },
     /// The remote's version of a file in conflict was not kept here.
     #[error(
         "the remote's version of '{path}' was not kept here, because of --conflict-limit: sync with a higher one, \
@@ -143,7 +149,7 @@ impl SyncError {
             Self::Remote(error) => error.exit_code(),
             Self::Directory { .. } | Self::Busy { .. } | Self::Overtaken { .. } => ExitCode::Failure,
             Self::NoConflict { .. } => ExitCode::NotFound,
-            Self::NotKept { .. } => ExitCode::NeedsDecision,
+            Self::NotKept { .. } | Self::InTheWay { .. } => ExitCode::NeedsDecision,
             Self::LocalManifest { source: ManifestError::Newer { .. }, .. } => ExitCode::Newer,
             Self::LocalManifest { .. } | Self::WrongContent { .. } | Self::Lost { .. } => ExitCode::Integrity,
             Self::OtherDatabase { .. }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::SyncError;
 use super::changes::{Changes, Files, SideView, put_all};
 use super::conflict::{Conflict, Policy, Side};
 use super::filter::Filter;
@@ -89,6 +90,25 @@ impl Plan {
         if let Some(conflict) = self.conflicts.get_mut(path) {
             conflict.keeps = None;
         }
+    }
+
+    /// Decides a conflict that nobody has decided, as a person wants it.
+    pub(super) fn decide(&mut self, path: &DbPath, keeps: Side) -> Result<(), SyncError> {
+        let none = || SyncError::NoConflict { path: path.clone() };
+        let conflict = self.conflicts.get_mut(path).filter(|conflict| conflict.keeps.is_none());
+        let conflict = conflict.ok_or_else(none)?;
+        if !conflict.against.is_empty() {
+            return Err(SyncError::InTheWay { path: path.clone() });
+        }
+        conflict.keeps = Some(keeps);
+        let path = path.clone();
+        match (keeps, conflict.local.clone(), conflict.remote.clone()) {
+            (Side::Local, Some(entry), _) => drop(self.upload.insert(path, entry)),
+            (Side::Local, None, _) => drop(self.delete_there.insert(path)),
+            (Side::Remote, _, Some(entry)) => drop(self.download.insert(path, entry)),
+            (Side::Remote, _, None) => drop(self.delete_here.insert(path)),
+        }
+        Ok(())
     }
 
     /// Moves the base of every path that has been settled (rule 8). Says whether there was any.

@@ -183,18 +183,22 @@ impl Replica {
         Ok(())
     }
 
-    /// Plans, keeps what loses, and publishes what is local as one revision. There must be no commit pending. `Moved`: others have
-    /// published since the revision that the caller has frozen.
+    /// Plans, keeps what loses, and publishes what is local as one revision. There must be no commit pending. `decided` is what a
+    /// person has decided about one conflict. `Moved`: others have published since the revision that the caller has frozen.
     pub async fn publish(
         &mut self,
         remote: &Remote,
         side: &LocalSide,
         options: &ReplicaOptions,
+        decided: Option<&(DbPath, Side)>,
         reporter: &dyn Reporter,
     ) -> Result<PublishReport, SyncError> {
         self.check_history(remote, &options.database).await?;
         let policy = Policy { strategy: options.strategy, latest: remote.latest_date() };
         let mut plan = reconcile(&side.base, &side.local, &side.remote, &policy, &options.filter);
+        if let Some((path, keeps)) = decided {
+            plan.decide(path, *keeps)?;
+        }
         side.hold_half_moves(&mut plan);
         self.brake(&plan, side, options)?;
         let mut kept = Kept::open(&self.root)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{by_hand, ctl, database, pending, published, sync};
-use crate::harness::{Mounting, until, xattr};
+use crate::harness::{Cli, Mounting, text, until, xattr};
 
 /// Copies of what lost, by the ends of their paths.
 fn copies(mounting: &Mounting) -> Vec<(String, Vec<u8>)> {
@@ -82,6 +82,53 @@ fn manual_leaves_both_alone_and_goes_on_with_the_rest() {
     fs::write(mount.at("one"), "theirs").unwrap();
     sync(&server, &mount);
     assert_eq!(pending(&server, &state(&mounting)), 0);
+    mount.unmount();
+}
+
+#[test]
+fn a_person_decides_file_by_file_in_a_mount() {
+    let (server, id) = database();
+    let mounting = deaf(&server, "manual");
+    let mount = mounting.mount();
+    for name in ["one", "two", "dir/x", "dir/y"] {
+        fs::write(mount.at(name), format!("my {name}")).unwrap();
+    }
+    let theirs: Vec<(&str, &[u8])> =
+        vec![("one", b"their one"), ("two", b"their two"), ("dir/x", b"their x"), ("dir/y", b"their y")];
+    server.publish(&id, &theirs);
+    ctl(&server, &mount, &["sync"]).expect(3);
+    let cli = Cli::owner(&server);
+    let path = mount.path();
+    let listed = cli.run(&["conflicts", "--directory", text(&path)]).expect(0).stdout;
+    assert!(["one  ", "two  ", "dir/x  ", "dir/y  "].iter().all(|name| listed.contains(name)), "{listed}");
+    let merged = mounting.beside().join("merged");
+    fs::write(&merged, "merged").unwrap();
+    let resolve = |args: &[&str]| {
+        let mut all = vec!["resolve"];
+        all.extend(args);
+        all.extend(["--directory", text(&path)]);
+        cli.run(&all)
+    };
+    resolve(&["one", "--local"]).expect(0);
+    resolve(&["two", "--remote"]).expect(0);
+    resolve(&["dir/x", "--file", text(&merged)]).expect(0);
+    resolve(&["new", "--local"]).expect(5);
+    let expected = [("one", "my one"), ("two", "their two"), ("dir/x", "merged"), ("dir/y", "their y")];
+    for (name, bytes) in expected {
+        assert_eq!(published(&server, name).unwrap(), bytes.as_bytes(), "{name}");
+    }
+    until(|| mount.read("two").is_ok_and(|read| read == b"their two"));
+    assert_eq!(mount.read("dir/y").unwrap(), b"my dir/y", "nobody has decided about this one");
+    let kept = copies(&mounting);
+    for (name, bytes) in [
+        ("two.local.conflict", "my two"),
+        ("one.remote.conflict", "their one"),
+        ("x.remote.conflict", "their x"),
+    ] {
+        assert!(kept.contains(&(name.to_owned(), bytes.as_bytes().to_vec())), "{name}: {kept:?}");
+    }
+    cli.run(&["conflicts", "dismiss", "--directory", text(&path)]).expect(0);
+    assert!(!copies(&mounting).iter().any(|(name, _)| name.starts_with("one.")));
     mount.unmount();
 }
 

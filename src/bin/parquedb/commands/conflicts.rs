@@ -1,5 +1,7 @@
 //! `parquedb conflicts`.
 
+use std::path::Path;
+
 use parquedb_mount::model::ExitCode;
 use parquedb_mount::sync::{
     ConflictKind, Dismissed, Outcome, Record, Recorded, Suggestion, Version, conflicts, dismiss,
@@ -7,7 +9,7 @@ use parquedb_mount::sync::{
 use parquedb_mount::wire::PutEntry;
 use serde_json::{Value, json};
 
-use super::{bytes, files, texts};
+use super::{bytes, files, status, texts};
 use crate::args::{ConflictsAction, ConflictsArgs};
 use crate::common::failure::Failure;
 use crate::common::output::Style;
@@ -16,15 +18,17 @@ pub fn run(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     if !args.directory.is_dir() {
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
+    // A mount's lie beside its state.
+    let directory = status::state_of(&args.directory).unwrap_or_else(|_| args.directory.clone());
     match &args.action {
-        None => list(args, style),
+        None => list(&directory, style),
         Some(ConflictsAction::Dismiss { paths }) => {
             let mut gone = Vec::new();
             if paths.is_empty() {
-                gone = dismiss(&args.directory, Dismissed::Decided)?;
+                gone = dismiss(&directory, Dismissed::Decided)?;
             }
             for path in paths {
-                gone.append(&mut dismiss(&args.directory, Dismissed::Path(path))?);
+                gone.append(&mut dismiss(&directory, Dismissed::Path(path))?);
             }
             style.line(format!("Dismissed what was kept of {}.", files(gone.len())));
             style.json(&json!({ "dismissed": texts(&gone) }));
@@ -33,8 +37,8 @@ pub fn run(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     }
 }
 
-fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
-    let records = conflicts(&args.directory)?;
+fn list(directory: &Path, style: Style) -> Result<ExitCode, Failure> {
+    let records = conflicts(directory)?;
     let all: Vec<(&Record, &Recorded)> =
         records.iter().flat_map(|record| record.conflicts.iter().map(move |one| (record, one))).collect();
     let (open, others): (Vec<_>, Vec<_>) = all.iter().partition(|(_, one)| one.outcome == Outcome::Open);
@@ -48,7 +52,7 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
         style.line(format!("  here    {}", version(one.local.as_ref())));
         style.line(format!("  remote  {}", version(one.remote.as_ref())));
         for which in [Version::Base, Version::Remote] {
-            if let Some(copy) = copy(args, record, one, which) {
+            if let Some(copy) = copy(directory, record, one, which) {
                 style.line(format!("  {:<6}  {copy}", which.as_str()));
             }
         }
@@ -62,14 +66,14 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     for (record, one) in &decided {
         style.line(format!("{}  {}, {}", one.path, kind(one.kind), outcome(one.outcome)));
         for which in Version::ALL {
-            if let Some(copy) = copy(args, record, one, which) {
+            if let Some(copy) = copy(directory, record, one, which) {
                 style.line(format!("  {:<6}  {copy}", which.as_str()));
             }
         }
     }
     for (record, one) in &set_aside {
         style.line(format!("{}  written to while it was replaced; what was written is", one.path));
-        style.line(format!("  {}", copy(args, record, one, Version::Local).unwrap_or_default()));
+        style.line(format!("  {}", copy(directory, record, one, Version::Local).unwrap_or_default()));
     }
     if !set_aside.is_empty() {
         style.line(format!(
@@ -86,7 +90,7 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
             files(open)
         ),
     });
-    let object = |(record, one): &(&Record, &Recorded)| as_json(args, record, one);
+    let object = |(record, one): &(&Record, &Recorded)| as_json(directory, record, one);
     style.json(&json!({
         "open": open.iter().map(object).collect::<Vec<_>>(),
         "setAside": set_aside.iter().map(object).collect::<Vec<_>>(),
@@ -95,8 +99,8 @@ fn list(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-fn copy(args: &ConflictsArgs, record: &Record, one: &Recorded, version: Version) -> Option<String> {
-    let path = args.directory.join(record.copy(&one.path, version).as_str());
+fn copy(directory: &Path, record: &Record, one: &Recorded, version: Version) -> Option<String> {
+    let path = directory.join(record.copy(&one.path, version).as_str());
     path.is_file().then(|| path.display().to_string())
 }
 
@@ -128,10 +132,10 @@ fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-fn as_json(args: &ConflictsArgs, record: &Record, one: &Recorded) -> Value {
+fn as_json(directory: &Path, record: &Record, one: &Recorded) -> Value {
     let copies: serde_json::Map<String, Value> = Version::ALL
         .into_iter()
-        .filter_map(|which| Some((which.as_str().to_owned(), json!(copy(args, record, one, which)?))))
+        .filter_map(|which| Some((which.as_str().to_owned(), json!(copy(directory, record, one, which)?))))
         .collect();
     json!({
         "path": one.path, "when": record.when, "revision": record.revision, "kind": one.kind,

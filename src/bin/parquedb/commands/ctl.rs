@@ -30,18 +30,18 @@ pub fn run(args: &CtlArgs, style: Style) -> Result<ExitCode, Failure> {
         control.events(|line| writeln!(out, "{line}").and_then(|()| out.flush())).map_err(failure)?;
         return Ok(ExitCode::Done);
     }
-    let (counts, standing) = control.ask(request).map_err(failure)?;
-    tell(style, request, counts, &standing);
+    let (counts, standing) = control.ask(request.clone()).map_err(failure)?;
+    tell(style, &request, counts, &standing);
     style.json(&serde_json::json!({ "published": counts, "status": standing }));
     let undecided = counts.is_some_and(|counts| counts.conflicts > 0);
     Ok(if undecided { ExitCode::NeedsDecision } else { ExitCode::Done })
 }
 
-fn reach(mount: &Path) -> Result<Control, Failure> {
+pub fn reach(mount: &Path) -> Result<Control, Failure> {
     Control::reach(&status::state_of(mount)?).map_err(failure)
 }
 
-fn failure(error: ControlError) -> Failure {
+pub fn failure(error: ControlError) -> Failure {
     let code = match &error {
         ControlError::Failed(failed) => ExitCode::from_number(failed.code),
         ControlError::Nobody(_) | ControlError::Broken(_) => ExitCode::Failure,
@@ -49,7 +49,7 @@ fn failure(error: ControlError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-fn tell(style: Style, request: Request, counts: Option<Counts>, standing: &Standing) {
+fn tell(style: Style, request: &Request, counts: Option<Counts>, standing: &Standing) {
     match request {
         Request::Pause => style.line("Paused: nothing is published until 'parquedb ctl resume'."),
         Request::Resume => style.line("Resumed."),
