@@ -59,7 +59,15 @@ impl From<OverlayError> for RoundError {
 impl RoundError {
     /// Whether it is worth trying again soon, though the remote did not fail.
     pub(super) fn passes(&self) -> bool {
-        matches!(self, Self::Sync(SyncError::KeptChanging | SyncError::Directory { .. }))
+        matches!(
+            self,
+            Self::Sync(
+                SyncError::KeptChanging
+                    | SyncError::Directory { .. }
+                    // Of a file that is gone by now.
+                    | SyncError::Remote(RemoteError::LocalFile { .. })
+            )
+        )
     }
 
     /// The exit status that says the same.
@@ -97,9 +105,8 @@ impl Publisher {
         decided: Option<&(DbPath, Side)>,
     ) -> Result<Round, RoundError> {
         let mut round = Round::default();
-        if let Some(landed) = self.replica.resolve_pending(&follower.remote).await? {
+        if let Some(landed) = self.resolve(follower).await? {
             round.count(&landed);
-            self.settle(follower, Some(landed), Settled::default()).await?;
         }
         for _ in 0..MAX_PLANS {
             let mut frozen = freeze(&follower.vfs).await?;
@@ -117,6 +124,7 @@ impl Publisher {
                 let none = |(path, _): &(DbPath, Side)| SyncError::NoConflict { path: path.clone() };
                 return decided.map_or(Ok(round), |decided| Err(none(decided).into()));
             }
+            self.make_durable().await?;
             let side = LocalSide::from(frozen);
             match self.replica.publish(&follower.remote, &side, &self.options, decided, &()).await {
                 // Others have published meanwhile: what they did is taken into account.
@@ -124,7 +132,8 @@ impl Publisher {
                 Err(error) => return Err(error.into()),
                 Ok(report) => {
                     round.bytes_sent += report.bytes_sent;
-                    let PublishReport { plan, landed, .. } = report;
+                    let PublishReport { plan, landed, stranded, .. } = report;
+                    follower.vfs.make_own(&stranded)?;
                     let settled = Settled {
                         agreed: plan.agreed.clone().into_iter().collect(),
                         given_up: given_up(&plan.conflicts),
@@ -142,6 +151,22 @@ impl Publisher {
         Err(SyncError::KeptChanging.into())
     }
 
+    /// Finds out what became of a commit whose answer was lost, before anything else is shown or planned.
+    pub(super) async fn resolve(&mut self, follower: &mut Follower) -> Result<Option<Landed>, RoundError> {
+        let landed = self.replica.resolve_pending(&follower.remote).await?;
+        if let Some(landed) = &landed {
+            self.settle(follower, Some(landed.clone()), Settled::default()).await?;
+        }
+        Ok(landed)
+    }
+
+    /// What is about to be published lasts: a machine that stops after that must not come back with less, and take it for an edit.
+    async fn make_durable(&self) -> Result<(), RoundError> {
+        let overlay = self.overlay.clone();
+        let synced = tokio::task::spawn_blocking(move || overlay.sync_everything()).await;
+        Ok(synced.map_err(|_| RoundError::Stopping)??)
+    }
+
     /// What was published is shown as the remote's, and what both agree on is not local any more.
     async fn settle(
         &mut self,
@@ -152,6 +177,11 @@ impl Publisher {
         match landed {
             Some(landed) => {
                 follower.land(&landed, settled).await?;
+                // What was settled is known for good before the commit is forgotten.
+                let overlay = self.overlay.clone();
+                tokio::task::spawn_blocking(move || overlay.commit())
+                    .await
+                    .map_err(|_| RoundError::Stopping)??;
                 self.replica.settled(&landed)?;
             }
             None => follower.settle(settled).await?,

@@ -51,6 +51,7 @@ impl Rounds {
         let mut ear = self.poll.map(|_| Ear::new(self.follower.remote.clone(), known.id.clone()));
         let (mut trouble, mut asked) = (Trouble::None, Heard::default());
         let mut poll_at = self.poll.map(|every| Instant::now() + every);
+        self.follower.catch_up().await;
         loop {
             let woken = tokio::select! {
                 _ = &mut stop => return self,
@@ -105,6 +106,13 @@ impl Rounds {
 
     /// Asks for news and shows them.
     async fn poll(&mut self, trouble: &mut Trouble) {
+        if let Some(Publishing { publisher, .. }) = &mut self.publishing
+            && publisher.replica.has_pending()
+            && let Err(error) = publisher.resolve(&mut self.follower).await
+        {
+            // Its own revision must not be shown as somebody else's.
+            return tracing::debug!(%error, "no news before it is known what became of a commit");
+        }
         self.follower.counters.polls.add(1);
         let polled = self.follower.poll().await;
         if polled.is_ok()

@@ -61,6 +61,7 @@ pub struct Schedule {
     synced: Instant,
     /// Rounds that failed, one after the other, and when the next may be.
     failures: u32,
+    failed_in_passing: bool,
     again: Option<Instant>,
     /// Somebody is in the middle of changes that belong together.
     pub gathering: bool,
@@ -81,6 +82,7 @@ impl Schedule {
             last_change: None,
             synced: now,
             failures: 0,
+            failed_in_passing: false,
             again: None,
             gathering: false,
             paused: false,
@@ -105,7 +107,7 @@ impl Schedule {
 
     /// The remote answers again: what has failed for want of it is tried at once.
     pub fn is_reachable(&mut self) {
-        if self.failures > 0 {
+        if self.failures > 0 && self.failed_in_passing {
             (self.wanted, self.again) = (true, None);
         }
     }
@@ -126,8 +128,9 @@ impl Schedule {
         // Asking again at once does not help with what does not pass.
         let wait =
             if in_passing { wait_before(self.failures, asked, chance) } else { self.every.max(DEBOUNCE) };
-        self.failures = self.failures.saturating_add(1);
-        (self.wanted, self.again) = (true, Some(now + wait));
+        (self.failures, self.failed_in_passing) = (self.failures.saturating_add(1), in_passing);
+        // By hand means by hand.
+        (self.wanted, self.again) = (self.trigger != Trigger::Manual, Some(now + wait));
     }
 
     /// Whether the mount ends with a round, so that nothing that is ready stays unpublished.

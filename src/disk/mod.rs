@@ -1,11 +1,13 @@
 //! Files that are there whole or not at all, and the disk they are on. Nothing here knows what the bytes mean.
 
 mod atomic;
+mod lease;
 mod points;
 mod random;
 mod room;
 
 pub use atomic::{Readers, STAGED_SUFFIX, replace_file, sync_dir};
+pub(crate) use lease::is_being_written;
 #[cfg(test)]
 pub(crate) use points::dying_at;
 pub(crate) use points::point;

@@ -158,7 +158,7 @@ impl Upper {
 
     fn is_named(&self, path: &DbPath) -> bool {
         let found = path.components().try_fold(NodeId::ROOT, |at, name| self.child(at, OsStr::new(name)));
-        found.is_some()
+        found.and_then(|id| self.node(id)).is_some_and(|node| node.file.is_some())
     }
 }
 

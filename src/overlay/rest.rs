@@ -13,6 +13,7 @@ use super::layers::Layered;
 use super::local_file::LocalFile;
 use super::overlay::Overlay;
 use super::staged::StagedFiles;
+use crate::disk::is_being_written;
 use crate::model::Sha256;
 use crate::state::{BaseEntry, Change, Content, StagedId};
 
@@ -62,6 +63,8 @@ pub struct Digest {
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     count: AtomicU64,
+    /// After so many of them it was found that no mapping is left by which somebody goes on writing, and one more.
+    unmapped: AtomicU64,
     digest: Mutex<Option<(AtRest, Digest)>>,
 }
 
@@ -85,8 +88,41 @@ impl LocalFile {
         Ok(match &layers.content {
             Layered::Base(base) => Rest::Remote(base.clone()),
             Layered::Over(_) => Rest::Lacking,
-            Layered::Whole(file) => Rest::Local(AtRest { file: *file, edits: self.edits() }),
+            Layered::Whole(file) if self.is_unmapped(overlay, *file, layers.handles) => {
+                Rest::Local(AtRest { file: *file, edits: self.edits() })
+            }
+            Layered::Whole(_) => Rest::Written,
         })
+    }
+
+    /// Whether nobody goes on writing by a mapping that is left: where the kernel writes to the staged file by itself, it outlives
+    /// the handle it was made with. Found out when nobody has the file open, for then we have not either.
+    fn is_unmapped(&self, overlay: &Overlay, file: StagedId, handles: u32) -> bool {
+        let now = self.edits() + 1;
+        if self.edits.unmapped.load(Ordering::SeqCst) == now {
+            return true;
+        }
+        let unmapped =
+            handles == 0 && File::open(overlay.staged.path(file)).is_ok_and(|open| !is_being_written(&open));
+        if unmapped {
+            self.edits.unmapped.store(now, Ordering::SeqCst);
+        }
+        unmapped
+    }
+
+    /// The last handle was closed: looks whether anybody goes on writing, before the next reader opens it.
+    pub fn look_when_closed(&self, overlay: &Overlay) {
+        let layers = self.read_layers();
+        if let Layered::Whole(file) = &layers.content {
+            self.is_unmapped(overlay, *file, layers.handles);
+        }
+    }
+
+    /// Makes it independent of the remote: what it has of it is fetched and kept here.
+    pub fn make_own(&self, overlay: &Overlay) -> Result<(), OverlayError> {
+        let mut layers = self.write_layers();
+        layers.file_over(self.node, overlay)?;
+        layers.settle(self.node, overlay)
     }
 
     fn edits(&self) -> u64 {
@@ -145,9 +181,11 @@ impl LocalFile {
         }
         changes.push(Change::Content(self.node, Content::Base(entry.clone())));
         overlay.record_removing(changes.clone(), Some(rest.file))?;
-        overlay.forget(self.node);
         layers.content = Layered::Base(entry);
         layers.synced = None;
+        // Whoever syncs all looks at files while he holds what this takes.
+        drop(layers);
+        overlay.forget(self.node);
         Ok(Some(changes))
     }
 }

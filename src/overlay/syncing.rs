@@ -194,12 +194,13 @@ impl Overlay {
     /// Syncs everything there is: at the end, and every few seconds.
     pub fn sync_everything(&self) -> Result<(), OverlayError> {
         let dirty: Vec<Arc<LocalFile>> = {
-            let mut dirty = self.dirty.lock().unwrap_or_else(|e| e.into_inner());
-            // Who has it open may go on writing.
-            let (open, closed): (HashMap<_, _>, HashMap<_, _>) =
-                std::mem::take(&mut *dirty).into_iter().partition(|(_, file)| file.is_open());
-            *dirty = open;
-            dirty.values().cloned().chain(closed.into_values()).collect()
+            let dirty = || self.dirty.lock().unwrap_or_else(|e| e.into_inner());
+            let all = std::mem::take(&mut *dirty());
+            // Who has it open may go on writing. Asked without the lock, which is taken after the files' own.
+            let open: Vec<_> =
+                all.iter().filter(|(_, file)| file.is_open()).map(|(id, file)| (*id, file.clone())).collect();
+            dirty().extend(open);
+            all.into_values().collect()
         };
         let again = self.sync_all(&dirty);
         self.dirty

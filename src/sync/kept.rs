@@ -105,7 +105,8 @@ impl Kept {
         self.close_spoilt(plan)?;
         let new = self.record_new(plan.conflicts.iter(), revision)?;
         // What loses comes first: it must have room. What is only to be looked at takes what is left.
-        let (mut losers, mut local_losers) = (BTreeMap::<String, Files>::new(), Vec::new());
+        let (mut losers, mut moved) = (BTreeMap::<String, Files>::new(), BTreeMap::<String, Files>::new());
+        let mut local_losers = Vec::new();
         for (path, conflict) in plan.conflicts.clone() {
             let Some(keeps) = conflict.keeps else { continue };
             let (version, loser) = match keeps {
@@ -125,13 +126,23 @@ impl Kept {
             self.bytes += loser.size;
             match keeps {
                 Side::Local => drop(losers.entry(when).or_default().insert(path, loser.clone())),
-                // What is only here is what can be kept here.
-                Side::Remote => local_losers.extend(here(&path).map(|place| (when, path, place))),
+                Side::Remote => match here(&path) {
+                    Some(place) => local_losers.push((when, path, place)),
+                    // It was moved here, and the remote has its bytes elsewhere.
+                    None => drop(moved.entry(when).or_default().insert(path, loser.clone())),
+                },
             }
         }
         for (when, files) in losers {
             let received = downloads.receive_all(&files).await?;
             self.put_away(&when, Version::Remote, received)?;
+        }
+        for (when, files) in moved {
+            let received = downloads.receive_what_is_left(&files).await?;
+            let here: BTreeSet<&DbPath> = received.iter().map(|(path, _)| path).collect();
+            // What cannot be kept is not decided.
+            files.keys().filter(|path| !here.contains(path)).for_each(|path| plan.hold(path));
+            self.put_away(&when, Version::Local, received)?;
         }
         for (when, path, place) in &local_losers {
             let to = Record::copy_of(when, path, Version::Local);

@@ -4,7 +4,7 @@
 //! Before a commit is sent it is written down (rule 3). Until its fate is known and what it has published is settled, nothing
 //! else is published: it is sent again as it was, and the remote knows by its id whether it has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -82,6 +82,8 @@ pub struct PublishReport {
     pub plan: Plan,
     /// What was published; none where there was nothing.
     pub landed: Option<Landed>,
+    /// Files of the remote's that were moved and do not arrive for now; until their bytes are local, they stay where they were, too.
+    pub stranded: BTreeSet<DbPath>,
     /// How many contents had to be sent.
     pub contents_sent: u64,
     /// Bytes sent.
@@ -131,7 +133,7 @@ impl Replica {
                 Ok(self.landed(committed, changes))
             }
             // Others have published after its base, or its contents are not there any more.
-            Err(RemoteError::Moved { .. } | RemoteError::Refused { status: 422, .. }) => {
+            Err(RemoteError::Moved { .. } | RemoteError::Refused { status: 400 | 409 | 413 | 422, .. }) => {
                 self.forget_commit()?;
                 Ok(None)
             }
@@ -154,8 +156,9 @@ impl Replica {
             deletions.add_to(&mut self.state.deletions);
             self.state.anchor = anchor.or(self.state.anchor);
         }
-        self.state.write(&self.root)?;
-        self.forget_commit()
+        // Forgotten for good with the state, whose directory is synced.
+        self.forget_commit()?;
+        self.state.write(&self.root)
     }
 
     fn forget_commit(&mut self) -> Result<(), SyncError> {
@@ -199,7 +202,7 @@ impl Replica {
         if let Some((path, keeps)) = decided {
             plan.decide(path, *keeps)?;
         }
-        side.hold_half_moves(&mut plan);
+        let mut stranded = side.hold_half_moves(&mut plan);
         self.brake(&plan, side, options)?;
         let mut kept = Kept::open(&self.root)?;
         let id = self.state.database_id.clone();
@@ -216,7 +219,7 @@ impl Replica {
             let keeping =
                 Keeping { revision: side.revision, limit: options.conflict_limit, downloads: &downloads };
             kept.keep(&mut plan, &|path| side.places.get(path).cloned(), keeping).await?;
-            side.hold_half_moves(&mut plan);
+            stranded.append(&mut side.hold_half_moves(&mut plan));
         }
         let mut report = PublishReport::default();
         if !plan.upload.is_empty() || !plan.delete_there.is_empty() {
@@ -226,7 +229,7 @@ impl Replica {
             report.landed = self.commit(remote, &id, side, &plan).await?;
         }
         kept.carried_out(&plan, &options.filter)?;
-        report.plan = plan;
+        (report.plan, report.stranded) = (plan, stranded);
         Ok(report)
     }
 
@@ -275,19 +278,25 @@ impl LocalSide {
 
     /// How many files are deleted by the plan, those not counted that have moved.
     fn lost(&self, plan: &Plan) -> usize {
-        let moved = self
-            .moved
-            .iter()
-            .filter(|(from, to)| plan.delete_there.contains(from) && plan.upload.contains_key(to));
-        plan.delete_there.len().saturating_sub(moved.count())
+        let arrives =
+            |(from, to): &&(DbPath, DbPath)| plan.delete_there.contains(from) && plan.upload.contains_key(to);
+        // A file may have several names by now.
+        let moved: BTreeSet<&DbPath> = self.moved.iter().filter(arrives).map(|(from, _)| from).collect();
+        plan.delete_there.len().saturating_sub(moved.len())
     }
 
     /// A file that was moved leaves its old place only together with its arrival at the new one: else its content would be nowhere.
-    fn hold_half_moves(&self, plan: &mut Plan) {
+    /// Returns those that do not arrive.
+    fn hold_half_moves(&self, plan: &mut Plan) -> BTreeSet<DbPath> {
+        let mut held = BTreeSet::new();
         for (from, to) in &self.moved {
-            if !plan.upload.contains_key(to) && plan.delete_there.contains(from) {
+            if !plan.upload.contains_key(to)
+                && (plan.delete_there.contains(from) || plan.upload.contains_key(from))
+            {
                 plan.hold(from);
+                held.insert(to.clone());
             }
         }
+        held
     }
 }

@@ -7,11 +7,11 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::aside::{Aside, is_being_written};
+use super::aside::Aside;
 use super::root::{CreateDirs, RESOLVE, stamp_at};
 use super::staged::Fate;
 use super::{Durability, Root, Staged};
-use crate::disk::point;
+use crate::disk::{is_being_written, point};
 use crate::model::DbPath;
 
 /// What became of a change.

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -14,6 +13,7 @@ use super::own::checked;
 use super::root::{CreateDirs, stamp_at};
 use super::staged::random_name;
 use super::{Durability, Occupant, Root, Stamp, hash_file};
+use crate::disk::is_being_written;
 use crate::disk::point;
 use crate::manifest::PRIVATE_DIR;
 use crate::model::{ContentHash, DbPath};
@@ -22,9 +22,6 @@ const FILE: &str = "asides";
 const MAGIC: &[u8; 8] = b"PQASIDE1";
 /// Files taken out of the tree: perhaps somebody's.
 const PREFIX: &str = "aside-";
-
-/// Which signal tells of a lease; the same on every Linux.
-const F_SETSIG: libc::c_int = 10;
 
 /// What a file is believed to be that somebody may write to at any time.
 #[derive(Debug, Clone, Copy)]
@@ -207,20 +204,6 @@ impl Root {
 /// Whether a file holds just that, and nobody is writing to it.
 fn holds(file: &File, hash: &ContentHash) -> bool {
     !is_being_written(file) && matches!(hash_file(file, Some(hash)), Ok((found, _)) if found == *hash)
-}
-
-/// Whether somebody has a file open for writing. Where the file system cannot tell, nobody has.
-pub(super) fn is_being_written(file: impl AsFd) -> bool {
-    let fd = file.as_fd().as_raw_fd();
-    // SAFETY: it takes a descriptor that is open, and numbers.
-    let set = |what: libc::c_int, to: libc::c_int| unsafe { libc::fcntl(fd, what, to) };
-    // Whoever opens it in this moment is told by a signal that nobody minds; the usual one ends a process.
-    set(F_SETSIG, libc::SIGURG);
-    if set(libc::F_SETLEASE, libc::F_RDLCK) == 0 {
-        set(libc::F_SETLEASE, libc::F_UNLCK);
-        return false;
-    }
-    io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
 }
 
 fn read_noted(bytes: &[u8]) -> Option<Vec<Aside>> {

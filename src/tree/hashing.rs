@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use md5::Digest;
 
 use super::Stamp;
-use super::aside::is_being_written;
+use crate::disk::is_being_written;
 use crate::model::{ContentHash, Sha256};
 
 const PIECE: usize = 256 << 10;

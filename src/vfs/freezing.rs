@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
@@ -64,6 +65,19 @@ impl Frozen {
         self.local.is_empty()
     }
 
+    /// What belongs with something that is not ready waits with it.
+    fn hold_families(&mut self) {
+        let held: BTreeSet<String> = self.held.iter().map(|(path, _)| family(path).to_owned()).collect();
+        let with: Vec<DbPath> =
+            self.local.keys().filter(|path| held.contains(family(path))).cloned().collect();
+        for path in with {
+            self.local.remove(&path);
+            self.base.remove(&path);
+            self.places.remove(&path);
+            self.held.push((path, Held::Written));
+        }
+    }
+
     /// Whether something waits for bytes that are only with the remote.
     pub fn lacks(&self) -> bool {
         self.held.iter().any(|(_, why)| *why == Held::Lacking)
@@ -83,7 +97,7 @@ impl Vfs {
         let (named, gone, mut frozen) = self.look()?;
         let busy: BTreeSet<String> = named
             .iter()
-            .filter(|named| named.stands == Rest::Written)
+            .filter(|named| matches!(named.stands, Rest::Written | Rest::Lacking))
             .map(|named| family(&named.path).to_owned())
             .collect();
         for named in named {
@@ -98,8 +112,24 @@ impl Vfs {
             frozen.base.insert(entry.path.clone(), entry_of(&entry));
             frozen.local.insert(entry.path, None);
         }
+        frozen.hold_families();
         self.look_at_the_remote(&mut frozen);
         Ok(frozen)
+    }
+
+    /// What was moved here and does not travel, or not now, becomes local as a whole, so that the remote may forget it.
+    pub fn make_own(&self, paths: &BTreeSet<DbPath>) -> Result<(), VfsError> {
+        let overlay = self.overlay()?;
+        for path in paths {
+            let shown = self.read_shown();
+            let node = shown.leads_to_local(path).and_then(|id| shown.tree.upper.node(id));
+            let file = node.and_then(|node| node.file.clone());
+            drop(shown);
+            if let Some(file) = file.filter(|file| matches!(file.content(), Content::Base(_))) {
+                file.make_own(overlay)?;
+            }
+        }
+        Ok(())
     }
 
     /// Files that were written to and that need the remote for some of their bytes.
@@ -126,7 +156,9 @@ impl Vfs {
                 all.push(Named { path, file: file.clone(), stands: file.rest(overlay)?, cover });
             }
         }
-        let is_named = |path: &DbPath| here.contains(path) || shown.leads_to_local(path).is_some();
+        // A directory or a link in a file's place is none: the file is gone.
+        let is_file = |id: NodeId| upper.node(id).is_some_and(|node| node.file.is_some());
+        let is_named = |path: &DbPath| here.contains(path) || shown.leads_to_local(path).is_some_and(is_file);
         let gone = upper.covers().filter(|entry| !is_named(&entry.path) && !stays_put(&entry.path));
         let gone = gone.cloned().collect();
         let gone: Vec<BaseEntry> = gone;
@@ -136,15 +168,19 @@ impl Vfs {
 
     fn take_named(&self, named: Named, is_busy: bool, frozen: &mut Frozen) -> Result<(), VfsError> {
         let Named { path, file, stands, cover } = named;
+        let from = file.base().map(|base| base.path).filter(|from| *from != path);
         if stays_put(&path) {
+            frozen.moved.extend(from.map(|from| (from, path)));
             return Ok(());
         }
-        let from = file.base().map(|base| base.path).filter(|from| *from != path);
         let is_known = |size: u64, hash: ContentHash| {
             cover.as_ref().is_some_and(|cover| (cover.size, cover.hash) == (size, hash))
         };
         let entry = match stands {
-            Rest::Remote(base) if is_known(base.size, base.hash) => return Ok(()),
+            Rest::Remote(base) if is_known(base.size, base.hash) => {
+                self.follow_later(&path, cover.as_ref());
+                return Ok(());
+            }
             Rest::Lacking | Rest::Written => {
                 let why = if stands == Rest::Lacking { Held::Lacking } else { Held::Written };
                 frozen.moved.extend(from.map(|from| (from, path.clone())));
@@ -156,6 +192,9 @@ impl Vfs {
             }
             Rest::Local(rest) if !is_busy => match self.read_at_rest(&file, rest)? {
                 Some(digest) if is_known(digest.size, digest.hash.into()) => {
+                    if self.follow_later(&path, cover.as_ref()) {
+                        return Ok(());
+                    }
                     frozen.same.extend(cover.map(|cover| (path, entry_of(&cover))));
                     return Ok(());
                 }
@@ -187,6 +226,17 @@ impl Vfs {
         frozen.base.extend(cover.map(|cover| (path.clone(), entry_of(&cover))));
         frozen.local.insert(path, Some(entry));
         Ok(())
+    }
+
+    /// Whether the remote has moved on from what is unchanged here: then it is shown soon.
+    fn follow_later(&self, path: &DbPath, cover: Option<&BaseEntry>) -> bool {
+        let there = self.read_shown().remote_entry(path);
+        let there = there.map(|there| (there.size, there.hash));
+        let has_moved_on = there != cover.map(|cover| (cover.size, cover.hash));
+        if has_moved_on {
+            self.behind.store(true, Ordering::Relaxed);
+        }
+        has_moved_on
     }
 
     /// What a file's bytes are, unless somebody begins to write meanwhile.

@@ -82,7 +82,8 @@ impl Vfs {
             overlay,
             owner,
             settling: AtomicBool::new(false),
-            behind: AtomicBool::new(false),
+            // Something may have been left behind in an earlier life.
+            behind: AtomicBool::new(true),
             scans: Scans::default(),
             fetcher,
             handles: Handles::default(),
@@ -276,6 +277,9 @@ impl Vfs {
         // It becomes local, if it does, under the other side of this lock.
         let shown = self.read_shown();
         let last = handle.local.get().is_some_and(|(local, access)| local.closed(*access));
+        if let (true, Some(local), Some(overlay)) = (last, handle.local(), &self.overlay) {
+            local.look_when_closed(overlay);
+        }
         // It was the remote's when it was opened, perhaps.
         if handle.local().is_none()
             && let Some(node) = shown.tree.base.node(handle.ino)

@@ -60,8 +60,10 @@ impl Vfs {
         let outdated = shown.tree.flip(&step, &besides, &changes);
         shown.revision = revision;
         for (path, entry) in &settled.agreed {
-            if entry.is_some() {
-                self.give_bytes_up(&mut shown, path)?;
+            if entry.is_some()
+                && let Err(error) = self.give_bytes_up(&mut shown, path)
+            {
+                tracing::warn!(%path, %error, "what was published stays local for now");
             }
         }
         drop(shown);
@@ -92,7 +94,8 @@ impl Vfs {
                 if let Some((modified, changed)) = file.state(overlay)?.times {
                     (row.modified, row.changed) = (modified, row.changed.max(changed));
                 }
-                row.touched = !node.xattrs.is_empty() || self.is_custom(&row);
+                row.touched =
+                    !node.xattrs.is_empty() || self.is_custom(&row) || row.modified != entry.modified;
                 if let Some(changes) = file.give_up(overlay, &rest, entry, vec![Change::Node(id, row)])? {
                     shown.tree.apply(&changes);
                 }
@@ -142,9 +145,12 @@ impl Vfs {
 
     /// The last reader of a file that has been published has closed it.
     pub(super) fn give_bytes_up_late(&self, file: &LocalFile) {
+        if file.digest().is_none() {
+            return;
+        }
         let mut shown = self.write_shown();
         let paths = match shown.tree.upper.node(file.node()) {
-            Some(node) if file.digest().is_some() => shown.paths_of(node),
+            Some(node) => shown.paths_of(node),
             _ => return,
         };
         for path in paths {
@@ -229,7 +235,12 @@ impl Vfs {
             }
         }
         let changes = self.follow_above(&shown, &difference, shown.revision);
-        if changes.is_empty() || overlay.record(changes.clone()).is_err() {
+        if changes.is_empty() {
+            return None;
+        }
+        if let Err(error) = overlay.record(changes.clone()) {
+            tracing::error!(%error, "files that are unchanged here stay as they were");
+            self.behind.store(true, Ordering::Relaxed);
             return None;
         }
         let besides: Vec<DbPath> = difference.paths().cloned().collect();

@@ -237,3 +237,79 @@ fn rule_14_mass_deletion_halts_and_says_how_to_mean_it() {
     assert_eq!(server.paths("d").len(), 5);
     mount.unmount();
 }
+
+#[test]
+fn rule_13_a_moved_file_that_loses_is_kept() {
+    let (server, id) = database();
+    let mounting = deaf(&server, "remote-wins");
+    let mount = mounting.mount();
+    fs::rename(mount.at("dir/x"), mount.at("there")).unwrap();
+    server.publish(&id, &[("there", b"somebody's")]);
+    sync(&server, &mount);
+    sync(&server, &mount);
+    assert_eq!(published(&server, "there").unwrap(), b"somebody's");
+    assert!(
+        copies(&mounting).contains(&("there.local.conflict".into(), b"x".to_vec())),
+        "{:?}",
+        copies(&mounting)
+    );
+    mount.unmount();
+}
+
+#[test]
+fn what_is_moved_to_where_it_does_not_travel_is_local_before_the_remote_forgets_it() {
+    let (server, _) = database();
+    let mounting = by_hand(&server).args(&["--exclude", "*.bak"]);
+    let mount = mounting.mount();
+    fs::rename(mount.at("one"), mount.at("one.pem")).unwrap();
+    fs::rename(mount.at("two"), mount.at("two.bak")).unwrap();
+    fs::write(mount.at("two"), "anew").unwrap();
+    // What is moved is made local by one round, and leaves its place by the next.
+    for _ in 0..3 {
+        ctl(&server, &mount, &["sync"]).expect(0);
+    }
+    assert_eq!((published(&server, "one"), published(&server, "one.pem")), (None, None));
+    assert_eq!(published(&server, "two").unwrap(), b"anew");
+    mount.unmount();
+    // Without the remote, and without anything cached.
+    fs::remove_dir_all(mounting.cache()).unwrap();
+    let mount = mounting.mount();
+    let requests = mount.stats().requests;
+    assert_eq!(
+        (mount.read("one.pem").unwrap(), mount.read("two.bak").unwrap()),
+        (b"1".to_vec(), b"22".to_vec())
+    );
+    assert_eq!(mount.stats().requests, requests, "they are here");
+    mount.unmount();
+}
+
+#[test]
+fn a_directory_or_a_link_in_a_files_place_is_a_deletion() {
+    let (server, _) = database();
+    let mount = by_hand(&server).mount();
+    fs::remove_file(mount.at("one")).unwrap();
+    fs::create_dir(mount.at("one")).unwrap();
+    fs::write(mount.at("one/inside"), "inside").unwrap();
+    fs::remove_file(mount.at("two")).unwrap();
+    std::os::unix::fs::symlink("one/inside", mount.at("two")).unwrap();
+    sync(&server, &mount);
+    assert_eq!(server.paths("d"), ["data/t/a.bin", "dir/x", "dir/y", "one/inside"]);
+    mount.unmount();
+}
+
+#[test]
+fn rule_14_links_of_one_moved_file_hide_no_deletions() {
+    let (server, id) = database();
+    let files: Vec<(String, Vec<u8>)> = (0..30).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    server.publish(&id, &files);
+    let mount = by_hand(&server).mount();
+    until(|| fs::read_dir(mount.at("many")).is_ok_and(|dir| dir.count() == 30));
+    fs::rename(mount.at("one"), mount.at("moved")).unwrap();
+    for n in 0..25 {
+        fs::hard_link(mount.at("moved"), mount.at(&format!("link-{n}"))).unwrap();
+        fs::remove_file(mount.at(&format!("many/{n}"))).unwrap();
+    }
+    ctl(&server, &mount, &["sync"]).expect(3);
+    mount.unmount();
+}

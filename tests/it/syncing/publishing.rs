@@ -283,3 +283,61 @@ fn a_mount_without_a_right_to_publish_keeps_what_is_written_and_says_why() {
     assert_eq!(mount.read("mine").unwrap(), b"mine");
     mount.unmount();
 }
+
+/// Maps a file, closes it, and writes by the mapping when it is told to.
+const MAPS: &str = r#"
+import sys, mmap, os, time
+path, go = sys.argv[1], sys.argv[2]
+fd = os.open(path, os.O_RDWR); mapped = mmap.mmap(fd, 0); os.close(fd)
+open(go + ".mapped", "w").close()
+while not os.path.exists(go): time.sleep(0.01)
+mapped[0:6] = b"MAPPED"; mapped.flush(); mapped.close()
+print("true")
+"#;
+
+#[test]
+fn rule_20_a_mapping_that_outlives_its_handle_is_still_a_writer() {
+    let (server, _) = database();
+    let mount = by_hand(&server).mount();
+    let bytes = noise(9, 50_000);
+    fs::write(mount.at("f"), &bytes).unwrap();
+    let beside = tempfile::tempdir().unwrap();
+    let go = beside.path().join("go");
+    let mapping = std::thread::spawn({
+        let (path, go) = (mount.at("f"), go.clone());
+        move || crate::harness::python(MAPS, &[&path, &go])
+    });
+    until(|| go.with_extension("mapped").exists());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    sync_held(&server, &mount, 1);
+    fs::write(&go, "").unwrap();
+    mapping.join().unwrap();
+    until(|| {
+        ctl(&server, &mount, &["sync"]).expect(0);
+        published(&server, "f").is_some()
+    });
+    let mut expected = bytes;
+    expected[..6].copy_from_slice(b"MAPPED");
+    assert!(published(&server, "f").unwrap() == expected && mount.read("f").unwrap() == expected);
+    mount.unmount();
+}
+
+#[test]
+fn what_changed_elsewhere_while_nobody_had_it_mounted_shows_with_the_attributes_it_has_here() {
+    let (server, id) = database();
+    let mounting = by_hand(&server);
+    let mount = mounting.mount();
+    fs::set_permissions(mount.at("one"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(mount.at("same"), "rewritten").unwrap();
+    sync(&server, &mount);
+    fs::write(mount.at("same"), "rewritten").unwrap();
+    mount.unmount();
+    server.publish(&id, &[("one", b"one, anew"), ("same", b"theirs")]);
+    let mount = mounting.mount();
+    until(|| by_another(&mount.at("one")) == b"one, anew");
+    assert_eq!(fs::metadata(mount.at("one")).unwrap().mode() & 0o777, 0o600);
+    sync(&server, &mount);
+    until(|| by_another(&mount.at("same")) == b"theirs");
+    assert_eq!(published(&server, "same").unwrap(), b"theirs");
+    mount.unmount();
+}
