@@ -132,7 +132,11 @@ impl Publisher {
                 Err(error) => return Err(error.into()),
                 Ok(report) => {
                     round.bytes_sent += report.bytes_sent;
-                    let PublishReport { plan, landed, stranded, .. } = report;
+                    let PublishReport { plan, landed, mut stranded, .. } = report;
+                    // What loses goes, and needs no bytes.
+                    stranded.retain(|path| {
+                        plan.conflicts.get(path).is_none_or(|one| one.keeps != Some(Side::Remote))
+                    });
                     follower.vfs.make_own(&stranded)?;
                     let settled = Settled {
                         agreed: plan.agreed.clone().into_iter().collect(),

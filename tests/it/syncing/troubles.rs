@@ -206,3 +206,36 @@ fn a_server_that_was_rolled_back_is_not_published_to() {
     assert_eq!(mount.read("b").unwrap(), b"b");
     mount.unmount();
 }
+
+#[test]
+fn rule_18_a_machine_that_stops_while_a_commit_is_under_way_takes_nothing_back() {
+    let (server, id) = database();
+    let (proxy, lost) = losing_answers(&server, "/api/sync/commit/");
+    let mounting = through(&proxy, &server);
+    let mount = mounting.mount();
+    fs::write(mount.at("new"), "new").unwrap();
+    fs::write(mount.at("one"), "edited").unwrap();
+    fs::rename(mount.at("dir/x"), mount.at("dir/moved")).unwrap();
+    lost.store(100, Ordering::SeqCst);
+    ctl(&server, &mount, &["sync"]).expect(6);
+    lost.store(0, Ordering::SeqCst);
+    let state = crate::harness::xattr(&mount.path(), "user.parquedb.state").unwrap();
+    mount.kill9();
+    // What was not synced is gone: journals are not.
+    for journal in ["journal-0", "journal-1"] {
+        let path = std::path::Path::new(&state).join(journal);
+        let length = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();
+        fs::write(path, vec![0; length]).unwrap();
+    }
+    let mount = mounting.env("PARQUEDB_TEST_BOOT", "another-boot").mount();
+    for _ in 0..2 {
+        sync(&server, &mount);
+    }
+    assert_eq!(server.paths("d"), ["data/t/a.bin", "dir/moved", "dir/y", "new", "one", "two"]);
+    for (path, bytes) in [("new", "new"), ("one", "edited"), ("dir/moved", "x")] {
+        assert_eq!(published(&server, path).unwrap(), bytes.as_bytes(), "{path}");
+        assert_eq!(mount.read(path).unwrap(), bytes.as_bytes(), "{path}");
+    }
+    assert_eq!(server.revision(&id), 2);
+    mount.unmount();
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{by_hand, ctl, database, on_change, pending, published};
-use crate::harness::{Cli, Mount, Server, text, until};
+use crate::harness::{Cli, Mount, Mounting, Server, text, until};
 
 /// `parquedb ctl events`, line by line.
 struct Events {
@@ -161,9 +161,41 @@ fn ctl_says_what_is_wrong() {
     let mount = by_hand(&server).mount();
     let nobody = Cli::owner(&server).run(&["ctl", "sync", "/tmp"]).expect(2);
     assert!(nobody.stderr.contains("is no mount"), "{nobody:?}");
-    let read_only = crate::harness::Mounting::owner(&server, "alice/d").arg("--read-only").mount();
+    let read_only = Mounting::owner(&server, "alice/d").arg("--read-only").mount();
     let refused = ctl(&server, &read_only, &["sync"]).expect(2);
     assert!(refused.stderr.contains("is no mount that can be written to"), "{refused:?}");
     mount.unmount();
     read_only.unmount();
+}
+
+#[test]
+fn an_idle_mount_costs_no_request_no_time_and_little_memory() {
+    let (server, _) = database();
+    let mount = Mounting::owner(&server, "alice/d").args(&["--sync", "on-change"]).mount();
+    fs::write(mount.at("a"), "a").unwrap();
+    until(|| published(&server, "a").is_some());
+    let process = format!("/proc/{}", mount.pid().as_raw_nonzero());
+    let ticks = || {
+        let stat = fs::read_to_string(format!("{process}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    // It hears of its own revision, and asks once.
+    std::thread::sleep(Duration::from_secs(3));
+    let (before, spent) = (mount.stats(), ticks());
+    std::thread::sleep(Duration::from_secs(6));
+    let after = mount.stats();
+    assert_eq!((after.polls, after.requests), (before.polls, before.requests));
+    let status = fs::read_to_string(format!("{process}/status")).unwrap();
+    let kib = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let (spent, resident) = (ticks() - spent, kib("VmRSS:"));
+    println!(
+        "idle: {spent} ticks of 10 ms in 6 s, {resident} KiB resident, {} of them its own",
+        kib("RssAnon:")
+    );
+    assert!(spent <= 3 && resident < 30 << 10, "{spent} ticks, {resident} KiB");
+    mount.unmount();
 }
