@@ -1,6 +1,6 @@
 //! What is local at a moment, ready to be planned with: the base of each path that was changed here (rule 8), what is here, and
 //! what the revision shown has. Files that somebody has open for writing are left out (rule 21), and so is what belongs
-//! with them. Nobody is held up by it: names are looked at under a lock that readers share, and bytes are read without any.
+//! with them. Names are looked at under a lock that readers share; bytes are read, which takes longer, without any.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
