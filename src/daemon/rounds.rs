@@ -14,6 +14,7 @@ use super::told::Told;
 use crate::control::{Counts, Failed, Order, Request, SyncPhase};
 use crate::disk::random_below_one;
 use crate::model::{DbPath, ExitCode};
+use crate::remote::RemoteError;
 use crate::sync::{Brake, Side};
 
 /// What works beside a mount.
@@ -109,6 +110,7 @@ impl Rounds {
         if let Some(Publishing { publisher, .. }) = &mut self.publishing
             && publisher.replica.has_pending()
             && let Err(error) = publisher.resolve(&mut self.follower).await
+            && error.remote().is_some_and(RemoteError::is_transient)
         {
             // Its own revision must not be shown as somebody else's.
             return tracing::debug!(%error, "no news before it is known what became of a commit");

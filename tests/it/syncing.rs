@@ -8,6 +8,7 @@ mod troubles;
 mod when;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Cli, Mount, Mounting, Outcome, Server, text};
 
@@ -41,15 +42,20 @@ fn ctl(server: &Server, mount: &Mount, args: &[&str]) -> Outcome {
     Cli::owner(server).run(&all)
 }
 
-/// Syncs a mount; everything that is local must be published by it.
+/// Syncs a mount; everything that is local must be published by it. The kernel tells of a close a moment after it: until then, the
+/// file waits.
 #[track_caller]
 fn sync(server: &Server, mount: &Mount) {
-    let done = ctl(server, mount, &["sync", "--json"]).expect(0).json();
-    assert_eq!(
-        (&done["status"]["pending"], &done["status"]["held"]),
-        (&0.into(), &serde_json::json!([])),
-        "{done}"
-    );
+    let began = Instant::now();
+    loop {
+        let done = ctl(server, mount, &["sync", "--json"]).expect(0).json();
+        let held = done["status"]["held"].as_array().unwrap().len();
+        if held == 0 || began.elapsed() > Duration::from_secs(5) {
+            assert_eq!((done["status"]["pending"].as_u64(), held), (Some(0), 0), "{done}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// What the server has at a path now.
