@@ -16,6 +16,10 @@ use crate::disk::random_below_one;
 use crate::model::{DbPath, ExitCode};
 use crate::remote::RemoteError;
 use crate::sync::{Brake, Side};
+use crate::vfs::Vfs;
+
+/// The kernel has told of a close by then.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What works beside a mount.
 pub(super) struct Rounds {
@@ -139,7 +143,7 @@ impl Rounds {
                 "this mount publishes nothing: it is read-only, or what is written to it is thrown away";
             return Err(Failed { message: message.into(), code: ExitCode::Usage.number() });
         };
-        let mut decided = None;
+        let (mut decided, mut commits) = (None, false);
         let allow = match request {
             Request::Status | Request::Events => return Ok(None),
             Request::Pause => {
@@ -167,10 +171,17 @@ impl Rounds {
             }
             Request::Sync { allow_mass_delete } => allow_mass_delete,
             Request::Commit { allow_mass_delete } => {
-                schedule.gathering = false;
+                commits = true;
                 allow_mass_delete
             }
         };
+        let written = still_written(&self.follower.vfs).await;
+        if let (true, Some(path)) = (commits, written.first()) {
+            // Without it, what was begun would not be one revision (F39).
+            let message = format!("'{path}' is open for writing: close it, then commit again");
+            return Err(Failed { message, code: ExitCode::NeedsDecision.number() });
+        }
+        schedule.gathering = false;
         if allow {
             publisher.options.brake = Brake::Released;
         }
@@ -262,6 +273,20 @@ impl Publishing {
                 }
             }
         }
+    }
+}
+
+/// What somebody is writing to. The kernel tells of a close a moment after it, and whoever has just closed a file means it to be
+/// published.
+async fn still_written(vfs: &Vfs) -> Vec<DbPath> {
+    let patience = Instant::now() + CLOSES_WITHIN;
+    loop {
+        // What cannot be looked at is told by the round.
+        let written = vfs.being_written().unwrap_or_default();
+        if written.is_empty() || Instant::now() > patience {
+            return written;
+        }
+        tokio::time::sleep(CLOSES_WITHIN / 50).await;
     }
 }
 

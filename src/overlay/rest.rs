@@ -48,6 +48,13 @@ pub struct AtRest {
     edits: u64,
 }
 
+impl AtRest {
+    /// Where its bytes lie, below the replica's directory.
+    pub fn place(&self) -> String {
+        StagedFiles::place(self.file)
+    }
+}
+
 /// What the bytes of a file at rest are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
@@ -110,12 +117,13 @@ impl LocalFile {
         unmapped
     }
 
-    /// The last handle was closed: looks whether anybody goes on writing, before the next reader opens it.
-    pub fn look_when_closed(&self, overlay: &Overlay) {
+    /// The last handle was closed: looks whether anybody goes on writing, before the next reader opens it. `true`: it is at rest,
+    /// which could not be known before.
+    pub fn look_when_closed(&self, overlay: &Overlay) -> bool {
         let layers = self.read_layers();
-        if let Layered::Whole(file) = &layers.content {
-            self.is_unmapped(overlay, *file, layers.handles);
-        }
+        let Layered::Whole(file) = &layers.content else { return false };
+        let was_known = self.edits.unmapped.load(Ordering::SeqCst) == self.edits() + 1;
+        !was_known && self.is_unmapped(overlay, *file, layers.handles)
     }
 
     /// Makes it independent of the remote: what it has of it is fetched and kept here.
@@ -134,11 +142,6 @@ impl LocalFile {
         let layers = self.read_layers();
         let staged = matches!(layers.content, Layered::Whole(file) if file == before.file);
         staged && layers.writers == 0 && self.edits() == before.edits
-    }
-
-    /// Where its bytes lie, below the replica's directory.
-    pub fn place(rest: &AtRest) -> String {
-        StagedFiles::place(rest.file)
     }
 
     /// Its bytes, to be read.

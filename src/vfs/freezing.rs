@@ -117,6 +117,12 @@ impl Vfs {
         Ok(frozen)
     }
 
+    /// Files that somebody may be writing to.
+    pub fn being_written(&self) -> Result<Vec<DbPath>, VfsError> {
+        let (named, ..) = self.look()?;
+        Ok(named.into_iter().filter(|named| named.stands == Rest::Written).map(|named| named.path).collect())
+    }
+
     /// What was moved here and does not travel, or not now, becomes local as a whole, so that the remote may forget it.
     pub fn make_own(&self, paths: &BTreeSet<DbPath>) -> Result<(), VfsError> {
         let overlay = self.overlay()?;
@@ -199,7 +205,7 @@ impl Vfs {
                     return Ok(());
                 }
                 Some(digest) => {
-                    let place = DbPath::parse(&LocalFile::place(&rest)).map_err(|_| VfsError::Invalid)?;
+                    let place = DbPath::parse(&rest.place()).map_err(|_| VfsError::Invalid)?;
                     frozen.places.insert(path.clone(), place);
                     Entry {
                         size: digest.size,

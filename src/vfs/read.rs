@@ -277,17 +277,16 @@ impl Vfs {
         // It becomes local, if it does, under the other side of this lock.
         let shown = self.read_shown();
         let last = handle.local.get().is_some_and(|(local, access)| local.closed(*access));
-        if let (true, Some(local), Some(overlay)) = (last, handle.local(), &self.overlay) {
-            local.look_when_closed(overlay);
-        }
         // It was the remote's when it was opened, perhaps.
         if handle.local().is_none()
             && let Some(node) = shown.tree.base.node(handle.ino)
         {
             node.closed();
         }
-        let Some((local, access)) = handle.local.get() else { return };
-        if let (Access::Write, Some(overlay)) = (access, &self.overlay) {
+        let (Some((local, access)), Some(overlay)) = (handle.local.get(), &self.overlay) else { return };
+        // A reader may have been all that a file waited for.
+        let is_news = last && local.look_when_closed(overlay);
+        if is_news || *access == Access::Write {
             overlay.stirred();
         }
         let id = local.node();
