@@ -36,13 +36,11 @@ pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
         for id in std::mem::take(&mut left) {
             // One that is gone needs nothing.
             let Some(file) = vfs.local_file(id) else { continue };
-            match fill_one(&vfs, &overlay, &file).await {
+            if fill_one(&vfs, &overlay, &file).await {
                 // It can be published by now.
-                Ok(()) => overlay.stirred(),
-                Err(reason) => {
-                    tracing::debug!(node = id.0, reason, "a file that was written to needs the remote still");
-                    failed.insert(id);
-                }
+                overlay.stirred();
+            } else {
+                failed.insert(id);
             }
         }
         left = failed;
@@ -55,13 +53,7 @@ pub(super) async fn fill(vfs: Arc<Vfs>, overlay: Arc<Overlay>) {
 /// Fills all that can be filled now.
 pub(super) async fn fill_now(vfs: &Vfs, overlay: &Arc<Overlay>) {
     for file in vfs.lacking() {
-        if let Err(reason) = fill_one(vfs, overlay, &file).await {
-            tracing::debug!(
-                node = file.node().0,
-                reason,
-                "a file that was written to needs the remote still"
-            );
-        }
+        fill_one(vfs, overlay, &file).await;
     }
 }
 
@@ -71,7 +63,16 @@ fn has_room(overlay: &Overlay) -> io::Result<bool> {
     Ok(free > LEFT_FREE.min(all / 10))
 }
 
-async fn fill_one(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> Result<(), String> {
+/// Fills a file. `false`: it needs the remote still.
+async fn fill_one(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> bool {
+    let filled = try_to_fill(vfs, overlay, file).await;
+    if let Err(reason) = &filled {
+        tracing::debug!(node = file.node().0, reason, "a file that was written to needs the remote still");
+    }
+    filled.is_ok()
+}
+
+async fn try_to_fill(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> Result<(), String> {
     let Some(content) = vfs.open_base(file) else { return Ok(()) };
     let mut at = 0;
     while let Some(missing) = file.missing(at) {

@@ -49,12 +49,7 @@ pub(super) enum NotOurs {
 impl Follower {
     /// Asks for news, and shows them.
     pub(super) async fn poll(&mut self) -> Result<(), NotOurs> {
-        let news = self.remote.news(&self.known).await?;
-        self.take(news).await
-    }
-
-    async fn take(&mut self, news: News) -> Result<(), NotOurs> {
-        match news {
+        match self.remote.news(&self.known).await? {
             News::Nothing => Ok(()),
             News::Changes(news) => {
                 self.take_changes(news).await;
@@ -66,8 +61,7 @@ impl Follower {
     }
 
     async fn take_changes(&mut self, news: NewChanges) {
-        let changes = news.changes.clone();
-        self.flip(next_of(&changes)).await;
+        self.flip(next_of(&news.changes)).await;
         self.taken(news).await;
     }
 
@@ -120,21 +114,20 @@ impl Follower {
             return self.settle(settled).await;
         }
         let follows = self.known.revision.map(Revision::next) == Some(landed.revision);
+        let is_it = |one: &PublishedChange| one.commit_id == landed.commit_id;
         match self.remote.news(&self.known).await {
             // As the remote has it, with what blocks can be checked by.
-            Ok(News::Changes(news)) if news.changes.iter().any(|one| one.commit_id == landed.commit_id) => {
-                let at = news.changes.iter().position(|one| one.commit_id == landed.commit_id).unwrap_or(0);
-                let (before, rest) = news.changes.split_at(at);
-                if !before.is_empty() {
-                    self.flip(next_of(before)).await;
-                }
-                let put = rest[0].put.iter().map(|put| (put.path.clone(), Some(put.entry.clone())));
-                let gone = rest[0].delete.iter().map(|path| (path.clone(), None));
-                settled.agreed.extend(put.chain(gone));
-                settled.published = Some((next_of(&rest[..1]).difference, rest[0].revision));
-                self.settle(settled).await?;
-                if rest.len() > 1 {
-                    self.flip(next_of(&rest[1..])).await;
+            Ok(News::Changes(news)) if news.changes.iter().any(is_it) => {
+                for part in news.changes.chunk_by(|a, b| !is_it(a) && !is_it(b)) {
+                    let next = next_of(part);
+                    let Some(ours) = part.iter().find(|one| is_it(one)) else {
+                        self.flip(next).await;
+                        continue;
+                    };
+                    let put = ours.put.iter().map(|put| (put.path.clone(), Some(put.entry.clone())));
+                    settled.agreed.extend(put.chain(ours.delete.iter().map(|path| (path.clone(), None))));
+                    settled.published = Some((next.difference, ours.revision));
+                    self.settle(std::mem::take(&mut settled)).await?;
                 }
                 self.taken(news).await;
             }

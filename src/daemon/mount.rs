@@ -228,13 +228,13 @@ pub async fn run(
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
     };
-    supervised::stopping(GRACE + options.sync.as_ref().map_or(Duration::ZERO, |sync| sync.last_round));
+    let patience = options.sync.as_ref().map_or(Duration::ZERO, |sync| sync.last_round);
+    supervised::stopping(GRACE + patience);
     supervising.abort();
     let _ = stop.send(());
     filling.into_iter().chain(listening).for_each(|task| task.abort());
     rechecking.abort();
-    let last =
-        Last { rounds, patience: options.sync.as_ref().map_or(Duration::ZERO, |sync| sync.last_round) };
+    let last = Last { rounds, patience };
     fetcher.stop();
     // While there are still threads that answer the kernel.
     let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());

@@ -55,7 +55,7 @@ impl Rounds {
         let known = &self.follower.known;
         let mut ear = self.poll.map(|_| Ear::new(self.follower.remote.clone(), known.id.clone()));
         let (mut trouble, mut asked) = (Trouble::None, Heard::default());
-        let mut poll_at = self.poll.map(|every| Instant::now() + every);
+        let mut poll_at = self.next_poll();
         self.follower.catch_up().await;
         loop {
             let woken = tokio::select! {
@@ -69,12 +69,12 @@ impl Rounds {
                 // A stream that began or broke: the next wait knows.
                 Woken::Heard if heard.news == asked.news => {}
                 Woken::Poll if heard.listens && heard.news == asked.news && trouble == Trouble::None => {
-                    poll_at = self.poll.map(|every| Instant::now() + every);
+                    poll_at = self.next_poll();
                 }
                 Woken::Heard | Woken::Poll => {
                     asked = heard;
                     self.poll(&mut trouble).await;
-                    poll_at = self.poll.map(|every| Instant::now() + every);
+                    poll_at = self.next_poll();
                 }
             }
             self.follower.catch_up().await;
@@ -82,8 +82,11 @@ impl Rounds {
         }
     }
 
-    async fn wait(&mut self, ear: Option<&mut Ear>, asked: Heard, poll_at: Option<Instant>) -> Woken {
-        let mut ear = ear;
+    fn next_poll(&self) -> Option<Instant> {
+        self.poll.map(|every| Instant::now() + every)
+    }
+
+    async fn wait(&mut self, mut ear: Option<&mut Ear>, asked: Heard, poll_at: Option<Instant>) -> Woken {
         if let Some(ear) = ear.as_deref_mut()
             && ear.heard().news != asked.news
         {

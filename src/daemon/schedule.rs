@@ -43,10 +43,8 @@ const DEBOUNCE: Duration = Duration::from_secs(2);
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(60);
 /// So many changes are published at once by [`Trigger::Smart`]...
 const MANY: u64 = 10;
-/// ...and a single one when the last sync is so long ago...
+/// ...and a single one when the last sync is so long ago.
 const FEW_AFTER: Duration = Duration::from_secs(300);
-/// ...which is looked at so often.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// When to sync.
 #[derive(Debug, Clone)]
@@ -147,11 +145,7 @@ impl Schedule {
         let by_trigger = match (self.trigger, self.first_change.zip(self.last_change)) {
             (Trigger::OnChange, Some((first, last))) => Some((last + DEBOUNCE).min(first + LONGEST_DEBOUNCE)),
             (Trigger::Smart, Some(_)) if self.changes >= MANY => Some(now),
-            (Trigger::Smart, Some(_)) => {
-                // At one of the regular looks.
-                let looks = FEW_AFTER.as_secs().div_ceil(LOOK_EVERY.as_secs());
-                Some(self.synced + LOOK_EVERY * u32::try_from(looks).unwrap_or(u32::MAX))
-            }
+            (Trigger::Smart, Some(_)) => Some(self.synced + FEW_AFTER),
             _ => None,
         };
         let wanted = self.wanted.then_some(now);

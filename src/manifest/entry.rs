@@ -55,6 +55,15 @@ impl Entry {
     }
 }
 
+/// Whether both are the same bytes, or nothing.
+pub fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.same_content(b),
+        _ => false,
+    }
+}
+
 /// Lets entries that follow one another share the text of their type: of a million, few have different ones.
 #[derive(Debug, Default)]
 pub(crate) struct SharedTypes(Option<Arc<str>>);

@@ -11,7 +11,7 @@ mod parse;
 
 pub use document::Manifest;
 pub(crate) use document::ManifestView;
-pub use entry::Entry;
 pub(crate) use entry::SharedTypes;
+pub use entry::{Entry, same};
 pub use names::{MANIFEST_PATH, PRIVATE_DIR, is_protected, is_reserved, stays_put};
 pub use parse::ManifestError;

@@ -8,6 +8,7 @@ use super::conflict::{Conflict, Policy, Side};
 use super::filter::Filter;
 use super::{collisions, diff};
 use crate::manifest::Entry;
+pub(super) use crate::manifest::same;
 use crate::model::DbPath;
 
 /// How one path stands between base, local and remote.
@@ -33,15 +34,6 @@ pub fn classify(base: Option<&Entry>, local: Option<&Entry>, remote: Option<&Ent
         PathState::RemoteChanged
     } else {
         PathState::Conflict
-    }
-}
-
-/// Whether both are the same bytes, or nothing.
-pub(super) fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => a.same_content(b),
-        _ => false,
     }
 }
 

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 
 use super::revisions::Shown;
 use super::{Vfs, VfsError};
-use crate::manifest::{Entry, stays_put};
+use crate::manifest::{Entry, same, stays_put};
 use crate::model::{ContentHash, DbPath, Revision};
 use crate::namespace::{Ino, NodeKind};
-use crate::overlay::{AtRest, Digest, LocalFile, Rest, UpperNode};
+use crate::overlay::{AtRest, Digest, LocalFile, OverlayError, Rest, UpperNode};
 use crate::state::{BaseEntry, Content, NodeId};
 use crate::tree::hash_file;
 use crate::wire::content_type_of;
@@ -95,20 +95,10 @@ impl Vfs {
             }
         }
         let (named, gone, mut frozen) = self.look()?;
-        let busy: BTreeSet<String> = named
-            .iter()
-            .filter(|named| matches!(named.stands, Rest::Written | Rest::Lacking))
-            .map(|named| family(&named.path).to_owned())
-            .collect();
         for named in named {
-            let is_busy = busy.contains(family(&named.path));
-            self.take_named(named, is_busy, &mut frozen)?;
+            self.take_named(named, &mut frozen)?;
         }
         for entry in gone {
-            if busy.contains(family(&entry.path)) {
-                frozen.held.push((entry.path, Held::Written));
-                continue;
-            }
             frozen.base.insert(entry.path.clone(), entry_of(&entry));
             frozen.local.insert(entry.path, None);
         }
@@ -152,31 +142,30 @@ impl Vfs {
         let overlay = self.overlay()?;
         let shown = self.read_shown();
         let upper = &shown.tree.upper;
-        let (mut all, mut here) = (Vec::new(), BTreeSet::new());
+        let mut all = Vec::new();
         for (_, node) in upper.nodes() {
             let Some(file) = &node.file else { continue };
             for path in shown.paths_of(node) {
                 let cover = upper.cover(&path).cloned();
-                here.insert(path.clone());
                 // Looked at while no name can change: it is of this moment.
                 all.push(Named { path, file: file.clone(), stands: file.rest(overlay)?, cover });
             }
         }
         // A directory or a link in a file's place is none: the file is gone.
         let is_file = |id: NodeId| upper.node(id).is_some_and(|node| node.file.is_some());
-        let is_named = |path: &DbPath| here.contains(path) || shown.leads_to_local(path).is_some_and(is_file);
+        let is_named = |path: &DbPath| shown.leads_to_local(path).is_some_and(is_file);
         let gone = upper.covers().filter(|entry| !is_named(&entry.path) && !stays_put(&entry.path));
-        let gone = gone.cloned().collect();
-        let gone: Vec<BaseEntry> = gone;
+        let gone: Vec<BaseEntry> = gone.cloned().collect();
         let files = if gone.is_empty() { 0 } else { shown.tree.base.count_files() };
         Ok((all, gone, Frozen { revision: shown.revision, files, ..Frozen::default() }))
     }
 
-    fn take_named(&self, named: Named, is_busy: bool, frozen: &mut Frozen) -> Result<(), VfsError> {
+    fn take_named(&self, named: Named, frozen: &mut Frozen) -> Result<(), VfsError> {
         let Named { path, file, stands, cover } = named;
         let from = file.base().map(|base| base.path).filter(|from| *from != path);
+        let moved = from.map(|from| (from, path.clone()));
         if stays_put(&path) {
-            frozen.moved.extend(from.map(|from| (from, path)));
+            frozen.moved.extend(moved);
             return Ok(());
         }
         let is_known = |size: u64, hash: ContentHash| {
@@ -189,14 +178,14 @@ impl Vfs {
             }
             Rest::Lacking | Rest::Written => {
                 let why = if stands == Rest::Lacking { Held::Lacking } else { Held::Written };
-                frozen.moved.extend(from.map(|from| (from, path.clone())));
+                frozen.moved.extend(moved);
                 frozen.held.push((path, why));
                 return Ok(());
             }
-            Rest::Remote(base) if !is_busy => {
+            Rest::Remote(base) => {
                 Entry { content_type: Some(content_type_of(path.as_str()).into()), ..entry_of(&base) }
             }
-            Rest::Local(rest) if !is_busy => match self.read_at_rest(&file, rest)? {
+            Rest::Local(rest) => match self.read_at_rest(&file, rest)? {
                 Some(digest) if is_known(digest.size, digest.hash.into()) => {
                     if self.follow_later(&path, cover.as_ref()) {
                         return Ok(());
@@ -222,13 +211,8 @@ impl Vfs {
                     return Ok(());
                 }
             },
-            Rest::Remote(_) | Rest::Local(_) => {
-                frozen.moved.extend(from.map(|from| (from, path.clone())));
-                frozen.held.push((path, Held::Written));
-                return Ok(());
-            }
         };
-        frozen.moved.extend(from.map(|from| (from, path.clone())));
+        frozen.moved.extend(moved);
         frozen.base.extend(cover.map(|cover| (path.clone(), entry_of(&cover))));
         frozen.local.insert(path, Some(entry));
         Ok(())
@@ -256,11 +240,10 @@ impl Vfs {
             Err(error) if error.errno() == libc::ENOENT => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let ContentHash::Sha256(hash) = hash_file(&open, None).map_err(crate::overlay::OverlayError::from)?.0
-        else {
+        let ContentHash::Sha256(hash) = hash_file(&open, None).map_err(OverlayError::from)?.0 else {
             return Ok(None);
         };
-        let found = open.metadata().map_err(crate::overlay::OverlayError::from)?;
+        let found = open.metadata().map_err(OverlayError::from)?;
         let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
         let modified = modified.map_or(0, |time| i64::try_from(time.as_nanosecond()).unwrap_or(0));
         let digest = Digest { hash, size: found.len(), modified };
@@ -272,12 +255,7 @@ impl Vfs {
         let shown = self.read_shown();
         for (path, local) in &frozen.local {
             let there = shown.remote_entry(path);
-            let same = match (&there, frozen.base.get(path)) {
-                (Some(there), Some(base)) => there.same_content(base),
-                (None, None) => true,
-                _ => false,
-            };
-            if !same {
+            if !same(there.as_ref(), frozen.base.get(path)) {
                 frozen.remote.insert(path.clone(), there.clone());
             }
             if there.is_none() && local.is_some() {

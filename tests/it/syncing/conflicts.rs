@@ -1,10 +1,9 @@
 //! Both sides changed a path: nothing is lost, whoever decides.
 
 use std::fs;
-use std::path::PathBuf;
 
 use super::{by_hand, ctl, database, pending, published, sync};
-use crate::harness::{Cli, Mounting, text, until, xattr};
+use crate::harness::{Cli, Mounting, Server, text, until, xattr};
 
 /// Copies of what lost, by the ends of their paths.
 fn copies(mounting: &Mounting) -> Vec<(String, Vec<u8>)> {
@@ -24,12 +23,15 @@ fn copies(mounting: &Mounting) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-fn state(mounting: &Mounting) -> PathBuf {
-    mounting.path()
+/// Publishes so many small files below `many/`.
+fn publish_many(server: &Server, id: &str, count: u8) {
+    let files: Vec<(String, Vec<u8>)> = (0..count).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    server.publish(id, &files);
 }
 
 /// Follows nobody by itself, so that both sides are changed before either hears of the other.
-fn deaf(server: &crate::harness::Server, strategy: &str) -> Mounting {
+fn deaf(server: &Server, strategy: &str) -> Mounting {
     by_hand(server).args(&["--strategy", strategy])
 }
 
@@ -81,7 +83,7 @@ fn manual_leaves_both_alone_and_goes_on_with_the_rest() {
     // Somebody decides by making both the same.
     fs::write(mount.at("one"), "theirs").unwrap();
     sync(&server, &mount);
-    assert_eq!(pending(&server, &state(&mounting)), 0);
+    assert_eq!(pending(&server, &mount.path()), 0);
     mount.unmount();
 }
 
@@ -203,9 +205,7 @@ fn a_move_whose_arrival_is_in_conflict_leaves_the_remote_as_it_is() {
 #[test]
 fn rule_14_a_directory_that_moves_is_not_deleted() {
     let (server, id) = database();
-    let files: Vec<(String, Vec<u8>)> = (0..40).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
-    server.publish(&id, &files);
+    publish_many(&server, &id, 40);
     let mount = by_hand(&server).mount();
     fs::rename(mount.at("many"), mount.at("moved")).unwrap();
     sync(&server, &mount);
@@ -222,9 +222,7 @@ fn rule_14_a_directory_that_moves_is_not_deleted() {
 #[test]
 fn rule_14_mass_deletion_halts_and_says_how_to_mean_it() {
     let (server, id) = database();
-    let files: Vec<(String, Vec<u8>)> = (0..40).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
-    server.publish(&id, &files);
+    publish_many(&server, &id, 40);
     let mount = by_hand(&server).mount();
     until(|| fs::read_dir(mount.at("many")).is_ok_and(|dir| dir.count() == 40));
     fs::remove_dir_all(mount.at("many")).unwrap();
@@ -301,9 +299,7 @@ fn a_directory_or_a_link_in_a_files_place_is_a_deletion() {
 #[test]
 fn rule_14_links_of_one_moved_file_hide_no_deletions() {
     let (server, id) = database();
-    let files: Vec<(String, Vec<u8>)> = (0..30).map(|n| (format!("many/{n}"), vec![n; 3])).collect();
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
-    server.publish(&id, &files);
+    publish_many(&server, &id, 30);
     let mount = by_hand(&server).mount();
     until(|| fs::read_dir(mount.at("many")).is_ok_and(|dir| dir.count() == 30));
     fs::rename(mount.at("one"), mount.at("moved")).unwrap();

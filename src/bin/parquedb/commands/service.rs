@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use parquedb_mount::config::Dirs;
 use parquedb_mount::model::{DbRef, ExitCode};
 use serde_json::json;
 
@@ -35,16 +36,9 @@ fn failed(what: impl std::fmt::Display) -> Failure {
     Failure::new(ExitCode::Failure, what.to_string())
 }
 
-/// Where the user's own units lie.
+/// Where the user's own units lie: beside our own settings.
 fn units() -> Result<PathBuf, Failure> {
-    let config = match std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir),
-        None => {
-            let home = std::env::var_os("HOME").ok_or_else(|| Failure::usage("HOME is not set"))?;
-            PathBuf::from(home).join(".config")
-        }
-    };
-    Ok(config.join("systemd/user"))
+    Ok(Dirs::of_user()?.config.with_file_name("systemd").join("user"))
 }
 
 /// A text as part of a unit's name, as systemd-escape(1) writes it.
