@@ -7,6 +7,7 @@ pub mod content;
 pub mod control;
 pub mod daemon;
 pub mod disk;
+pub mod dotdir;
 pub mod fetch;
 pub mod fuse;
 pub mod manifest;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folder and floor. Two folders on one floor do not know each other.
-const FLOORS: [(&str, u32); 26] = [
+const FLOORS: [(&str, u32); 27] = [
     ("disk", 0),
     ("metrics", 0),
     ("model", 10),
@@ -30,6 +30,7 @@ const FLOORS: [(&str, u32); 26] = [
     ("vfs", 70),
     ("sync", 70),
     ("plain", 70),
+    ("dotdir", 75),
     ("fuse", 80),
     ("server", 80),
     ("control", 80),

@@ -7,6 +7,7 @@ mod follow;
 mod hearing;
 mod mount;
 mod mountpoint;
+mod past;
 mod pinning;
 mod publishing;
 mod recheck;

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::background::Readiness;
 use super::filling::fill;
 use super::follow::{Follower, remember};
+use super::past::{Past, dotdir};
 use super::publishing::Publisher;
 use super::recheck::recheck;
 use super::rounds::{Publishing, Rounds};
@@ -21,6 +22,7 @@ use super::told::Told;
 use super::written::{ThrowAway, Written};
 use crate::cache::{Cache, CacheError, CacheOptions, Scope};
 use crate::control::{Door, listen};
+use crate::dotdir::DotDir;
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
@@ -184,11 +186,23 @@ pub async fn run(
     let (database, counting) = (options.database.clone(), counters.clone());
     let vfs = Arc::new(Vfs::new(database, shown, overlay.clone(), fetcher.clone(), counting));
 
+    let past = known.revision.map(|_| Past {
+        remote: remote.clone(),
+        database: options.database.clone(),
+        id: known.id.clone(),
+        cache_dir: options.cache_dir.clone(),
+        fetcher: fetcher.clone(),
+        counters: counters.clone(),
+    });
+    let conflicts = overlay.as_ref().filter(|_| publishing.is_some());
+    let conflicts = conflicts.and_then(|overlay| Replica::make_conflicts_directory(overlay.path()).ok());
+    let dotdir = Arc::new(dotdir(vfs.clone(), told.standing(), conflicts, past));
+
     // Signals are heard from before the mount is there: one that comes early is not lost.
     let cannot_hear = |source| MountError::Broke(source);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_hear)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_hear)?;
-    let session = start_session(vfs.clone(), options)?;
+    let session = start_session(vfs.clone(), dotdir.clone(), options)?;
     let invalidator = session.invalidator();
     let mountpoint = session.mountpoint().to_owned();
     let mut ended = tokio::task::spawn_blocking(move || session.wait());
@@ -216,8 +230,14 @@ pub async fn run(
     let (wishes, orders) = mpsc::channel(16);
     let door = Door { standing: told.standing(), events: told.events(), orders: wishes };
     let listening = overlay.clone().map(|overlay| tokio::spawn(answer_commands(overlay, door)));
-    let rounds =
-        Rounds { follower, poll: options.poll.filter(|_| options.at.is_none()), publishing, told, orders };
+    let rounds = Rounds {
+        follower,
+        poll: options.poll.filter(|_| options.at.is_none()),
+        publishing,
+        told,
+        orders,
+        dotdir,
+    };
     let rounds = tokio::spawn(rounds.run(stopped));
     if let Some(document) = fresh {
         tokio::spawn(remember(remembered, document));
@@ -344,7 +364,11 @@ fn publishing(
     })
 }
 
-fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession, MountError> {
+fn start_session(
+    vfs: Arc<Vfs>,
+    dotdir: Arc<DotDir>,
+    options: &MountOptions,
+) -> Result<MountedSession, MountError> {
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
     let session = SessionOptions {
         name: options.database.to_string(),
@@ -354,8 +378,8 @@ fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession
         extra: options.mount_options.clone(),
         threads,
     };
-    MountedSession::start(vfs, &options.mountpoint, &session, tokio::runtime::Handle::current()).map_err(
-        |error| {
+    MountedSession::start(vfs, dotdir, &options.mountpoint, &session, tokio::runtime::Handle::current())
+        .map_err(|error| {
             let remedy = match error.kind() {
                 std::io::ErrorKind::NotFound => ": is fuse3 installed, and /dev/fuse there?",
                 std::io::ErrorKind::PermissionDenied => ": may you use /dev/fuse?",
@@ -365,8 +389,7 @@ fn start_session(vfs: Arc<Vfs>, options: &MountOptions) -> Result<MountedSession
                 path: options.mountpoint.display().to_string(),
                 reason: format!("{error}{remedy}"),
             }
-        },
-    )
+        })
 }
 
 /// Asks the mount itself, as any program would.

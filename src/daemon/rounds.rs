@@ -1,6 +1,7 @@
 //! The life of a mount beside its readers and writers: it hears of the remote's news and shows them, and publishes what is local
 //! when that is due. One thing at a time, so that a revision is never planned with while another is being shown.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use super::schedule::Schedule;
 use super::told::Told;
 use crate::control::{Counts, Failed, Order, Request, SyncPhase};
 use crate::disk::random_below_one;
+use crate::dotdir::DotDir;
 use crate::model::{DbPath, ExitCode};
 use crate::remote::RemoteError;
 use crate::sync::{Brake, Side};
@@ -29,6 +31,7 @@ pub(super) struct Rounds {
     pub(super) publishing: Option<Publishing>,
     pub(super) told: Told,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) dotdir: Arc<DotDir>,
 }
 
 /// What publishes, and when.
@@ -79,6 +82,7 @@ impl Rounds {
             }
             self.follower.catch_up().await;
             self.follower.vfs.sweep();
+            self.dotdir.sweep();
         }
     }
 

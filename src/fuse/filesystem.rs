@@ -9,35 +9,32 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::agreed::agree;
 use super::answers::{empty, entry, said, sized, taken};
 use super::attributes::{BLOCK_SIZE, file_attr, kind, nanoseconds, nothing, remember, remember_absent};
 use super::errno::errno;
+use super::flags::{allocation, rename_of};
 use super::kept::Kept;
 use super::modes::Modes;
 use super::opening::{Answer, Asked};
+use crate::dotdir::{DotDir, DotNode};
 use crate::fetch::{FetchError, ReaderThread};
+use crate::manifest::PRIVATE_DIR;
 use crate::model::ByteRange;
 use crate::namespace::Ino;
-use crate::overlay::{Allocate, Durably, Seek};
-use crate::vfs::{
-    HandleId, KernelListing, Maker, Pid, Rename, SetIds, Setting, Telling, Vfs, VfsError, XattrMode,
-};
-
-/// How far the kernel reads ahead by itself, and around a page of a mapping: more would reach beyond a Parquet file's
-/// end that is fetched when it is opened.
-const KERNEL_READAHEAD: u32 = 256 << 10;
-/// Reads the kernel may have waiting in the background: far more than a query engine's threads.
-const BACKGROUND: u16 = 128;
+use crate::overlay::{Durably, Seek};
+use crate::vfs::{HandleId, KernelListing, Maker, Pid, SetIds, Setting, Telling, Vfs, VfsError, XattrMode};
 
 pub(super) struct MountedFs {
     pub(super) vfs: Arc<Vfs>,
     pub(super) modes: Modes,
     pub(super) kept: Arc<Kept>,
+    pub(super) dotdir: Arc<DotDir>,
     pub(super) runtime: tokio::runtime::Handle,
 }
 
@@ -47,35 +44,17 @@ fn maker(req: &Request) -> Maker {
 
 impl Filesystem for MountedFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Each is an improvement where the kernel has it, and not missed where it has not.
-        for capability in [
-            // Attributes come with every listing: they cost nothing here, and asking for them one by one does.
-            InitFlags::FUSE_DO_READDIRPLUS,
-            // A directory's listing is remembered as long as its time stays.
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            // Set-id bits are taken away here, and the kernel need not look for them before each write.
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            // Where a link leads never changes.
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            // A file that is read directly may be mapped all the same.
-            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-            InitFlags::FUSE_PASSTHROUGH,
-        ] {
-            let _ = config.add_capabilities(capability);
-        }
-        // The files handed over lie on a file system that is no stack of others.
-        let _ = config.set_max_stack_depth(1);
-        // Times are kept as precisely as Linux has them.
-        let _ = config.set_time_granularity(Duration::from_nanos(1));
-        if let Err(most) = config.set_max_readahead(KERNEL_READAHEAD) {
-            let _ = config.set_max_readahead(most);
-        }
-        let _ = config.set_max_background(BACKGROUND);
+        agree(config);
         Ok(())
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(parent) = DotNode::of(Ino(parent.0)) {
+            return self.dot_lookup(parent, name, Pid(req.pid()), reply);
+        }
+        if parent == INodeNo::ROOT && name == PRIVATE_DIR {
+            return entry(reply, Ok(self.dotdir.root()));
+        }
         match self.vfs.lookup(Ino(parent.0), name, Pid(req.pid())) {
             Err(VfsError::NotFound) => reply.entry(&remember_absent(), &nothing(), Generation(0)),
             found => entry(reply, found),
@@ -83,11 +62,17 @@ impl Filesystem for MountedFs {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        if Ino(ino.0).is_beside() {
+            return;
+        }
         self.kept.forget(Ino(ino.0));
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        if let Some(node) = DotNode::of(Ino(ino.0)) {
+            return self.dot_attr(node, reply);
+        }
         match self.vfs.attr(Ino(ino.0)) {
             Ok(attr) => reply.attr(&remember(&attr), &file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
@@ -129,7 +114,11 @@ impl Filesystem for MountedFs {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.vfs.read_link(Ino(ino.0)) {
+        let target = match DotNode::of(Ino(ino.0)) {
+            Some(node) => self.dotdir.read_link(node),
+            None => self.vfs.read_link(Ino(ino.0)),
+        };
+        match target {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(&error)),
         }
@@ -174,15 +163,7 @@ impl Filesystem for MountedFs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let how = if flags.is_empty() {
-            Rename::Replace
-        } else if flags == RenameFlags::RENAME_NOREPLACE {
-            Rename::NoReplace
-        } else if flags == RenameFlags::RENAME_EXCHANGE {
-            Rename::Exchange
-        } else {
-            return reply.error(Errno::EINVAL);
-        };
+        let Some(how) = rename_of(flags) else { return reply.error(Errno::EINVAL) };
         empty(reply, self.vfs.rename(Ino(parent.0), name, Ino(newparent.0), newname, how));
     }
 
@@ -191,6 +172,9 @@ impl Filesystem for MountedFs {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if let Some(node) = DotNode::of(Ino(ino.0)) {
+            return self.dot_open(node, Asked::of(flags.0), Pid(req.pid()), reply);
+        }
         let opened =
             self.open_file(Ino(ino.0), Asked::of(flags.0), Pid(req.pid()), |file| reply.open_backing(file));
         match opened {
@@ -233,6 +217,9 @@ impl Filesystem for MountedFs {
         reply: ReplyData,
     ) {
         let (handle, thread) = (HandleId(fh.0), ReaderThread(req.pid()));
+        if Ino(ino.0).is_beside() {
+            return self.dot_read(fh.0, thread, offset, size, reply);
+        }
         // Who reads past the kernel's pages says nothing of them.
         if flags.0 & libc::O_DIRECT == 0 {
             self.kept.asked(Ino(ino.0), u64::from(size), || self.vfs.content(handle));
@@ -272,6 +259,10 @@ impl Filesystem for MountedFs {
         reply: ReplyEmpty,
     ) {
         let (ino, handle) = (Ino(ino.0), HandleId(fh.0));
+        if ino.is_beside() {
+            self.dotdir.release(fh.0);
+            return reply.ok();
+        }
         if self.modes.close(ino) {
             self.kept.closed(ino, || self.vfs.content(handle));
         }
@@ -291,7 +282,10 @@ impl Filesystem for MountedFs {
         reply.ok();
     }
 
-    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        if Ino(ino.0).is_beside() {
+            return reply.ok();
+        }
         let vfs = self.vfs.clone();
         let what = if datasync { Durably::Data } else { Durably::All };
         self.runtime.spawn_blocking(move || vfs.fsync(HandleId(fh.0), what, |done| empty(reply, done)));
@@ -312,13 +306,7 @@ impl Filesystem for MountedFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-        let how = match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            0 => Allocate::Room { keep_size },
-            libc::FALLOC_FL_PUNCH_HOLE => Allocate::Hole,
-            libc::FALLOC_FL_ZERO_RANGE => Allocate::Zeros { keep_size },
-            _ => return reply.error(Errno::EOPNOTSUPP),
-        };
+        let Some(how) = allocation(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let Some(end) = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
             return reply.error(Errno::EFBIG);
         };
@@ -328,7 +316,7 @@ impl Filesystem for MountedFs {
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
@@ -340,7 +328,12 @@ impl Filesystem for MountedFs {
             libc::SEEK_HOLE => Seek::Hole(offset),
             _ => return reply.error(Errno::EINVAL),
         };
-        match self.vfs.seek(HandleId(fh.0), from) {
+        let found = if Ino(ino.0).is_beside() {
+            self.dotdir.seek(fh.0, from)
+        } else {
+            self.vfs.seek(HandleId(fh.0), from)
+        };
+        match found {
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(error) => reply.error(errno(&error)),
         }
@@ -349,7 +342,7 @@ impl Filesystem for MountedFs {
     fn copy_file_range(
         &self,
         _req: &Request,
-        _ino_in: INodeNo,
+        ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
         _ino_out: INodeNo,
@@ -359,17 +352,23 @@ impl Filesystem for MountedFs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        // The kernel then reads and writes.
+        if Ino(ino_in.0).is_beside() {
+            return reply.error(Errno::EXDEV);
+        }
         // As much as one answer can tell, in whole pages.
         let length = len.min(u64::from(u32::MAX) & !0xfff);
         let range = ByteRange::new(offset_in, offset_in.saturating_add(length));
         match self.vfs.copy(HandleId(fh_in.0), range, HandleId(fh_out.0), offset_out) {
             Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
-            // The kernel then reads and writes.
             Err(error) => reply.error(errno(&error)),
         }
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if let Some(node) = DotNode::of(Ino(ino.0)) {
+            return self.dot_open_directory(node, Pid(req.pid()), reply);
+        }
         match self.vfs.open_directory(Ino(ino.0), Pid(req.pid())) {
             Ok((handle, KernelListing::Keep)) => {
                 reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE)
@@ -381,20 +380,17 @@ impl Filesystem for MountedFs {
         }
     }
 
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.vfs.close_directory(HandleId(fh.0));
+    fn releasedir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        if Ino(ino.0).is_beside() {
+            self.dotdir.close_directory(fh.0);
+        } else {
+            self.vfs.close_directory(HandleId(fh.0));
+        }
         reply.ok();
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.vfs.list(HandleId(fh.0), offset, Telling::Name, |entry| {
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.list(Ino(ino.0), fh.0, offset, Telling::Name, |entry| {
             taken(reply.add(INodeNo(entry.attr.ino.0), entry.next, kind(entry.attr.kind), entry.name))
         });
         match listed {
@@ -406,12 +402,12 @@ impl Filesystem for MountedFs {
     fn readdirplus(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.vfs.list(HandleId(fh.0), offset, Telling::LookedUp, |entry| {
+        let listed = self.list(Ino(ino.0), fh.0, offset, Telling::LookedUp, |entry| {
             let attr = file_attr(&entry.attr);
             // What is not there any more is not remembered beyond the listing.
             let remember = if entry.gone { Duration::ZERO } else { remember(&entry.attr) };
@@ -436,6 +432,9 @@ impl Filesystem for MountedFs {
         if !name.as_bytes().starts_with(b"user.") {
             return reply.error(Errno::EOPNOTSUPP);
         }
+        if let Some(node) = DotNode::of(Ino(ino.0)) {
+            return self.dot_xattr(node, name, size, reply);
+        }
         match self.vfs.xattr(Ino(ino.0), name) {
             Ok(Some(value)) => sized(reply, &value, size),
             Ok(None) => reply.error(Errno::NO_XATTR),
@@ -444,6 +443,9 @@ impl Filesystem for MountedFs {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if Ino(ino.0).is_beside() {
+            return sized(reply, &[], size);
+        }
         match self.vfs.xattr_names(Ino(ino.0)) {
             Ok(names) => sized(reply, &names, size),
             Err(error) => reply.error(errno(&error)),

@@ -1,10 +1,13 @@
 //! The kernel's door: FUSE requests into [`Vfs`](crate::vfs::Vfs) calls and back. Only translation lives here,
 //! and `fuser`'s types do not leave it.
 
+mod agreed;
 mod answers;
 mod attributes;
+mod dotdir;
 mod errno;
 mod filesystem;
+mod flags;
 mod gone;
 mod invalidate;
 mod kept;

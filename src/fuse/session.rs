@@ -13,6 +13,7 @@ use super::filesystem::MountedFs;
 use super::invalidate::Invalidator;
 use super::kept::{self, Kept};
 use super::modes::{Modes, Passthrough};
+use crate::dotdir::DotDir;
 use crate::vfs::Vfs;
 
 /// The type a mount shows in `/proc/self/mountinfo`.
@@ -49,6 +50,7 @@ impl MountedSession {
     /// Mounts `vfs`; when this returns, the kernel has been answered once.
     pub fn start(
         vfs: Arc<Vfs>,
+        dotdir: Arc<DotDir>,
         mountpoint: &Path,
         options: &SessionOptions,
         runtime: tokio::runtime::Handle,
@@ -56,7 +58,7 @@ impl MountedSession {
         let (kept, wanted) = Kept::new();
         let kept = Arc::new(kept);
         let filesystem =
-            MountedFs { vfs, modes: Modes::new(options.passthrough), kept: kept.clone(), runtime };
+            MountedFs { vfs, modes: Modes::new(options.passthrough), kept: kept.clone(), dotdir, runtime };
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName(options.name.clone()),

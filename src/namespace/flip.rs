@@ -284,7 +284,7 @@ impl Tree {
             node.name = "".into();
             node.kind = NodeKind::empty_directory();
             // A place whose numbers are used up stays unused.
-            if let Some(next) = node.generation.checked_add(1) {
+            if let Some(next) = Ino::next_generation(node.generation) {
                 node.generation = next;
                 self.free.push(slot);
             }

@@ -15,6 +15,18 @@ pub struct Ino(pub u64);
 impl Ino {
     /// The mount's own directory.
     pub const ROOT: Self = Self(1);
+    /// No number of a file or directory of the mount has this bit; what is shown beside them has.
+    pub const BESIDE: u64 = 1 << 62;
+
+    /// Whether it is the number of something beside the mount's files.
+    pub fn is_beside(self) -> bool {
+        self.0 >> 62 == 1
+    }
+
+    /// The generation that follows, if there is one: its numbers would not have [`BESIDE`](Self::BESIDE) clear.
+    pub(super) fn next_generation(generation: u32) -> Option<u32> {
+        (generation < (1 << 30) - 1).then_some(generation + 1)
+    }
 
     pub(super) fn new(slot: u32, generation: u32) -> Self {
         Self((u64::from(generation) << 32) | (u64::from(slot) + 1))

@@ -180,7 +180,7 @@ impl Tree {
     pub fn renumber(&mut self, ino: Ino) -> Option<Ino> {
         let (slot, _) = ino.parts().filter(|_| self.node(ino).is_some())?;
         let node = &mut self.nodes[slot as usize];
-        node.generation = node.generation.checked_add(1)?;
+        node.generation = Ino::next_generation(node.generation)?;
         node.set_known(0);
         Some(self.ino_at(slot))
     }

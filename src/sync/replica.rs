@@ -5,7 +5,7 @@
 //! else is published: it is sent again as it was, and the remote knows by its id whether it has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,10 +19,12 @@ use super::kept::{Keeping, Kept};
 use super::landed::check_same_history;
 use super::noted::PendingCommit;
 use super::reconcile::{Plan, reconcile};
+use super::record::DIR;
 use super::state::{Anchor, SyncState};
 use super::upload::{Places, upload_contents};
 use super::{Reporter, SyncError};
 use crate::disk::random_hex;
+use crate::manifest::PRIVATE_DIR;
 use crate::model::{DbPath, DbRef, Revision};
 use crate::remote::{Remote, RemoteError};
 use crate::tree::{Durability, Root};
@@ -114,6 +116,13 @@ impl Replica {
         let pending = PendingCommit::read(&root)?.filter(|pending| pending.database_id == id);
         let state = state.unwrap_or_else(|| SyncState::of(id));
         Ok(Self { root, state, pending, history_checked: false, lost: 0, sent: None })
+    }
+
+    /// Where versions are kept that conflicts are about; there is such a directory when this returns.
+    pub fn make_conflicts_directory(directory: &Path) -> std::io::Result<PathBuf> {
+        let place = directory.join(PRIVATE_DIR).join(DIR);
+        std::fs::create_dir_all(&place)?;
+        Ok(place)
     }
 
     /// Whether there is a commit whose fate is not known, or which is not settled.

@@ -53,6 +53,9 @@ fn without_set_ids(mode: u32) -> u32 {
 
 impl Vfs {
     fn adopt(&self, shown: &mut Shown, ino: Ino) -> Result<NodeId, VfsError> {
+        if ino.is_beside() {
+            return Err(VfsError::ReadOnly);
+        }
         if shown.tree.is_directory(ino) {
             // One that has no name any more has attributes all the same.
             if let Some((id, _)) = shown.tree.local(ino) {

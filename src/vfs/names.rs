@@ -10,6 +10,7 @@ use super::read::Opened;
 use super::revisions::Shown;
 use super::scans::Pid;
 use super::{Vfs, VfsError};
+use crate::manifest::PRIVATE_DIR;
 use crate::model::MAX_COMPONENT_BYTES;
 use crate::namespace::{Ino, Place};
 use crate::overlay::Access;
@@ -40,11 +41,15 @@ pub enum Create {
     Empty,
 }
 
-pub(super) fn checked(name: &OsStr) -> Result<&OsStr, VfsError> {
+/// A name in a directory that may be made, moved or removed: none of the mount's own directory.
+pub(super) fn checked(parent: Ino, name: &OsStr) -> Result<(), VfsError> {
+    if parent.is_beside() || (parent == Ino::ROOT && name == PRIVATE_DIR) {
+        return Err(VfsError::ReadOnly);
+    }
     if name.len() > MAX_COMPONENT_BYTES {
         return Err(VfsError::NameTooLong);
     }
-    Ok(name)
+    Ok(())
 }
 
 pub(super) fn named(parent: NodeId, name: &OsStr, node: NodeId) -> Change {
@@ -124,7 +129,7 @@ impl Vfs {
 
     /// Makes something that is no regular file.
     fn make(&self, parent: Ino, name: &OsStr, kind: Kind, mode: u32, maker: Maker) -> Result<Attr, VfsError> {
-        let name = checked(name)?;
+        checked(parent, name)?;
         let mut shown = self.write_shown();
         if shown.tree.child(parent, name).is_some() {
             return Err(VfsError::Exists);
@@ -211,7 +216,7 @@ impl Vfs {
         mode: u32,
         maker: Maker,
     ) -> Result<NodeId, VfsError> {
-        let name = checked(name)?;
+        checked(parent, name)?;
         if shown.tree.child(parent, name).is_some() {
             return Err(VfsError::Exists);
         }
@@ -244,6 +249,7 @@ impl Vfs {
         how: Create,
         maker: Maker,
     ) -> Result<(Attr, Opened), VfsError> {
+        checked(parent, name)?;
         let mut shown = self.write_shown();
         let was_there = shown.tree.child(parent, name);
         let id = match was_there {
@@ -274,6 +280,7 @@ impl Vfs {
 
     /// Removes a name of what is no directory.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
+        checked(parent, name)?;
         let mut shown = self.write_shown();
         let place = shown.tree.child(parent, name).ok_or(VfsError::NotFound)?;
         if shown.tree.is_directory(shown.tree.ino_of(place)) {
@@ -302,6 +309,7 @@ impl Vfs {
 
     /// Removes an empty directory.
     pub fn remove_directory(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
+        checked(parent, name)?;
         let mut shown = self.write_shown();
         let place = shown.tree.child(parent, name).ok_or(VfsError::NotFound)?;
         let ino = shown.tree.ino_of(place);
@@ -338,7 +346,10 @@ impl Vfs {
 
     /// Gives a file another name beside those it has.
     pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Attr, VfsError> {
-        let name = checked(name)?;
+        checked(parent, name)?;
+        if ino.is_beside() {
+            return Err(VfsError::ReadOnly);
+        }
         let mut shown = self.write_shown();
         if shown.tree.is_directory(ino) {
             return Err(VfsError::NotPermitted);

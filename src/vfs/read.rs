@@ -18,7 +18,7 @@ use crate::cache::HandedOut;
 use crate::content::Composed;
 use crate::fetch::{FetchError, Fetcher, OpenContent, ReaderThread};
 use crate::metrics::MountCounters;
-use crate::model::{ByteRange, ContentHash, DbRef, MAX_COMPONENT_BYTES};
+use crate::model::{ByteRange, ContentHash, DbRef, MAX_COMPONENT_BYTES, Revision};
 use crate::namespace::{Ino, Merged, NodeKind, Place};
 use crate::overlay::{Access, LocalFile, Overlay};
 use crate::state::{Content, NodeId};
@@ -301,6 +301,11 @@ impl Vfs {
         } else if last {
             self.give_bytes_up_late(local);
         }
+    }
+
+    /// The revision shown, where the remote has numbers.
+    pub fn revision(&self) -> Option<Revision> {
+        self.read_shown().revision
     }
 
     /// How many local changes there are that are not published.

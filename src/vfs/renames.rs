@@ -31,7 +31,8 @@ impl Vfs {
         new_name: &OsStr,
         how: Rename,
     ) -> Result<(), VfsError> {
-        checked(new_name)?;
+        checked(parent, name)?;
+        checked(new_parent, new_name)?;
         let mut shown = self.write_shown();
         let source = shown.tree.child(parent, name).ok_or(VfsError::NotFound)?;
         let target = shown.tree.child(new_parent, new_name);

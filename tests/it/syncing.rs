@@ -1,6 +1,7 @@
 //! A mount syncs itself: what is written there is published, and nobody who reads or writes is held up by it.
 
 mod conflicts;
+mod dotdir;
 mod publishing;
 mod service;
 mod together;

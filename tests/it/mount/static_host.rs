@@ -82,6 +82,7 @@ fn f04_what_a_static_host_has_replaced_is_stale_and_the_mount_follows_it() {
     let mut cached = vec![0; 4096];
     open.read_exact_at(&mut cached, 0).unwrap();
     assert_eq!(errno(std::fs::metadata(mount.at("added"))), Some(libc::ENOENT));
+    assert_eq!(errno(std::fs::metadata(mount.at(".parquedb/revisions"))), Some(libc::ENOENT));
 
     host.replace(&[("kept", b"kept"), ("replaced", &new), ("added", b"brand new")]);
     // Another process: one that holds the old revision's file is not given the new one's.
