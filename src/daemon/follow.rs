@@ -12,7 +12,7 @@ use crate::model::Revision;
 use crate::namespace::{Difference, FileEntry, Kept, Remembered};
 use crate::remote::{Known, ManifestDocument, NewChanges, News, Remote, RemoteError};
 use crate::sync::Landed;
-use crate::vfs::{Next, Settled, Turn, Vfs, VfsError, nanoseconds};
+use crate::vfs::{Next, Settled, Turn, Vfs, nanoseconds};
 use crate::wire::PublishedChange;
 
 /// What follows the remote for one mount.
@@ -42,6 +42,8 @@ pub(super) enum NotOurs {
     RolledBack(String),
     #[error("the remote has another database of this name now ({0})")]
     Replaced(String),
+    #[error("the daemon is stopping")]
+    Stopping,
     #[error(transparent)]
     Remote(#[from] RemoteError),
 }
@@ -80,30 +82,38 @@ impl Follower {
     }
 
     async fn take_whole(&mut self, document: ManifestDocument) -> Result<(), NotOurs> {
+        let (difference, published, document) = self.compare(document).await?;
         let ManifestDocument { body, etag, revision } = document;
-        // A large one takes a while.
-        let vfs = self.vfs.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            let manifest = Manifest::from_json(&body)?;
-            let difference = vfs.difference(&manifest);
-            let published = nanoseconds(&manifest.last_synced_at);
-            Ok::<_, RemoteError>((manifest.database_id, difference, published, body))
-        });
-        let Ok(read) = reading.await else { return Ok(()) };
-        let (id, difference, published, body) = read?;
-        if id != self.known.id {
-            return Err(NotOurs::Replaced(id));
-        }
-        // A revision never changes: the same number with other files is another history.
-        if let (Some(now), Some(before)) = (revision, self.known.revision)
-            && (now < before || (now == before && !difference.is_empty()))
-        {
-            return Err(NotOurs::RolledBack(now.to_string()));
-        }
         (self.known.etag, self.known.revision) = (etag.clone(), revision);
         self.flip(Next { difference, revision, published }).await;
         remember(self.remembered.clone(), ManifestDocument { body, etag, revision }).await;
         Ok(())
+    }
+
+    /// How a manifest differs from the revision shown, and when it was published; if it is one that follows.
+    async fn compare(
+        &self,
+        document: ManifestDocument,
+    ) -> Result<(Difference, i64, ManifestDocument), NotOurs> {
+        // A large one takes a while.
+        let vfs = self.vfs.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let manifest = Manifest::from_json(&document.body)?;
+            let difference = vfs.difference(&manifest);
+            let published = nanoseconds(&manifest.last_synced_at);
+            Ok::<_, RemoteError>((manifest.database_id, difference, published, document))
+        });
+        let (id, difference, published, document) = reading.await.map_err(|_| NotOurs::Stopping)??;
+        if id != self.known.id {
+            return Err(NotOurs::Replaced(id));
+        }
+        // A revision never changes: the same number with other files is another history.
+        if let (Some(now), Some(before)) = (document.revision, self.known.revision)
+            && (now < before || (now == before && !difference.is_empty()))
+        {
+            return Err(NotOurs::RolledBack(now.to_string()));
+        }
+        Ok((difference, published, document))
     }
 
     /// Shows what this mount has published, in one step with what is settled by it; and then what others have published since.
@@ -131,6 +141,16 @@ impl Follower {
                 }
                 self.taken(news).await;
             }
+            // So much has happened that the remote tells of all there is.
+            Ok(News::Whole(document)) => {
+                let (difference, _, document) = self.compare(document).await?;
+                settled.agreed.extend(landed.changes.clone());
+                settled.agreed_in = Some(landed.revision);
+                settled.published = Some((difference, document.revision.unwrap_or(landed.revision)));
+                self.settle(settled).await?;
+                (self.known.etag, self.known.revision) = (document.etag.clone(), document.revision);
+                remember(self.remembered.clone(), document).await;
+            }
             news => {
                 if !follows {
                     return Err(news.err().map_or(RoundError::Stopping, |error| NotOurs::from(error).into()));
@@ -146,9 +166,6 @@ impl Follower {
                 settled.published = Some((difference, landed.revision));
                 self.settle(settled).await?;
                 (self.known.etag, self.known.revision) = (landed.etag.clone(), Some(landed.revision));
-                if let Ok(News::Whole(document)) = news {
-                    self.take_whole(document).await?;
-                }
             }
         }
         Ok(())
@@ -158,14 +175,13 @@ impl Follower {
     pub(super) async fn settle(&self, settled: Settled) -> Result<(), RoundError> {
         let (vfs, invalidator) = (self.vfs.clone(), self.invalidator.clone());
         let settling = tokio::task::spawn_blocking(move || {
-            let keep = vfs.keep_in_cache(&settled.agreed);
-            let outdated = vfs.settle(&settled)?;
-            invalidator.forget(&outdated);
-            Ok::<_, VfsError>(keep)
+            vfs.keep_in_cache(&settled.agreed);
+            let outdated = vfs.settle(&settled);
+            outdated.iter().for_each(|outdated| invalidator.forget(outdated));
+            vfs.settled();
+            outdated.map(drop)
         });
-        let keep = settling.await.map_err(|_| RoundError::Stopping)??;
-        tokio::task::spawn_blocking(keep);
-        Ok(())
+        Ok(settling.await.map_err(|_| RoundError::Stopping)??)
     }
 
     /// What could not follow a flip does so now.
@@ -174,6 +190,7 @@ impl Follower {
         let _ = tokio::task::spawn_blocking(move || {
             if let Some(outdated) = vfs.catch_up() {
                 invalidator.forget(&outdated);
+                vfs.settled();
             }
         })
         .await;

@@ -24,7 +24,7 @@ use crate::cache::{Cache, CacheError, CacheOptions, Scope};
 use crate::control::{Door, listen};
 use crate::dotdir::DotDir;
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
-use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
+use crate::fuse::{Invalidator, MountedSession, Passthrough, SessionOptions, unmount};
 use crate::metrics::MountCounters;
 use crate::model::{DbRef, ExitCode, Revision};
 use crate::overlay::{Overlay, OverlayError};
@@ -37,6 +37,8 @@ use crate::vfs::Vfs;
 const GRACE: Duration = Duration::from_secs(5);
 /// A flip waits no longer for its turn, where nobody says how often to ask for news.
 const FLIP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a mount waits at first to hear what became of its last commit.
+const SETTLING: Duration = Duration::from_secs(5);
 /// What is under way when the mount ends may take so long, if nothing is to be published.
 const STOPPING: Duration = Duration::from_secs(1);
 
@@ -95,6 +97,8 @@ pub struct SyncSettings {
     pub strategy: Strategy,
     /// Which paths are published.
     pub filter: Filter,
+    /// Which of them before all others, in a revision of their own; none, where all are alike.
+    pub critical: Option<Filter>,
     /// The most that conflict copies may take, in bytes.
     pub conflict_limit: u64,
     /// How long the last sync may take, after the mount is gone.
@@ -151,9 +155,18 @@ pub async fn run(
     options: &MountOptions,
     readiness: &mut Readiness,
 ) -> Result<(), MountError> {
+    let origin = remote.origin();
+    let place = |id: &str, replica: &str| Place::new(origin.as_str(), &options.database, id, replica);
+    let has_pending = |id: &str| {
+        let publishes =
+            options.overlay.as_ref().filter(|overlay| options.sync.is_some() && !overlay.throw_away);
+        publishes.is_some_and(|overlay| {
+            Replica::has_pending_in(&place(id, &overlay.replica).dir(&overlay.state_dir), id)
+        })
+    };
     let Started { shown, known, remembered, fresh } = match options.at {
         Some(revision) => start_at(&remote, &options.database, revision, &options.cache_dir).await?,
-        None => start(&remote, &options.database, &options.cache_dir).await?,
+        None => start(&remote, &options.database, &options.cache_dir, has_pending).await?,
     };
 
     let cache = Arc::new(Cache::open(
@@ -167,9 +180,8 @@ pub async fn run(
     let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
     let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
     fetcher.make_ready();
-    let place = |replica: &str| Place::new(remote.origin().as_str(), &options.database, &known.id, replica);
     let written = match options.overlay.as_ref().filter(|_| options.at.is_none()) {
-        Some(overlay) => Some(Written::open(overlay, &place(&overlay.replica)).await?),
+        Some(overlay) => Some(Written::open(overlay, &place(&known.id, &overlay.replica)).await?),
         None => None,
     };
     let (overlay, shown, throw_away) = match written {
@@ -177,7 +189,7 @@ pub async fn run(
         None => (None, shown, None),
     };
     let told = Told::new(options.database.to_string());
-    let publishing = match (&overlay, &options.sync, known.revision) {
+    let mut publishing = match (&overlay, &options.sync, known.revision) {
         (Some(overlay), Some(settings), Some(_)) if throw_away.is_none() => {
             Some(publishing(overlay, settings, options, &known.id)?)
         }
@@ -198,6 +210,22 @@ pub async fn run(
     let conflicts = conflicts.and_then(|overlay| Replica::make_conflicts_directory(overlay.path()).ok());
     let dotdir = Arc::new(dotdir(vfs.clone(), told.standing(), conflicts, past));
 
+    let every = options.poll.unwrap_or(FLIP_PATIENCE);
+    let mut follower = Follower {
+        remote,
+        vfs: vfs.clone(),
+        invalidator: Invalidator::nobody(),
+        counters: counters.clone(),
+        remembered: remembered.clone(),
+        known,
+        every,
+    };
+    if let Some(Publishing { publisher, .. }) = &mut publishing
+        && publisher.replica.has_pending()
+    {
+        settle_earlier(publisher, &mut follower).await;
+    }
+
     // Signals are heard from before the mount is there: one that comes early is not lost.
     let cannot_hear = |source| MountError::Broke(source);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_hear)?;
@@ -216,16 +244,7 @@ pub async fn run(
     let supervising = tokio::spawn(supervised::supervise(mountpoint.clone(), told.standing()));
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
     let filling = overlay.clone().map(|overlay| tokio::spawn(fill(vfs.clone(), overlay)));
-    let every = options.poll.unwrap_or(FLIP_PATIENCE);
-    let follower = Follower {
-        remote,
-        vfs: vfs.clone(),
-        invalidator: invalidator.clone(),
-        counters,
-        remembered: remembered.clone(),
-        known,
-        every,
-    };
+    follower.invalidator.clone_from(&invalidator);
     let (stop, stopped) = oneshot::channel();
     let (wishes, orders) = mpsc::channel(16);
     let door = Door { standing: told.standing(), events: told.events(), orders: wishes };
@@ -260,6 +279,7 @@ pub async fn run(
     let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());
     let ended = match stopped {
         Some(ended) => {
+            vfs.release_all();
             finish(overlay, &vfs, throw_away, last).await;
             ended
         }
@@ -277,6 +297,9 @@ pub async fn run(
                 });
             }
             let ended = tokio::time::timeout(GRACE, ended).await;
+            if ended.is_ok() {
+                vfs.release_all();
+            }
             // Also of files that are still open: what was written to them is here.
             finish(overlay, &vfs, throw_away, last).await;
             match ended {
@@ -290,6 +313,16 @@ pub async fn run(
     };
     tracing::info!(mountpoint = %mountpoint.display(), "unmounted");
     ended.map_err(std::io::Error::other).and_then(|session| session).map_err(MountError::Broke)
+}
+
+/// Settles what an earlier life has published without hearing of it, before anybody can change anything. Where the remote does not
+/// say, that is done later.
+async fn settle_earlier(publisher: &mut Publisher, follower: &mut Follower) {
+    match tokio::time::timeout(SETTLING, publisher.resolve(follower)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::info!(%error, "what became of the last commit is not known yet"),
+        Err(_) => tracing::info!("the remote does not say what became of the last commit"),
+    }
 }
 
 /// What works beside the mount until its end.
@@ -355,9 +388,13 @@ fn publishing(
         brake: Brake::On,
         conflict_limit: settings.conflict_limit,
     };
-    let schedule = Schedule::new(settings.trigger, settings.every, Instant::now());
+    let critical = settings.critical.clone();
+    let mut schedule = Schedule::new(settings.trigger, settings.every, Instant::now());
+    if critical.is_some() {
+        schedule = schedule.critical_first();
+    }
     Ok(Publishing {
-        publisher: Publisher { replica, options, overlay: overlay.clone() },
+        publisher: Publisher { replica, options, critical, overlay: overlay.clone() },
         schedule,
         stirs: overlay.stirs(),
         seen: 0,

@@ -1,15 +1,19 @@
 //! Publishing what is local: the remote's news first, then what is frozen is planned and published, then it is settled in one step
 //! with the revision that has it. Whatever fails in between, the next round finds out from the remote what became of the commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::filling::fill_now;
 use super::follow::{Follower, NotOurs};
+use super::schedule::Scope;
 use crate::manifest::Entry;
 use crate::model::{DbPath, ExitCode};
 use crate::overlay::{Overlay, OverlayError};
 use crate::remote::RemoteError;
-use crate::sync::{Conflict, Landed, LocalSide, PublishReport, Replica, ReplicaOptions, Side, SyncError};
+use crate::sync::{
+    Conflict, Filter, Landed, LocalSide, PublishReport, Replica, ReplicaOptions, Side, SyncError,
+};
 use crate::vfs::{Frozen, Held, Settled, Vfs, VfsError};
 
 /// How often a round plans again because others publish.
@@ -19,6 +23,8 @@ const MAX_PLANS: usize = 5;
 pub(super) struct Publisher {
     pub(super) replica: Replica,
     pub(super) options: ReplicaOptions,
+    /// The same about what is published before all else, if there is such.
+    pub(super) critical: Option<Filter>,
     pub(super) overlay: Arc<Overlay>,
 }
 
@@ -97,18 +103,25 @@ impl From<Frozen> for LocalSide {
 }
 
 impl Publisher {
-    /// One round: everything that is local and ready is published, unless it is in conflict.
+    /// One round: everything that is local, ready and in its scope is published, unless it is in conflict.
     /// `decided` is what a person has decided about one of those.
     pub(super) async fn round(
         &mut self,
         follower: &mut Follower,
+        scope: Scope,
         decided: Option<&(DbPath, Side)>,
     ) -> Result<Round, RoundError> {
-        let mut round = Round::default();
+        let mut options = self.options.clone();
+        if let (Scope::Critical, Some(critical)) = (scope, &self.critical) {
+            options.filter.clone_from(critical);
+        }
+        let (mut round, mut asked_for) = (Round::default(), BTreeSet::new());
         if let Some(landed) = self.resolve(follower).await? {
             round.count(&landed);
         }
-        for _ in 0..MAX_PLANS {
+        let mut plans = 0;
+        while plans < MAX_PLANS + asked_for.len() {
+            plans += 1;
             let mut frozen = freeze(&follower.vfs).await?;
             if frozen.lacks() {
                 fill_now(&follower.vfs, &self.overlay).await;
@@ -126,13 +139,19 @@ impl Publisher {
             }
             self.make_durable().await?;
             let side = LocalSide::from(frozen);
-            match self.replica.publish(&follower.remote, &side, &self.options, decided, &()).await {
+            match self.replica.publish(&follower.remote, &side, &options, decided, &()).await {
                 // Others have published meanwhile: what they did is taken into account.
                 Err(SyncError::Remote(RemoteError::Moved { .. })) => follower.poll().await?,
+                // It was moved here, and is nowhere else any more: as long as not all of it is here, it waits.
+                Err(SyncError::Lost { path }) if !asked_for.contains(&path) => {
+                    follower.vfs.make_own(&BTreeSet::from([path.clone()]))?;
+                    asked_for.insert(path);
+                }
                 Err(error) => return Err(error.into()),
                 Ok(report) => {
                     round.bytes_sent += report.bytes_sent;
-                    let PublishReport { plan, landed, mut stranded, .. } = report;
+                    let PublishReport { plan, landed, mut stranded, torn, .. } = report;
+                    round.held.extend(torn.into_iter().map(|path| (path, Held::Beside)));
                     // What loses goes, and needs no bytes.
                     stranded.retain(|path| {
                         plan.conflicts.get(path).is_none_or(|one| one.keeps != Some(Side::Remote))
@@ -141,7 +160,7 @@ impl Publisher {
                     let settled = Settled {
                         agreed: plan.agreed.clone().into_iter().collect(),
                         given_up: given_up(&plan.conflicts),
-                        published: None,
+                        ..Settled::default()
                     };
                     round.conflicts = plan.conflicts.into_iter().collect();
                     if let Some(landed) = &landed {

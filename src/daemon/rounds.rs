@@ -10,18 +10,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::follow::{Follower, Trouble};
 use super::hearing::{Ear, Heard};
 use super::publishing::{Publisher, RoundError};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Scope};
 use super::told::Told;
-use crate::control::{Counts, Failed, Order, Request, SyncPhase};
+use crate::control::{Counts, Failed, HeldBack, Order, Request, SyncPhase};
 use crate::disk::random_below_one;
 use crate::dotdir::DotDir;
 use crate::model::{DbPath, ExitCode};
 use crate::remote::RemoteError;
 use crate::sync::{Brake, Side};
-use crate::vfs::Vfs;
+use crate::vfs::{Held, Vfs};
 
 /// The kernel has told of a close by then.
 const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Of so many files that wait, it is found out whom they wait for.
+const FOUND_OUT: usize = 10;
 
 /// What works beside a mount.
 pub(super) struct Rounds {
@@ -60,6 +63,9 @@ impl Rounds {
         let (mut trouble, mut asked) = (Trouble::None, Heard::default());
         let mut poll_at = self.next_poll();
         self.follower.catch_up().await;
+        if self.publishing.as_ref().is_some_and(|publishing| publishing.publisher.replica.has_pending()) {
+            self.poll(&mut trouble).await;
+        }
         loop {
             let woken = tokio::select! {
                 _ = &mut stop => return self,
@@ -67,7 +73,11 @@ impl Rounds {
             };
             let heard = ear.as_mut().map(Ear::heard).unwrap_or_default();
             match woken {
-                Woken::Round => drop(self.round(&mut trouble, None).await),
+                Woken::Round => {
+                    let now = Instant::now();
+                    let scope = self.publishing.as_ref().map(|publishing| publishing.schedule.scope(now));
+                    drop(self.round(&mut trouble, scope.unwrap_or(Scope::All), None).await);
+                }
                 Woken::Order(order) => self.obey(order, &mut trouble).await,
                 // A stream that began or broke: the next wait knows.
                 Woken::Heard if heard.news == asked.news => {}
@@ -193,7 +203,7 @@ impl Rounds {
             publisher.options.brake = Brake::Released;
         }
         self.poll(trouble).await;
-        let done = self.round(trouble, decided.as_ref()).await;
+        let done = self.round(trouble, Scope::All, decided.as_ref()).await;
         if let Some(publishing) = &mut self.publishing {
             publishing.publisher.options.brake = Brake::On;
         }
@@ -204,6 +214,7 @@ impl Rounds {
     async fn round(
         &mut self,
         trouble: &mut Trouble,
+        scope: Scope,
         decided: Option<&(DbPath, Side)>,
     ) -> Result<Counts, Failed> {
         let Some(Publishing { publisher, schedule, stirs, seen }) = &mut self.publishing else {
@@ -212,21 +223,26 @@ impl Rounds {
         let began = Instant::now();
         // What is changed from now on is the next round's, or has its part in this one.
         *seen = *stirs.borrow_and_update();
-        schedule.begins();
+        schedule.begins(scope, began);
         if self.follower.vfs.pending() == 0 && !publisher.replica.has_pending() && decided.is_none() {
             schedule.ended(began);
+            schedule.is_done();
             return Ok(self.told.ended_quietly(self.follower.known.revision));
         }
         self.told.begins();
-        let done = publisher.round(&mut self.follower, decided).await;
+        let done = publisher.round(&mut self.follower, scope, decided).await;
         let pending = self.follower.vfs.pending();
         match done {
             Ok(round) => {
                 schedule.ended(began);
+                if pending == 0 {
+                    schedule.is_done();
+                }
                 let (uploaded, deleted) = (round.uploaded, round.deleted);
                 let (conflicts, held) = (round.undecided().count(), round.held.len());
                 tracing::info!(uploaded, deleted, conflicts, held, pending, "local changes are published");
-                Ok(self.told.ended(&round, self.follower.known.revision, pending))
+                let held = held_back(&self.follower.vfs, &round.held);
+                Ok(self.told.ended(&round, held, self.follower.known.revision, pending))
             }
             Err(error) => {
                 let remote = error.remote();
@@ -251,7 +267,12 @@ impl Rounds {
             return;
         }
         let mut trouble = Trouble::None;
-        if tokio::time::timeout(patience, self.round(&mut trouble, None)).await.is_err() {
+        let last = async {
+            // The kernel closes its own handles on staged files a moment after the mount is gone.
+            still_written(&self.follower.vfs).await;
+            drop(self.round(&mut trouble, Scope::All, None).await);
+        };
+        if tokio::time::timeout(patience, last).await.is_err() {
             tracing::warn!(
                 ?patience,
                 "the last sync did not come to its end in time: the next mount goes on with it"
@@ -295,6 +316,33 @@ async fn still_written(vfs: &Vfs) -> Vec<DbPath> {
         }
         tokio::time::sleep(CLOSES_WITHIN / 50).await;
     }
+}
+
+/// What is not ready, and who keeps it from being so.
+fn held_back(vfs: &Vfs, held: &[(DbPath, Held)]) -> Vec<HeldBack> {
+    let why = |n: usize, path: &DbPath, why: Held| match why {
+        // To find somebody takes a look at all that is local.
+        Held::Written if n < FOUND_OUT => match vfs.openers(path).as_slice() {
+            [] => "somebody has it open for writing, or a mapping of it".to_owned(),
+            all => {
+                let named: Vec<String> = all.iter().map(|process| named(*process)).collect();
+                format!("{} has it open: it is published when it is closed", named.join(", "))
+            }
+        },
+        Held::Written => "somebody has it open for writing".to_owned(),
+        Held::Lacking => "some of its bytes are still to be fetched".to_owned(),
+        Held::Beside => "what belongs with it is left out, or in conflict".to_owned(),
+    };
+    let mut held: Vec<_> = held.iter().collect();
+    held.sort_by(|a, b| a.0.cmp(&b.0));
+    let told = held.into_iter().enumerate();
+    told.map(|(n, (path, held))| HeldBack { path: path.clone(), why: why(n, path, *held) }).collect()
+}
+
+/// A process as people know it.
+fn named(process: u32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    format!("{} (process {process})", if name.trim().is_empty() { "a program" } else { name.trim() })
 }
 
 async fn until(moment: Option<Instant>) {

@@ -46,11 +46,27 @@ const MANY: u64 = 10;
 /// ...and a single one when the last sync is so long ago.
 const FEW_AFTER: Duration = Duration::from_secs(300);
 
+/// After what is critical has been published, [`Trigger::Smart`] publishes the rest (F33).
+const REST_AFTER: Duration = Duration::from_secs(60);
+
+/// What a round is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What is critical; the rest comes later.
+    Critical,
+    /// All that is local.
+    All,
+}
+
 /// When to sync.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     trigger: Trigger,
     every: Duration,
+    /// Some files are published before the others.
+    has_critical: bool,
+    /// When those others are due that the last round has left for later.
+    rest: Option<Instant>,
     /// Changes since the last round began.
     changes: u64,
     first_change: Option<Instant>,
@@ -75,6 +91,8 @@ impl Schedule {
         Self {
             trigger,
             every,
+            has_critical: false,
+            rest: None,
             changes: 0,
             first_change: None,
             last_change: None,
@@ -86,6 +104,17 @@ impl Schedule {
             paused: false,
             wanted: trigger != Trigger::Manual,
         }
+    }
+
+    /// The same, where some files are published before the others.
+    pub fn critical_first(self) -> Self {
+        Self { has_critical: true, ..self }
+    }
+
+    /// What a round is about that is due now.
+    pub fn scope(&self, now: Instant) -> Scope {
+        let rest_is_due = self.rest.is_some_and(|rest| rest <= now);
+        if self.has_critical && !rest_is_due { Scope::Critical } else { Scope::All }
     }
 
     /// So many changes were made.
@@ -111,7 +140,13 @@ impl Schedule {
     }
 
     /// A round begins: changes made from now on belong to the next.
-    pub fn begins(&mut self) {
+    pub fn begins(&mut self, scope: Scope, now: Instant) {
+        let later = if self.trigger == Trigger::Smart { REST_AFTER } else { Duration::ZERO };
+        self.rest = match scope {
+            // Whatever becomes critical meanwhile does not put the rest off.
+            Scope::Critical => Some(self.rest.unwrap_or(now + later)),
+            Scope::All => None,
+        };
         self.changes = 0;
         (self.first_change, self.last_change, self.wanted, self.again) = (None, None, false, None);
     }
@@ -119,6 +154,11 @@ impl Schedule {
     /// A round that began at `began` came to its end.
     pub fn ended(&mut self, began: Instant) {
         (self.synced, self.failures) = (began, 0);
+    }
+
+    /// And nothing is left to be published.
+    pub fn is_done(&mut self) {
+        self.rest = None;
     }
 
     /// A round failed; the remote may have asked for a pause, and `chance` is below 1. What was to be published is still to be.
@@ -149,7 +189,7 @@ impl Schedule {
             _ => None,
         };
         let wanted = self.wanted.then_some(now);
-        let next = [regular, by_trigger, wanted].into_iter().flatten().min()?;
+        let next = [regular, by_trigger, wanted, self.rest].into_iter().flatten().min()?;
         Some(self.again.map_or(next, |again| next.max(again)))
     }
 }
@@ -165,7 +205,7 @@ mod tests {
     fn begun(trigger: Trigger) -> (Schedule, Instant) {
         let now = Instant::now();
         let mut schedule = Schedule::new(trigger, EVERY, now);
-        schedule.begins();
+        schedule.begins(Scope::All, now);
         schedule.ended(now);
         (schedule, now)
     }
@@ -179,7 +219,7 @@ mod tests {
             assert_eq!(schedule.due(now), Some(now + EVERY));
             schedule.is_reachable();
             assert_eq!(schedule.due(now), Some(now + EVERY), "nothing had failed");
-            schedule.begins();
+            schedule.begins(Scope::All, now);
             schedule.failed(now, true, None, 0.5);
             schedule.is_reachable();
             assert_eq!(schedule.due(now), Some(now));
@@ -198,7 +238,7 @@ mod tests {
             schedule.changed(1, now + second * SECOND);
         }
         assert_eq!(schedule.due(now), Some(now + LONGEST_DEBOUNCE), "whoever never stops is not waited for");
-        schedule.begins();
+        schedule.begins(Scope::All, now);
         schedule.changed(1, now + 100 * SECOND);
         assert_eq!(schedule.due(now), Some(now + 100 * SECOND + DEBOUNCE), "made during a round: the next's");
     }
@@ -210,7 +250,7 @@ mod tests {
         assert_eq!(schedule.due(now + SECOND), Some(now + FEW_AFTER));
         schedule.changed(1, now + 2 * SECOND);
         assert_eq!(schedule.due(now + 2 * SECOND), Some(now + 2 * SECOND));
-        schedule.begins();
+        schedule.begins(Scope::All, now);
         schedule.changed(3, now + 3 * SECOND);
         schedule.failed(now + 4 * SECOND, true, None, 0.5);
         schedule.changed(7, now + 4 * SECOND);
@@ -230,10 +270,43 @@ mod tests {
     }
 
     #[test]
+    fn f33_what_is_critical_is_published_first_and_the_rest_later() {
+        for (trigger, later) in [(Trigger::Smart, REST_AFTER), (Trigger::OnChange, Duration::ZERO)] {
+            let (schedule, now) = begun(trigger);
+            let mut schedule = schedule.critical_first();
+            schedule.changed(20, now);
+            let due = schedule.due(now).unwrap();
+            assert_eq!(schedule.scope(due), Scope::Critical);
+            schedule.begins(Scope::Critical, due);
+            schedule.ended(due);
+            assert_eq!((schedule.due(due), schedule.scope(due + later)), (Some(due + later), Scope::All));
+            if trigger == Trigger::Smart {
+                // What is changed meanwhile puts the rest off no further.
+                let soon = due + 30 * SECOND;
+                schedule.changed(10, soon);
+                assert_eq!((schedule.due(soon), schedule.scope(soon)), (Some(soon), Scope::Critical));
+                schedule.begins(Scope::Critical, soon);
+                schedule.failed(soon, true, None, 0.5);
+                assert_eq!(schedule.due(soon), Some(soon + SECOND), "tried again, as any");
+                schedule.begins(Scope::Critical, soon + SECOND);
+                schedule.ended(soon + SECOND);
+                assert_eq!(schedule.due(soon + SECOND), Some(due + later));
+            }
+            schedule.begins(Scope::All, due + later);
+            schedule.ended(due + later);
+            assert_eq!(schedule.due(due + later), Some(due + later + EVERY));
+            assert_eq!(schedule.scope(due + later + EVERY), Scope::Critical, "the next one begins anew");
+        }
+        let (mut schedule, now) = begun(Trigger::Smart);
+        schedule.changed(20, now);
+        assert_eq!(schedule.scope(now), Scope::All, "nothing is critical");
+    }
+
+    #[test]
     fn f34_what_failed_is_tried_again_for_ever_and_less_and_less_often() {
         let (mut schedule, mut now) = begun(Trigger::OnChange);
         for wait in [1, 2, 4, 8, 16, 32, 64, 64, 64] {
-            schedule.begins();
+            schedule.begins(Scope::All, now);
             schedule.failed(now, true, None, 0.5);
             schedule.changed(1, now);
             assert_eq!(schedule.due(now), Some(now + wait * SECOND), "a change does not hurry it");
@@ -245,7 +318,7 @@ mod tests {
         assert_eq!(schedule.due(now), Some(now + EVERY), "what does not pass is not asked for again at once");
         schedule.want();
         assert!(schedule.due(now).is_some_and(|due| due <= now), "but when somebody says so");
-        schedule.begins();
+        schedule.begins(Scope::All, now);
         schedule.ended(now);
         schedule.failed(now, true, None, 0.5);
         assert_eq!(schedule.due(now), Some(now + SECOND), "a success ends the waiting");

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use super::follow::Follower;
+use super::follow::{Follower, remember};
 use super::mount::OverlayOptions;
 use super::publishing::Publisher;
 use super::start::{Started, start};
@@ -184,17 +184,22 @@ impl SimulatedMount {
         let database: DbRef = "alice/d".parse().unwrap();
         let options = RemoteOptions { retries: 0, ..RemoteOptions::default() };
         let remote = Remote::new(&url.parse().unwrap(), Some(token), &options).unwrap();
-        let started = start(&remote, &database, dir).await;
-        let Started { shown, known, remembered, .. } =
+        let state_dir = dir.join("state");
+        let place = |id: &str| Place::new("simulated", &database, id, "main");
+        let has_pending = |id: &str| Replica::has_pending_in(&place(id).dir(&state_dir), id);
+        let started = start(&remote, &database, dir, has_pending).await;
+        let Started { shown, known, remembered, fresh } =
             started.inspect_err(|error| tracing::info!(%error, "not mounted")).ok()?;
+        if let Some(document) = fresh {
+            remember(remembered.clone(), document).await;
+        }
         let cache = Arc::new(Cache::open(dir, CacheOptions::default()).unwrap());
         let counters = Arc::new(MountCounters::default());
         let scope = Scope::new(url, &known.id);
         let fetch = FetchOptions { deadline: Duration::from_secs(2), memory: MemoryBudget::default() };
         let fetcher = Fetcher::new(remote.clone(), cache, scope, fetch, counters.clone());
-        let overlay =
-            OverlayOptions { state_dir: dir.join("state"), replica: "main".into(), throw_away: false };
-        let place = Place::new("simulated", &database, &known.id, "main");
+        let place = place(&known.id);
+        let overlay = OverlayOptions { state_dir, replica: "main".into(), throw_away: false };
         let Written { overlay, upper, .. } = Written::open(&overlay, &place).await.unwrap();
         let replica = Replica::open(overlay.path(), &known.id).unwrap();
         let vfs = Arc::new(Vfs::new(
@@ -213,14 +218,14 @@ impl SimulatedMount {
         };
         let invalidator = Invalidator::nobody();
         let every = Duration::ZERO;
-        let follower = Follower { remote, vfs: vfs.clone(), invalidator, counters, remembered, known, every };
-        Some(Self {
-            follower,
-            publisher: Publisher { replica, options, overlay },
-            vfs,
-            next: 1 << 23,
-            known: Vec::new(),
-        })
+        let mut follower =
+            Follower { remote, vfs: vfs.clone(), invalidator, counters, remembered, known, every };
+        let mut publisher = Publisher { replica, options, critical: None, overlay };
+        // As a mount does before anybody can change anything.
+        if let Err(error) = publisher.resolve(&mut follower).await {
+            tracing::info!(%error, "what became of a commit is not known yet");
+        }
+        Some(Self { follower, publisher, vfs, next: 1 << 23, known: Vec::new() })
     }
 
     fn maker(&mut self) -> Maker {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::schedule::Scope;
 use super::simulated::{Dice, Fault, Network, SimulatedMount};
 use crate::model::{DbPath, DbRef, Revision, Sha256, Token, Visibility};
 use crate::remote::{Remote, RemoteOptions};
@@ -149,7 +150,7 @@ impl World {
                 let _ = mount.follower.poll().await;
             }
             // What fails is tried again some day.
-            let _ = mount.publisher.round(&mut mount.follower, None).await;
+            let _ = mount.publisher.round(&mut mount.follower, Scope::All, None).await;
         };
         let ended = tokio::select! {
             () = round => true,
@@ -182,7 +183,7 @@ impl World {
                 }
                 let mount = self.players[who].mount.as_mut().expect("everybody is reached");
                 mount.follower.poll().await.unwrap();
-                mount.publisher.round(&mut mount.follower, None).await.unwrap();
+                mount.publisher.round(&mut mount.follower, Scope::All, None).await.unwrap();
                 mount.follower.catch_up().await;
             }
         }

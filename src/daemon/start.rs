@@ -41,13 +41,7 @@ pub(super) async fn start_at(
     };
     let mut started = match (document, last) {
         (Some(document), _) => read(remote, document, database, remembered).await?,
-        (None, Some(last)) => {
-            let id = last.manifest.database_id.clone();
-            let known =
-                Known { database: database.clone(), id, etag: last.etag.clone(), revision: last.revision };
-            let shown = elsewhere(remote, move || Ok(Shown::new(&last.manifest, last.revision))).await?;
-            Started { shown, known, remembered, fresh: None }
-        }
+        (None, Some(last)) => as_it_was(remote, database, last, remembered).await?,
         (None, None) => {
             let text = format!("{database} has no revision {revision}");
             return Err(RemoteError::NotFound { text });
@@ -57,16 +51,21 @@ pub(super) async fn start_at(
     Ok(started)
 }
 
-/// Finds the revision to begin with.
+/// Finds the revision to begin with. `has_pending` says of a database's id whether something of ours may have been published of
+/// which we have not heard: then the last revision shown is the one to begin with, for what was changed here is a change to that.
 pub(super) async fn start(
     remote: &Remote,
     database: &DbRef,
     cache_dir: &Path,
+    has_pending: impl FnOnce(&str) -> bool,
 ) -> Result<Started, RemoteError> {
     let remembered = Remembered::below(cache_dir, &remote.origin(), database);
     let place = remembered.clone();
     let last = tokio::task::spawn_blocking(move || place.load()).await.ok().flatten();
     let Some(last) = last else { return whole(remote, database, remembered).await };
+    if has_pending(&last.manifest.database_id) {
+        return as_it_was(remote, database, last, remembered).await;
+    }
     let known = Known {
         database: database.clone(),
         id: last.manifest.database_id.clone(),
@@ -97,6 +96,17 @@ pub(super) async fn start(
         }
         Err(error) => return Err(error),
     }
+    as_it_was(remote, database, last, remembered).await
+}
+
+async fn as_it_was(
+    remote: &Remote,
+    database: &DbRef,
+    last: RememberedManifest,
+    remembered: Remembered,
+) -> Result<Started, RemoteError> {
+    let (id, etag) = (last.manifest.database_id.clone(), last.etag.clone());
+    let known = Known { database: database.clone(), id, etag, revision: last.revision };
     let shown = elsewhere(remote, move || Ok(Shown::new(&last.manifest, last.revision))).await?;
     Ok(Started { shown, known, remembered, fresh: None })
 }

@@ -6,7 +6,6 @@ use tokio::sync::{broadcast, watch};
 use super::publishing::{Round, RoundError};
 use crate::control::{Counts, HeldBack, LastError, Standing, SyncEvent, SyncPhase};
 use crate::model::{DbPath, Revision};
-use crate::vfs::Held;
 
 /// Events that a slow listener may be behind.
 const REMEMBERED: usize = 256;
@@ -58,7 +57,13 @@ impl Told {
         self.happens(SyncEvent::Start { time: now() });
     }
 
-    pub(super) fn ended(&self, round: &Round, revision: Option<Revision>, pending: usize) -> Counts {
+    pub(super) fn ended(
+        &self,
+        round: &Round,
+        held: Vec<HeldBack>,
+        revision: Option<Revision>,
+        pending: usize,
+    ) -> Counts {
         let undecided: Vec<DbPath> = round.undecided().cloned().collect();
         let counts = Counts {
             uploaded: round.uploaded,
@@ -73,7 +78,7 @@ impl Told {
                 (0, _) => SyncPhase::Idle,
                 _ => SyncPhase::Conflict,
             };
-            standing.held = round.held.iter().map(|(path, why)| held(path, *why)).collect();
+            standing.held = held;
             (standing.conflicts, standing.pending, standing.revision) = (undecided, pending, counts.revision);
             (standing.last_sync, standing.last_error) = (Some(now()), None);
         });
@@ -103,12 +108,4 @@ impl Told {
         });
         self.happens(SyncEvent::Error { time: now(), message });
     }
-}
-
-fn held(path: &DbPath, why: Held) -> HeldBack {
-    let why = match why {
-        Held::Written => "somebody has it open for writing",
-        Held::Lacking => "some of its bytes are still to be fetched",
-    };
-    HeldBack { path: path.clone(), why: why.to_owned() }
 }

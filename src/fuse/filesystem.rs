@@ -90,7 +90,7 @@ impl Filesystem for MountedFs {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -100,7 +100,8 @@ impl Filesystem for MountedFs {
         let ino = Ino(ino.0);
         let (accessed, modified) = (atime.map(nanoseconds), mtime.map(nanoseconds));
         let drops_set_ids = req.uid() != 0;
-        let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids };
+        let through_handle = fh.is_some();
+        let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids, through_handle };
         let set = if size.is_some() && (self.modes.reads_cached(ino) || self.kept.is_being_stored(ino)) {
             // Whoever reads it goes on with what it was.
             self.look_again(ino)

@@ -25,9 +25,8 @@ impl Invalidator {
         Self { notifier: Some(notifier), armed: Arc::new(Mutex::new(true)) }
     }
 
-    /// For a mount that no kernel knows of.
-    #[cfg(test)]
-    pub(crate) fn nobody() -> Self {
+    /// For a mount that no kernel knows of, or not yet.
+    pub fn nobody() -> Self {
         Self { notifier: None, armed: Arc::default() }
     }
 

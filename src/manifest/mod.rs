@@ -6,6 +6,7 @@
 mod block_hashes;
 mod document;
 mod entry;
+mod families;
 mod names;
 mod parse;
 
@@ -13,5 +14,6 @@ pub use document::Manifest;
 pub(crate) use document::ManifestView;
 pub(crate) use entry::SharedTypes;
 pub use entry::{Entry, same};
+pub use families::family;
 pub use names::{MANIFEST_PATH, PRIVATE_DIR, is_protected, is_reserved, stays_put};
 pub use parse::ManifestError;

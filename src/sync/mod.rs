@@ -15,6 +15,7 @@ mod direction;
 mod dismiss;
 mod download;
 mod error;
+mod families;
 mod far;
 mod filter;
 mod kept;

@@ -14,6 +14,7 @@ use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files};
 use super::conflict::{Policy, Side, Strategy};
 use super::download::Downloads;
+use super::families::hold_torn;
 use super::filter::Filter;
 use super::kept::{Keeping, Kept};
 use super::landed::check_same_history;
@@ -86,6 +87,8 @@ pub struct PublishReport {
     pub landed: Option<Landed>,
     /// Files of the remote's that were moved and do not arrive for now; until their bytes are local, they stay where they were, too.
     pub stranded: BTreeSet<DbPath>,
+    /// What does not travel because what belongs with it does not.
+    pub torn: BTreeSet<DbPath>,
     /// How many contents had to be sent.
     pub contents_sent: u64,
     /// Bytes sent.
@@ -128,6 +131,12 @@ impl Replica {
     /// Whether there is a commit whose fate is not known, or which is not settled.
     pub fn has_pending(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// The same of a replica that is not open.
+    pub fn has_pending_in(directory: &Path, id: &str) -> bool {
+        let pending = Root::open(directory).ok().and_then(|root| PendingCommit::read(&root).ok().flatten());
+        pending.is_some_and(|pending| pending.database_id == id)
     }
 
     /// Finds out what became of the commit that was written down, by sending it again as it was. None: it was not published and
@@ -208,8 +217,10 @@ impl Replica {
         self.check_history(remote, &options.database).await?;
         let policy = Policy { strategy: options.strategy, latest: remote.latest_date() };
         let mut plan = reconcile(&side.base, &side.local, &side.remote, &policy, &options.filter);
+        let mut torn = hold_torn(&mut plan, &side.local);
         if let Some((path, keeps)) = decided {
             plan.decide(path, *keeps)?;
+            torn.remove(path);
         }
         let mut stranded = side.hold_half_moves(&mut plan);
         self.brake(&plan, side, options)?;
@@ -238,7 +249,7 @@ impl Replica {
             report.landed = self.commit(remote, &id, side, &plan).await?;
         }
         kept.carried_out(&plan, &options.filter)?;
-        (report.plan, report.stranded) = (plan, stranded);
+        (report.plan, report.stranded, report.torn) = (plan, stranded, torn);
         Ok(report)
     }
 

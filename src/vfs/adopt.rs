@@ -2,6 +2,7 @@
 //! nothing new, and so does no harm if it is the last one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::attr::Attr;
@@ -161,6 +162,7 @@ impl Vfs {
         let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else {
             return Err(VfsError::IsADirectory);
         };
+        self.refuse_outdated(node)?;
         if file.base().is_some_and(|base| base.hash.sha256().is_none()) {
             return Err(VfsError::NotPinned);
         }
@@ -170,6 +172,13 @@ impl Vfs {
         let used = self.scans.begin(shown.tree.base.flip(), opener, Instant::now());
         let handle = self.handles.insert(ino, used, content, Some((file.clone(), access)));
         Ok(Opened { handle, locality: locality(file) })
+    }
+
+    /// The kernel may lead by a name to what a flip has just taken it from, until it has been told: what was written there would be
+    /// nowhere.
+    pub(super) fn refuse_outdated(&self, node: &UpperNode) -> Result<(), VfsError> {
+        let is_outdated = node.names.is_empty() && self.settling.load(Ordering::SeqCst);
+        if is_outdated { Err(VfsError::LookAgain) } else { Ok(()) }
     }
 
     /// Opens a file for writing, and perhaps for reading too. Nothing is fetched (rule 19).

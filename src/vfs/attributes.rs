@@ -27,6 +27,8 @@ pub struct Setting {
     pub modified: Option<i64>,
     /// Whoever changes the size may not keep set-id bits.
     pub drops_set_ids: bool,
+    /// It is asked for through an open handle, and not by a name.
+    pub through_handle: bool,
 }
 
 /// Whether an extended attribute may be there already.
@@ -82,6 +84,9 @@ impl Vfs {
     ) -> Result<Attr, VfsError> {
         let overlay = self.overlay()?;
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
+        if !setting.through_handle {
+            self.refuse_outdated(node)?;
+        }
         let is_file = node.row.kind == Kind::File;
         let file = node.file.clone();
         let mut row = node.row.clone();

@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
+use super::handles::Handle;
 use super::revisions::Shown;
+use super::scans::process_of;
 use super::{Vfs, VfsError};
-use crate::manifest::{Entry, same, stays_put};
+use crate::manifest::{Entry, family, same, stays_put};
 use crate::model::{ContentHash, DbPath, Revision};
 use crate::namespace::{Ino, NodeKind};
-use crate::overlay::{AtRest, Digest, LocalFile, OverlayError, Rest, UpperNode};
+use crate::overlay::{Access, AtRest, Digest, LocalFile, OverlayError, Rest, UpperNode};
 use crate::state::{BaseEntry, Content, NodeId};
 use crate::tree::hash_file;
 use crate::wire::content_type_of;
@@ -49,6 +51,8 @@ pub enum Held {
     Written,
     /// Some of its bytes are only with the remote: they are on their way.
     Lacking,
+    /// What belongs with it does not travel.
+    Beside,
 }
 
 /// A local file under one of its names.
@@ -111,6 +115,32 @@ impl Vfs {
     pub fn being_written(&self) -> Result<Vec<DbPath>, VfsError> {
         let (named, ..) = self.look()?;
         Ok(named.into_iter().filter(|named| named.stands == Rest::Written).map(|named| named.path).collect())
+    }
+
+    /// The processes that have opened a file, or what belongs with it: those that write, if there are any.
+    pub fn openers(&self, path: &DbPath) -> Vec<u32> {
+        let shown = self.read_shown();
+        let files: Vec<_> = shown
+            .tree
+            .upper
+            .nodes()
+            .filter(|(_, node)| shown.paths_of(node).iter().any(|other| family(other) == family(path)))
+            .filter_map(|(_, node)| node.file.clone())
+            .collect();
+        drop(shown);
+        let open = self.handles.all();
+        let of = |access: Access| -> BTreeSet<u32> {
+            let has = |handle: &&Arc<Handle>| {
+                let local = handle.local.get();
+                local.is_some_and(|(file, how)| {
+                    *how == access && files.iter().any(|one| Arc::ptr_eq(one, file))
+                })
+            };
+            open.iter().filter(has).filter_map(|handle| process_of(handle.used.opener())).collect()
+        };
+        let writers = of(Access::Write);
+        let found = if writers.is_empty() { of(Access::Read) } else { writers };
+        found.into_iter().collect()
     }
 
     /// What was moved here and does not travel, or not now, becomes local as a whole, so that the remote may forget it.
@@ -317,13 +347,6 @@ impl Shown {
         }
         found
     }
-}
-
-/// What belongs together: a database's file, and its logs beside it (rule 21).
-fn family(path: &DbPath) -> &str {
-    let text = path.as_str();
-    let ends = ["-wal", "-shm", "-journal", ".wal"];
-    ends.iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text)
 }
 
 /// A moment in nanoseconds since 1970, as manifests write it.

@@ -60,6 +60,10 @@ impl Handles {
         self.open.read().unwrap_or_else(|e| e.into_inner()).values().cloned().collect()
     }
 
+    pub(super) fn ids(&self) -> Vec<HandleId> {
+        self.open.read().unwrap_or_else(|e| e.into_inner()).keys().copied().collect()
+    }
+
     pub(super) fn remove(&self, id: HandleId) -> Option<Arc<Handle>> {
         self.open.write().unwrap_or_else(|e| e.into_inner()).remove(&id)
     }

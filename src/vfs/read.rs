@@ -303,6 +303,13 @@ impl Vfs {
         }
     }
 
+    /// Closes all that is open: the kernel is gone, and tells of no more closes.
+    pub fn release_all(&self) {
+        for handle in self.handles.ids() {
+            self.release(handle);
+        }
+    }
+
     /// The revision shown, where the remote has numbers.
     pub fn revision(&self) -> Option<Revision> {
         self.read_shown().revision

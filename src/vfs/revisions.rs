@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Vfs;
 use super::scans::{Turn, process_of};
+use super::settling::Above;
 use crate::manifest::Manifest;
 use crate::model::{DbRef, Revision};
 use crate::namespace::{Difference, FlipStep, Ino, Merged, Outdated, Tree, Whose};
@@ -93,18 +94,20 @@ impl Vfs {
         self.settling.store(true, Ordering::SeqCst);
         let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
         let (last, difference) = (shown.revision, &next.difference);
-        let mut changes = self.follow_above(&shown, difference, next.revision);
+        let Above { mut changes, mut left } = self.follow_above(&shown, difference, next.revision);
         if let (Some(overlay), false) = (&self.overlay, changes.is_empty())
             && let Err(error) = overlay.record(changes.clone())
         {
             tracing::error!(%error, "files that are unchanged here stay as they were");
             self.behind.store(true, Ordering::Relaxed);
             changes.clear();
+            left.clear();
         }
         let step = FlipStep { difference, published: next.published, last, whose: Whose::Others };
         let outdated = shown.tree.flip(&step, &[], &changes);
         shown.revision = next.revision;
         drop(shown);
+        left.into_iter().for_each(|id| self.reap(id));
         self.keep_what_is_not_shown();
         outdated
     }

@@ -58,6 +58,11 @@ impl Use {
         self.closed.store(true, Ordering::Relaxed);
     }
 
+    /// Who opened it.
+    pub fn opener(&self) -> Pid {
+        self.opener
+    }
+
     fn idle(&self, now: Instant) -> Duration {
         let since_began = now.saturating_duration_since(self.began);
         since_began.saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))

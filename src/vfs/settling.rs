@@ -3,6 +3,7 @@
 //! next one's.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use super::freezing::is_content;
@@ -13,32 +14,38 @@ use crate::manifest::Entry;
 use crate::model::{DbPath, Revision};
 use crate::namespace::{Difference, FileEntry, FlipStep, Outdated, Whose};
 use crate::overlay::{LocalFile, Rest};
+use crate::remote::ContentKey;
 use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
 
-/// So many files are held open to be copied into the cache; others are fetched when they are read.
-const MOST_OPEN: usize = 256;
+/// Whoever writes waits no longer than so many files take that are not local any more.
+const AT_ONCE: usize = 64;
 
 /// What is settled.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// What both sides have by now: files, or that there is none.
     pub agreed: Vec<(DbPath, Option<Entry>)>,
+    /// The revision in which they have it; if it is none, the one shown then.
+    pub agreed_in: Option<Revision>,
     /// Where the remote's version stays and the local one goes. It has been kept elsewhere.
     pub given_up: Vec<(DbPath, Option<Entry>)>,
-    /// The revision that this mount has published, in which they are.
+    /// The revision to show: the one that this mount has published, or one that follows it.
     pub published: Option<(Difference, Revision)>,
 }
 
 impl Vfs {
-    /// Settles paths. The kernel has to be told what this returns.
+    /// Settles paths. The kernel has to be told what this returns; until [`Vfs::settled`] is called, what it finds by what it
+    /// remembers makes it look again.
     pub fn settle(&self, settled: &Settled) -> Result<Outdated, VfsError> {
         let overlay = self.overlay()?;
+        self.settling.store(true, Ordering::SeqCst);
         let mut shown = self.write_shown();
         let revision = settled.published.as_ref().map_or(shown.revision, |(_, revision)| Some(*revision));
+        let agreed_in = settled.agreed_in.or(revision);
         let mut changes = Vec::new();
         for (path, entry) in &settled.agreed {
             changes.push(match entry {
-                Some(entry) => Change::Cover(base_of(path, entry, revision)),
+                Some(entry) => Change::Cover(base_of(path, entry, agreed_in)),
                 None => Change::CoverGone(path.clone()),
             });
         }
@@ -59,14 +66,21 @@ impl Vfs {
         let step = FlipStep { difference, published: 0, last, whose: Whose::Ours };
         let outdated = shown.tree.flip(&step, &besides, &changes);
         shown.revision = revision;
-        for (path, entry) in &settled.agreed {
-            if entry.is_some()
-                && let Err(error) = self.give_bytes_up(&mut shown, path)
-            {
-                tracing::warn!(%path, %error, "what was published stays local for now");
-            }
+        if agreed_in != revision {
+            // What others have done to it since is still to be shown.
+            self.behind.store(true, Ordering::Relaxed);
         }
         drop(shown);
+        let put: Vec<&DbPath> =
+            settled.agreed.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path).collect();
+        for some in put.chunks(AT_ONCE) {
+            let mut shown = self.write_shown();
+            for path in some {
+                if let Err(error) = self.give_bytes_up(&mut shown, path) {
+                    tracing::warn!(%path, %error, "what was published stays local for now");
+                }
+            }
+        }
         left.into_iter().flatten().for_each(|id| self.reap(id));
         Ok(outdated)
     }
@@ -105,36 +119,33 @@ impl Vfs {
         }
     }
 
-    /// Puts what was published into the cache, as far as its bytes are here and stay as they are. To be called before it is
-    /// settled; the rest, which may take a while, is for the function that is returned.
-    pub fn keep_in_cache(&self, published: &[(DbPath, Option<Entry>)]) -> Box<dyn FnOnce() + Send> {
-        let (mut files, shown) = (Vec::new(), self.read_shown());
+    /// Puts what was published into the cache, as far as its bytes are here and stay as they are: what is settled then is read on
+    /// as before, with the remote or without it. Takes as long as copying them.
+    pub fn keep_in_cache(&self, published: &[(DbPath, Option<Entry>)]) {
         let put = published.iter().filter_map(|(path, entry)| Some((path, entry.as_ref()?)));
-        for (path, entry) in put.take(MOST_OPEN) {
-            let base = base_of(path, entry, shown.revision);
-            let node = shown.leads_to_local(path).and_then(|id| shown.tree.upper.node(id));
-            let (Some(file), Some(overlay)) = (node.and_then(|node| node.file.as_ref()), &self.overlay)
-            else {
-                continue;
-            };
-            if is_content(&file.content(), file, &base)
-                && let Ok(Rest::Local(rest)) = file.rest(overlay)
-                && let Ok(open) = file.open_at_rest(overlay, &rest)
-            {
-                files.push((shown.key(&self.database, &base), open));
+        for (path, entry) in put {
+            let Some((key, file)) = self.at_rest(path, entry) else { continue };
+            match self.fetcher.take_in(&key, &file) {
+                Ok(kept) => tracing::debug!(%path, kept, "published, and in the cache"),
+                Err(error) => tracing::debug!(%path, %error, "published, and not in the cache"),
             }
         }
-        let fetcher = self.fetcher.clone();
-        Box::new(move || {
-            for (key, file) in files {
-                match fetcher.take_in(&key, &file) {
-                    Ok(kept) => tracing::debug!(path = %key.path, kept, "published, and in the cache"),
-                    Err(error) => {
-                        tracing::debug!(path = %key.path, %error, "published, and not in the cache")
-                    }
-                }
+    }
+
+    /// The bytes of a local file that are those of a published entry.
+    fn at_rest(&self, path: &DbPath, entry: &Entry) -> Option<(ContentKey, File)> {
+        let overlay = self.overlay.as_ref()?;
+        let shown = self.read_shown();
+        let base = base_of(path, entry, shown.revision);
+        let file = shown.tree.upper.node(shown.leads_to_local(path)?)?.file.clone()?;
+        let key = shown.key(&self.database, &base);
+        drop(shown);
+        match file.rest(overlay) {
+            Ok(Rest::Local(rest)) if is_content(&file.content(), &file, &base) => {
+                Some((key, file.open_at_rest(overlay, &rest).ok()?))
             }
-        })
+            _ => None,
+        }
     }
 
     /// Whether somebody has given a file attributes that the remote's would not have.
@@ -167,9 +178,9 @@ impl Vfs {
         shown: &Shown,
         difference: &Difference,
         revision: Option<Revision>,
-    ) -> Vec<Change> {
-        let Some(overlay) = &self.overlay else { return Vec::new() };
-        let mut changes = Vec::new();
+    ) -> Above {
+        let mut above = Above::default();
+        let Some(overlay) = &self.overlay else { return above };
         for (path, entry) in difference.files() {
             let Some(id) = shown.leads_to_local(path) else { continue };
             let (Some(node), Some(cover)) = (shown.tree.upper.node(id), shown.tree.upper.cover(path)) else {
@@ -187,7 +198,9 @@ impl Vfs {
                 continue;
             }
             let Some((parent, name)) = place_of(shown, path) else { continue };
+            let changes = &mut above.changes;
             changes.push(unnamed(parent, OsStr::new(&name)));
+            above.left.push(id);
             let keeps = node.row.touched || !node.xattrs.is_empty();
             let Some(entry) = entry.filter(|_| keeps) else {
                 changes.push(Change::CoverGone(path.clone()));
@@ -215,8 +228,16 @@ impl Vfs {
                 value: value.clone(),
             }));
         }
-        changes
+        above
     }
+}
+
+/// What becomes of local nodes when the revision below them changes.
+#[derive(Debug, Default)]
+pub(super) struct Above {
+    pub(super) changes: Vec<Change>,
+    /// Nodes that lose a name, and perhaps the last.
+    pub(super) left: Vec<NodeId>,
 }
 
 impl Vfs {
@@ -234,10 +255,11 @@ impl Vfs {
                 None => difference.then([], [entry.path.clone()]),
             }
         }
-        let changes = self.follow_above(&shown, &difference, shown.revision);
+        let Above { changes, left } = self.follow_above(&shown, &difference, shown.revision);
         if changes.is_empty() {
             return None;
         }
+        self.settling.store(true, Ordering::SeqCst);
         if let Err(error) = overlay.record(changes.clone()) {
             tracing::error!(%error, "files that are unchanged here stay as they were");
             self.behind.store(true, Ordering::Relaxed);
@@ -246,7 +268,10 @@ impl Vfs {
         let besides: Vec<DbPath> = difference.paths().cloned().collect();
         let nothing = Difference::default();
         let step = FlipStep { difference: &nothing, published: 0, last: None, whose: Whose::Ours };
-        Some(shown.tree.flip(&step, &besides, &changes))
+        let outdated = shown.tree.flip(&step, &besides, &changes);
+        drop(shown);
+        left.into_iter().for_each(|id| self.reap(id));
+        Some(outdated)
     }
 }
 

@@ -80,6 +80,10 @@ pub struct MountArgs {
     /// Do not publish these files; may be given again
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// Publish files that match before all others, in a revision of their own; with --sync smart, the others a minute later; may
+    /// be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub critical_first: Vec<String>,
     /// The most that copies of what lost a conflict may take
     #[arg(long, value_name = "SIZE", default_value = "10GiB")]
     pub conflict_limit: Size,

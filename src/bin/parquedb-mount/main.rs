@@ -60,6 +60,9 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         replica: args.replica.clone(),
         throw_away: args.overlay == OverlayPlace::Memory,
     });
+    let filter = Filter::new(&args.include, &args.exclude).map_err(|error| usage(&error))?;
+    let critical = (!args.critical_first.is_empty()).then(|| filter.narrowed(&args.critical_first));
+    let critical = critical.transpose().map_err(|error| usage(&error))?;
     let options = MountOptions {
         overlay,
         database,
@@ -73,7 +76,8 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
             trigger: args.sync,
             every: args.sync_interval,
             strategy: args.strategy,
-            filter: Filter::new(&args.include, &args.exclude).map_err(|error| usage(&error))?,
+            filter,
+            critical,
             conflict_limit: args.conflict_limit.0,
             last_round: args.last_sync.0.unwrap_or_default(),
         }),

@@ -112,7 +112,9 @@ fn f01_odd_names_are_kept() {
 fn f01_names_that_are_not_there_are_not_found() {
     let server = pushed(&TempTree::with(&[("a/b.txt", "b"), ("c", "c")]));
     let mount = Mounting::at(&server.url(), "alice/d").mount();
-    for name in ["b", "a/b", "a/B.txt", "a/b.txt ", "_meta", "_meta/manifest.json", ".parquedb", "C"] {
+    for name in
+        ["b", "a/b", "a/B.txt", "a/b.txt ", "_meta", "_meta/manifest.json", ".parquedb/sync.json", "C"]
+    {
         // Twice: the kernel remembers what is not there.
         for _ in 0..2 {
             assert_eq!(errno(fs::metadata(mount.at(name))), Some(libc::ENOENT), "{name}");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{by_hand, ctl, database, pending, published, sync};
-use crate::harness::{Mounting, noise, sha256, until, xattr};
+use crate::harness::{Mounting, Server, noise, sha256, until, xattr};
 
 #[test]
 fn what_was_written_moved_and_removed_is_one_revision() {
@@ -120,6 +120,8 @@ fn rule_21_a_file_waits_until_nobody_writes_to_it() {
     fs::write(mount.at("done"), "done").unwrap();
     let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
     assert_eq!(told["status"]["held"][0]["path"], "log", "{told}");
+    let why = told["status"]["held"][0]["why"].as_str().unwrap();
+    assert!(why.contains(&format!("process {}", std::process::id())), "who is waited for: {why}");
     assert_eq!(told["published"]["uploaded"], 1, "{told}");
     assert_eq!((published(&server, "log"), published(&server, "done")), (None, Some(b"done".to_vec())));
     assert_eq!(pending(&server, &mount.path()), 1);
@@ -142,7 +144,7 @@ fn rule_21_a_file_waits_until_nobody_writes_to_it() {
 
 /// A round that leaves so many files for later.
 #[track_caller]
-fn sync_held(server: &crate::harness::Server, mount: &crate::harness::Mount, held: usize) {
+fn sync_held(server: &Server, mount: &crate::harness::Mount, held: usize) {
     let told = ctl(server, mount, &["sync", "--json"]).expect(0).json();
     assert_eq!(told["status"]["held"].as_array().unwrap().len(), held, "{told}");
 }
@@ -162,6 +164,65 @@ fn rule_21_a_database_goes_together_with_its_log() {
         (published(&server, "app.db").unwrap(), published(&server, "app.db-wal").unwrap()),
         (b"pages".to_vec(), b"frames".to_vec())
     );
+    mount.unmount();
+}
+
+/// Under whatever path the store has it.
+fn lose_content(server: &Server, content: &[u8]) {
+    let mut open = vec![server.store()];
+    let mut lost = 0;
+    while let Some(dir) = open.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+            } else if fs::read(&path).unwrap() == content {
+                fs::remove_file(path).unwrap();
+                lost += 1;
+            }
+        }
+    }
+    assert_eq!(lost, 1);
+}
+
+#[test]
+fn what_the_remote_has_lost_keeps_nothing_else_from_being_published() {
+    let (server, id) = database();
+    let bytes = noise(9, 100_000);
+    let two = noise(10, 100_000);
+    server.publish(&id, &[("big", &bytes), ("two-big", &two)]);
+    let mount = by_hand(&server).mount();
+    fs::rename(mount.at("big"), mount.at("moved")).unwrap();
+    fs::rename(mount.at("two-big"), mount.at("moved-too")).unwrap();
+    fs::write(mount.at("other"), "other").unwrap();
+    server.commit(&id, "commit-gone", 2, &[], &["big", "two-big"]).expect(200);
+    lose_content(&server, &bytes);
+    lose_content(&server, &two);
+    let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
+    assert_eq!(published(&server, "other").unwrap(), b"other", "{told}");
+    assert_eq!((published(&server, "moved"), published(&server, "big")), (None, None));
+    let held: Vec<&str> = told["status"]["held"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|held| held["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(held, ["moved", "moved-too"], "{told}");
+    assert!(mount.at("moved").exists());
+    mount.unmount();
+}
+
+#[test]
+fn rule_21_a_log_waits_where_its_database_does() {
+    let (server, _) = database();
+    let mount = by_hand(&server).args(&["--exclude", "*.db"]).mount();
+    fs::write(mount.at("app.db"), "pages").unwrap();
+    fs::write(mount.at("app.db-wal"), "frames").unwrap();
+    fs::write(mount.at("other"), "other").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
+    assert_eq!(told["status"]["held"][0]["path"], "app.db-wal", "{told}");
+    assert_eq!(server.paths("d").iter().filter(|path| path.starts_with("app")).count(), 0);
+    assert!(published(&server, "other").is_some());
     mount.unmount();
 }
 

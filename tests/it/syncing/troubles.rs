@@ -97,6 +97,37 @@ fn rule_3_a_daemon_that_was_killed_before_it_heard_knows_its_commit_again() {
 }
 
 #[test]
+fn rule_3_what_was_published_unheard_and_is_removed_after_a_restart_does_not_return() {
+    for heard_at_the_start in [true, false] {
+        let (server, id) = database();
+        let (proxy, lost) = losing_answers(&server, "/api/sync/commit/");
+        let mounting = through(&proxy, &server);
+        let mount = mounting.mount();
+        fs::write(mount.at("new"), "new").unwrap();
+        fs::write(mount.at("one"), "changed").unwrap();
+        fs::rename(mount.at("dir/x"), mount.at("dir/moved")).unwrap();
+        lost.store(1000, Ordering::SeqCst);
+        ctl(&server, &mount, &["sync"]).expect(6);
+        assert_eq!(published(&server, "new").unwrap(), b"new", "it has arrived");
+        mount.kill9();
+        lost.store(if heard_at_the_start { 0 } else { 1000 }, Ordering::SeqCst);
+        let mount = mounting.mount();
+        for name in ["new", "one", "dir/moved"] {
+            fs::remove_file(mount.at(name)).unwrap();
+            assert!(!mount.at(name).exists(), "{name}, heard: {heard_at_the_start}");
+        }
+        lost.store(0, Ordering::SeqCst);
+        sync(&server, &mount);
+        assert_eq!(server.paths("d"), ["data/t/a.bin", "dir/y", "two"], "heard: {heard_at_the_start}");
+        for name in ["new", "one", "dir/moved", "dir/x"] {
+            assert!(!mount.at(name).exists(), "{name}, heard: {heard_at_the_start}");
+        }
+        assert_eq!(server.revision(&id), 3);
+        mount.unmount();
+    }
+}
+
+#[test]
 fn f34_what_could_not_be_published_is_kept_and_published_when_the_remote_is_back() {
     let (mut server, _) = database();
     let mount = super::on_change(&server).mount();

@@ -53,7 +53,44 @@ fn f32_a_change_is_published_soon_and_what_follows_closely_goes_with_it() {
     until(|| published(&server, "f9").is_some());
     println!("published {:?} after the last write", written.elapsed());
     assert_eq!(server.revision(&id), revision + 1, "F39: one window, one revision");
-    assert_eq!(pending(&server, &mount.path()), 0);
+    until(|| pending(&server, &mount.path()) == 0);
+    mount.unmount();
+}
+
+#[test]
+fn f33_what_is_critical_is_published_first_and_the_rest_a_minute_later() {
+    let (server, id) = database();
+    let mounting = Mounting::owner(&server, "alice/d").args(&["--poll", "0.3", "--sync", "smart"]);
+    let mounting = mounting.args(&["--critical-first", "*.parquet"]).lasting(Duration::from_secs(180));
+    let mount = mounting.mount();
+    let revision = server.revision(&id);
+    let began = Instant::now();
+    // Ten changes are many: by then these are there.
+    for n in 0..2 {
+        fs::write(mount.at(&format!("{n}.parquet")), "first").unwrap();
+    }
+    for n in 0..12 {
+        fs::write(mount.at(&format!("{n}.txt")), "later").unwrap();
+    }
+    until(|| server.revision(&id) > revision);
+    let first = server.paths("d");
+    until(|| (0..2).all(|n| published(&server, &format!("{n}.parquet")).is_some()));
+    assert!(!first.iter().any(|path| path.ends_with(".txt")), "{first:?}");
+    let soon = began.elapsed();
+    assert!(soon < Duration::from_secs(20), "{soon:?}");
+    while published(&server, "5.txt").is_none() {
+        assert!(began.elapsed() < Duration::from_secs(100), "the rest is never published");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("critical after {soon:?}, the rest after {:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(55));
+    until(|| pending(&server, &mount.path()) == 0);
+    // When somebody says so, all of it goes at once.
+    fs::write(mount.at("x.txt"), "x").unwrap();
+    fs::write(mount.at("x.parquet"), "x").unwrap();
+    let revision = server.revision(&id);
+    super::sync(&server, &mount);
+    assert_eq!(server.revision(&id), revision + 1);
     mount.unmount();
 }
 
