@@ -200,7 +200,10 @@ impl SimulatedMount {
         let fetcher = Fetcher::new(remote.clone(), cache, scope, fetch, counters.clone());
         let place = place(&known.id);
         let overlay = OverlayOptions { state_dir, replica: "main".into(), throw_away: false };
-        let Written { overlay, upper, .. } = Written::open(&overlay, &place).await.unwrap();
+        // There may be no room.
+        let written = Written::open(&overlay, &place).await;
+        let Written { overlay, upper, .. } =
+            written.inspect_err(|error| tracing::info!(%error, "not mounted")).ok()?;
         let replica = Replica::open(overlay.path(), &known.id).unwrap();
         let vfs = Arc::new(Vfs::new(
             database.clone(),

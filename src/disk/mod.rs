@@ -8,8 +8,8 @@ mod room;
 
 pub use atomic::{Readers, STAGED_SUFFIX, replace_file, sync_dir};
 pub(crate) use lease::is_being_written;
-#[cfg(test)]
-pub(crate) use points::dying_at;
 pub(crate) use points::point;
+#[cfg(test)]
+pub(crate) use points::{TestRoom, count_on, dying_at};
 pub(crate) use random::{random_below_one, random_hex};
 pub(crate) use room::room;

@@ -173,7 +173,12 @@ impl Rows {
         next: u64,
         boot: &str,
     ) -> rusqlite::Result<()> {
-        point().map_err(|_| rusqlite::Error::InvalidQuery)?;
+        point().map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSPC) => {
+                rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None)
+            }
+            _ => rusqlite::Error::InvalidQuery,
+        })?;
         let transaction = self.connection.transaction()?;
         for change in changes {
             apply(&transaction, change)?;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::faults::Faulty;
 use super::location::{Missing, StoreLocation};
 use super::log::{create_or_read, decode, encode, get_optional};
 use super::objects::Objects;
@@ -117,6 +119,14 @@ impl Store {
     #[cfg(test)]
     pub(crate) async fn in_memory() -> Self {
         Self::attach(Objects::in_memory()).await.unwrap()
+    }
+
+    /// The same on a disk that fails when it is told to.
+    #[cfg(test)]
+    pub(crate) async fn failing(seed: u64) -> (Self, Arc<Faulty>) {
+        let memory = Arc::new(object_store::memory::InMemory::new());
+        let objects = Faulty::failing(memory, 0, seed);
+        (Self::attach(Objects::of(objects.clone())).await.unwrap(), objects)
     }
 }
 

@@ -17,7 +17,7 @@ use object_store::{
 
 /// What happens to one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is refused, and nothing was done.
     Refused,
     /// It is done, and its answer is lost.
@@ -38,7 +38,7 @@ pub(super) enum Death {
 }
 
 /// The store, and what it does.
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
     state: Arc<State>,
 }
@@ -47,7 +47,7 @@ struct State {
     operations: AtomicU64,
     dies: Option<(u64, Death)>,
     /// Of how many operations one fails; zero: none.
-    one_in: u64,
+    one_in: AtomicU64,
     seed: Mutex<u64>,
     fired: Mutex<HashMap<Fault, u64>>,
     listed: Mutex<HashMap<String, Vec<ObjectMeta>>>,
@@ -65,7 +65,7 @@ impl Faulty {
     }
 
     /// A store of which one in so many operations fails, in some way.
-    pub(super) fn failing(inner: Arc<dyn ObjectStore>, one_in: u64, seed: u64) -> Arc<Self> {
+    pub(crate) fn failing(inner: Arc<dyn ObjectStore>, one_in: u64, seed: u64) -> Arc<Self> {
         Self::new(inner, None, one_in, seed.max(1))
     }
 
@@ -73,12 +73,17 @@ impl Faulty {
         let state = State {
             operations: AtomicU64::new(0),
             dies,
-            one_in,
+            one_in: AtomicU64::new(one_in),
             seed: Mutex::new(seed),
             fired: Mutex::default(),
             listed: Mutex::default(),
         };
         Arc::new(Self { inner, state: Arc::new(state) })
+    }
+
+    /// From now on one in so many operations fails; zero: none.
+    pub(crate) fn fail_one_in(&self, one_in: u64) {
+        self.state.one_in.store(one_in, Ordering::SeqCst);
     }
 
     /// How many operations were asked for.
@@ -87,7 +92,7 @@ impl Faulty {
     }
 
     /// How often each fault was met.
-    pub(super) fn fired(&self) -> HashMap<Fault, u64> {
+    pub(crate) fn fired(&self) -> HashMap<Fault, u64> {
         self.state.fired.lock().unwrap().clone()
     }
 }
@@ -127,7 +132,8 @@ impl State {
     }
 
     fn draw(&self, possible: &[Fault]) -> Option<Fault> {
-        if self.one_in == 0 || self.random(self.one_in) != 0 {
+        let one_in = self.one_in.load(Ordering::SeqCst);
+        if one_in == 0 || self.random(one_in) != 0 {
             return None;
         }
         Some(possible[self.random(possible.len() as u64) as usize])

@@ -35,6 +35,9 @@ mod settings;
 mod single_writer;
 mod upkeep;
 
+#[cfg(test)]
+pub(crate) use faults::Faulty;
+
 pub use accounts::{Account, random_token};
 pub use attach::{Store, Writers};
 pub use catalogue::Registration;
