@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Readers, replace_file, sync_dir};
+use crate::disk::{Readers, make_private_dirs, replace_file, sync_dir};
 use crate::model::{DbRef, Sha256};
 
 /// The newest format this program writes and reads.
@@ -158,7 +158,9 @@ impl Place {
     pub fn take_at(&self, path: PathBuf) -> Result<StateDir, PlaceError> {
         let shown = || path.display().to_string();
         let disk = |source| PlaceError::Disk { dir: shown(), source };
-        make_dirs(&path).map_err(disk)?;
+        make_private_dirs(&path).map_err(disk)?;
+        // Also those that somebody else has made, or we ourselves just before the power failed. What we may not read is not ours.
+        path.ancestors().skip(1).take(3).for_each(|above| drop(sync_dir(above)));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut lock = options.open(path.join("lock")).map_err(disk)?;
@@ -190,22 +192,6 @@ impl Place {
         }
         Ok(StateDir { path, _lock: lock })
     }
-}
-
-/// Makes directories, each durably named in its parent, for the owner alone.
-fn make_dirs(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        make_dirs(parent)?;
-    }
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    path.parent().map_or(Ok(()), sync_dir)
 }
 
 impl StateDir {

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::objects::Objects;
 use super::{StoreError, keys};
+use crate::disk::make_private_dirs;
 
 /// A store's place, as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,22 +122,10 @@ fn directory(dir: &Path, missing: Missing) -> Result<Objects, StoreError> {
     if !fresh && !dir.join(keys::STORE).exists() {
         return Err(not_a_store());
     }
-    create_private_dirs(dir).map_err(unusable)?;
+    make_private_dirs(dir).map_err(unusable)?;
     let open =
         || LocalFileSystem::new_with_prefix(dir).map_err(StoreError::unavailable("open its directory"));
     Ok(Objects::new(Arc::new(open()?.with_fsync(true)), Arc::new(open()?)).in_directory(dir))
-}
-
-/// Creates `dir` and its missing parents for the owner alone, and makes their names durable.
-fn create_private_dirs(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let missing: Vec<_> = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    for made in missing {
-        let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        crate::disk::sync_dir(parent)?;
-    }
-    Ok(())
 }
 
 /// How a client of an object store waits: single requests are short, uploads of a part may take minutes, and

@@ -24,7 +24,7 @@ use super::record::DIR;
 use super::state::{Anchor, SyncState};
 use super::upload::{Places, upload_contents};
 use super::{Reporter, SyncError};
-use crate::disk::random_hex;
+use crate::disk::{make_private_dirs, random_hex};
 use crate::manifest::PRIVATE_DIR;
 use crate::model::{DbPath, DbRef, Revision};
 use crate::remote::{Remote, RemoteError};
@@ -124,7 +124,7 @@ impl Replica {
     /// Where versions are kept that conflicts are about; there is such a directory when this returns.
     pub fn make_conflicts_directory(directory: &Path) -> std::io::Result<PathBuf> {
         let place = directory.join(PRIVATE_DIR).join(DIR);
-        std::fs::create_dir_all(&place)?;
+        make_private_dirs(&place)?;
         Ok(place)
     }
 

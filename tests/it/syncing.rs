@@ -4,6 +4,7 @@ mod conflicts;
 mod dotdir;
 mod publishing;
 mod service;
+mod storm;
 mod together;
 mod troubles;
 mod when;

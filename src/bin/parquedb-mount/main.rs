@@ -14,6 +14,7 @@ use parquedb_mount::daemon::{
     MountError, MountOptions, OverlayOptions, Readiness, SyncSettings, few_arenas, in_background,
     prepare_mountpoint, run,
 };
+use parquedb_mount::disk::make_private_dirs;
 use parquedb_mount::fuse::Passthrough;
 use parquedb_mount::model::{DbRef, ExitCode as Exit, Revision};
 use parquedb_mount::remote::{Remote, RemoteOptions};
@@ -90,7 +91,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     if args.foreground {
         return serve(remote, &options, &mut Readiness::nobody(), style);
     }
-    std::fs::create_dir_all(&state_dir)
+    make_private_dirs(&state_dir)
         .map_err(|error| Failure::usage(format!("{}: {error}", state_dir.display())))?;
     let log = state_dir.join(format!("mount-{}-{}.log", options.database.owner(), options.database.slug()));
     let heard = in_background(&log, |mut readiness| {

@@ -147,6 +147,16 @@ impl Mounting {
         Mount::of(&self.place, pid, None, self.patience)
     }
 
+    /// Mounts in the background, if that can be done now.
+    pub fn try_mount(&self) -> Option<Mount> {
+        if self.run().code != 0 {
+            return None;
+        }
+        let serving = serving(&self.path());
+        let [pid] = serving[..] else { panic!("one daemon serves the mount: {serving:?}") };
+        Some(Mount::of(&self.place, pid, None, self.patience))
+    }
+
     /// Mounts in the foreground, and waits until the mount is there.
     pub fn foreground(&self) -> Mount {
         let file = |name: &str| File::create(self.beside().join(name)).unwrap();
