@@ -9,6 +9,7 @@ mod mount;
 mod mountpoint;
 mod past;
 mod pinning;
+mod prepared;
 mod publishing;
 mod recheck;
 mod rounds;

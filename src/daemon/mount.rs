@@ -10,35 +10,27 @@ use tokio::task::JoinHandle;
 
 use super::background::Readiness;
 use super::filling::fill;
-use super::follow::{Follower, remember};
-use super::past::{Past, dotdir};
-use super::publishing::Publisher;
+use super::follow::remember;
+use super::prepared::Prepared;
 use super::recheck::recheck;
-use super::rounds::{Publishing, Rounds};
-use super::schedule::{Schedule, Trigger};
-use super::start::{Started, start, start_at};
+use super::rounds::Rounds;
+use super::schedule::Trigger;
 use super::supervised;
-use super::told::Told;
-use super::written::{ThrowAway, Written};
-use crate::cache::{Cache, CacheError, CacheOptions, Scope};
+use super::written::ThrowAway;
+use crate::cache::CacheError;
 use crate::control::{Door, listen};
 use crate::dotdir::DotDir;
-use crate::fetch::{FetchOptions, Fetcher, MemoryBudget};
-use crate::fuse::{Invalidator, MountedSession, Passthrough, SessionOptions, unmount};
-use crate::metrics::MountCounters;
+use crate::fetch::MemoryBudget;
+use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
 use crate::model::{DbRef, ExitCode, Revision};
 use crate::overlay::{Overlay, OverlayError};
 use crate::remote::{Remote, RemoteError};
-use crate::state::{Place, PlaceError};
-use crate::sync::{Brake, Filter, Replica, ReplicaOptions, Strategy, SyncError};
+use crate::state::PlaceError;
+use crate::sync::{Filter, Strategy, SyncError};
 use crate::vfs::Vfs;
 
 /// After a signal, files that are open may be read for so long before the daemon goes.
 const GRACE: Duration = Duration::from_secs(5);
-/// A flip waits no longer for its turn, where nobody says how often to ask for news.
-const FLIP_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a mount waits at first to hear what became of its last commit.
-const SETTLING: Duration = Duration::from_secs(5);
 /// What is under way when the mount ends may take so long, if nothing is to be published.
 const STOPPING: Duration = Duration::from_secs(1);
 
@@ -155,76 +147,12 @@ pub async fn run(
     options: &MountOptions,
     readiness: &mut Readiness,
 ) -> Result<(), MountError> {
-    let origin = remote.origin();
-    let place = |id: &str, replica: &str| Place::new(origin.as_str(), &options.database, id, replica);
-    let has_pending = |id: &str| {
-        let publishes =
-            options.overlay.as_ref().filter(|overlay| options.sync.is_some() && !overlay.throw_away);
-        publishes.is_some_and(|overlay| {
-            Replica::has_pending_in(&place(id, &overlay.replica).dir(&overlay.state_dir), id)
-        })
-    };
-    let Started { shown, known, remembered, fresh } = match options.at {
-        Some(revision) => start_at(&remote, &options.database, revision, &options.cache_dir).await?,
-        None => start(&remote, &options.database, &options.cache_dir, has_pending).await?,
-    };
-
-    let cache = Arc::new(Cache::open(
-        &options.cache_dir,
-        CacheOptions { limit: options.cache_limit, min_free: options.cache_min_free },
-    )?);
-    let counters = MountCounters { bytes_evicted: cache.evicted(), ..MountCounters::default() };
-    let counters = Arc::new(counters);
-    counters.reads.requests.add(1);
-    let scope = Scope::new(remote.origin().as_str(), &known.id);
-    let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
-    let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
-    fetcher.make_ready();
-    let written = match options.overlay.as_ref().filter(|_| options.at.is_none()) {
-        Some(overlay) => Some(Written::open(overlay, &place(&known.id, &overlay.replica)).await?),
-        None => None,
-    };
-    let (overlay, shown, throw_away) = match written {
-        Some(Written { overlay, upper, throw_away }) => (Some(overlay), shown.under(upper), throw_away),
-        None => (None, shown, None),
-    };
-    let told = Told::new(options.database.to_string());
-    let mut publishing = match (&overlay, &options.sync, known.revision) {
-        (Some(overlay), Some(settings), Some(_)) if throw_away.is_none() => {
-            Some(publishing(overlay, settings, options, &known.id)?)
-        }
-        _ => None,
-    };
-    let (database, counting) = (options.database.clone(), counters.clone());
-    let vfs = Arc::new(Vfs::new(database, shown, overlay.clone(), fetcher.clone(), counting));
-
-    let past = known.revision.map(|_| Past {
-        remote: remote.clone(),
-        database: options.database.clone(),
-        id: known.id.clone(),
-        cache_dir: options.cache_dir.clone(),
-        fetcher: fetcher.clone(),
-        counters: counters.clone(),
-    });
-    let conflicts = overlay.as_ref().filter(|_| publishing.is_some());
-    let conflicts = conflicts.and_then(|overlay| Replica::make_conflicts_directory(overlay.path()).ok());
-    let dotdir = Arc::new(dotdir(vfs.clone(), told.standing(), conflicts, past));
-
-    let every = options.poll.unwrap_or(FLIP_PATIENCE);
-    let mut follower = Follower {
-        remote,
-        vfs: vfs.clone(),
-        invalidator: Invalidator::nobody(),
-        counters: counters.clone(),
-        remembered: remembered.clone(),
-        known,
-        every,
-    };
-    if let Some(Publishing { publisher, .. }) = &mut publishing
-        && publisher.replica.has_pending()
-    {
-        settle_earlier(publisher, &mut follower).await;
-    }
+    let mut prepared = Prepared::new(remote, options).await?;
+    prepared.settle_earlier().await;
+    let Prepared { cache, fetcher, counters, written, vfs, dotdir, mut follower, publishing, told, fresh } =
+        prepared;
+    let (overlay, throw_away) =
+        written.map_or((None, None), |(overlay, throw_away)| (Some(overlay), throw_away));
 
     // Signals are heard from before the mount is there: one that comes early is not lost.
     let cannot_hear = |source| MountError::Broke(source);
@@ -257,6 +185,7 @@ pub async fn run(
         orders,
         dotdir,
     };
+    let remembered = rounds.follower.remembered.clone();
     let rounds = tokio::spawn(rounds.run(stopped));
     if let Some(document) = fresh {
         tokio::spawn(remember(remembered, document));
@@ -315,16 +244,6 @@ pub async fn run(
     ended.map_err(std::io::Error::other).and_then(|session| session).map_err(MountError::Broke)
 }
 
-/// Settles what an earlier life has published without hearing of it, before anybody can change anything. Where the remote does not
-/// say, that is done later.
-async fn settle_earlier(publisher: &mut Publisher, follower: &mut Follower) {
-    match tokio::time::timeout(SETTLING, publisher.resolve(follower)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::info!(%error, "what became of the last commit is not known yet"),
-        Err(_) => tracing::info!("the remote does not say what became of the last commit"),
-    }
-}
-
 /// What works beside the mount until its end.
 struct Last {
     rounds: JoinHandle<Rounds>,
@@ -372,33 +291,6 @@ async fn answer_commands(overlay: Arc<Overlay>, door: Door) {
     if let Err(error) = listen(overlay.path(), door).await {
         tracing::error!(%error, "'parquedb ctl' will find nobody here");
     }
-}
-
-fn publishing(
-    overlay: &Arc<Overlay>,
-    settings: &SyncSettings,
-    options: &MountOptions,
-    id: &str,
-) -> Result<Publishing, SyncError> {
-    let replica = Replica::open(overlay.path(), id)?;
-    let options = ReplicaOptions {
-        database: options.database.clone(),
-        strategy: settings.strategy,
-        filter: settings.filter.clone(),
-        brake: Brake::On,
-        conflict_limit: settings.conflict_limit,
-    };
-    let critical = settings.critical.clone();
-    let mut schedule = Schedule::new(settings.trigger, settings.every, Instant::now());
-    if critical.is_some() {
-        schedule = schedule.critical_first();
-    }
-    Ok(Publishing {
-        publisher: Publisher { replica, options, critical, overlay: overlay.clone() },
-        schedule,
-        stirs: overlay.stirs(),
-        seen: 0,
-    })
 }
 
 fn start_session(

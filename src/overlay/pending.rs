@@ -9,6 +9,7 @@ use super::OverlayError;
 use super::asked::Extent;
 use super::staged::StagedFiles;
 use super::upper::{Upper, UpperNode};
+use crate::manifest::stays_put;
 use crate::model::{ByteRange, ContentHash, DbPath};
 use crate::state::{Boot, Content, Journal, Kind, NodeId, Rows};
 
@@ -66,12 +67,19 @@ pub enum HereOnly {
     Special,
     /// A file with a name that no manifest can have.
     Name,
+    /// Something with a protected name (rule 11).
+    Protected,
 }
 
 impl Changed {
     /// Whether it is to be published.
     pub fn travels(&self) -> bool {
         !matches!(self, Self::HereOnly(_))
+    }
+
+    /// The same of what has a protected name.
+    fn here_only(self) -> Self {
+        if self.travels() { Self::HereOnly(HereOnly::Protected) } else { self }
     }
 }
 
@@ -91,6 +99,7 @@ impl Upper {
                 path.push(name);
                 let known = path.to_str().and_then(|path| DbPath::parse(path).ok());
                 if let Some(what) = self.change_of(node, known.as_ref(), &size) {
+                    let what = if known.as_ref().is_some_and(stays_put) { what.here_only() } else { what };
                     if let Changed::Renamed { from, .. } | Changed::Edited { from: Some(from), .. } = &what {
                         moved.insert(from.clone());
                     }
@@ -100,7 +109,9 @@ impl Upper {
         }
         for entry in self.covers() {
             if !self.is_named(&entry.path) && !moved.contains(&entry.path) {
-                pending.push(Pending { path: entry.path.as_str().into(), what: Changed::Deleted });
+                let what = Changed::Deleted;
+                let what = if stays_put(&entry.path) { what.here_only() } else { what };
+                pending.push(Pending { path: entry.path.as_str().into(), what });
             }
         }
         pending.sort_by(|a, b| a.path.cmp(&b.path));

@@ -30,6 +30,7 @@ fn status_tells_what_is_not_published_with_and_without_the_daemon() {
     symlink("new", mount.at("link")).unwrap();
     fs::set_permissions(mount.at("dir/one"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::create_dir(mount.at("empty")).unwrap();
+    fs::write(mount.at(".env"), "secret").unwrap();
     drop(file);
     let cli = Cli::owner(&server);
     let told = |of: &str, rest: &[&str]| {
@@ -48,8 +49,9 @@ fn status_tells_what_is_not_published_with_and_without_the_daemon() {
         "here only  dir/one  its attributes",
         "here only  empty  an empty directory",
         "here only  only  an empty directory",
+        "here only  .env  a name that never travels",
         "5 changes are not published.",
-        "4 of these stay here",
+        "5 of these stay here",
     ];
     for expected in expected {
         assert!(lines.contains(expected), "{expected}: {lines}");
@@ -61,10 +63,10 @@ fn status_tells_what_is_not_published_with_and_without_the_daemon() {
         let json: serde_json::Value = serde_json::from_str(&told(of, &["--json"])).unwrap();
         json["replicas"][0]["pending"].as_array().unwrap().len()
     };
-    assert_eq!(pending("alice/d"), 9);
+    assert_eq!(pending("alice/d"), 10);
     mount.kill9();
     drop(server);
-    assert_eq!(pending("alice/d"), 9, "nobody has it mounted, and the remote is gone");
+    assert_eq!(pending("alice/d"), 10, "nobody has it mounted, and the remote is gone");
     assert!(told("alice/d", &[]).contains("not mounted"));
     cli.run(&["status", "alice/other"]).expect(5);
     cli.run(&["status", "nonsense"]).expect(2);

@@ -187,6 +187,7 @@ fn reason(why: HereOnly) -> &'static str {
         HereOnly::Symlink => "a symbolic link",
         HereOnly::Special => "a fifo, socket or device",
         HereOnly::Name => "a name that cannot be published",
+        HereOnly::Protected => "a name that never travels",
     }
 }
 
