@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::filling::fill_now;
 use super::follow::{Follower, NotOurs};
 use super::schedule::Scope;
@@ -139,7 +141,10 @@ impl Publisher {
             }
             self.make_durable().await?;
             let side = LocalSide::from(frozen);
-            match self.replica.publish(&follower.remote, &side, &options, decided, &()).await {
+            let keeping = keep_in_cache(&follower.vfs, &side, &options.filter);
+            let published = self.replica.publish(&follower.remote, &side, &options, decided, &()).await;
+            let _ = keeping.await;
+            match published {
                 // Others have published meanwhile: what they did is taken into account.
                 Err(SyncError::Remote(RemoteError::Moved { .. })) => follower.poll().await?,
                 // It was moved here, and is nowhere else any more: as long as not all of it is here, it waits.
@@ -232,6 +237,15 @@ fn given_up<'a>(
 ) -> Vec<(DbPath, Option<Entry>)> {
     let lost = conflicts.into_iter().filter(|(_, conflict)| conflict.keeps == Some(Side::Remote));
     lost.map(|(path, conflict)| (path.clone(), conflict.local.clone())).collect()
+}
+
+/// Puts what is being published into the cache meanwhile: once it is settled, that is where it is read.
+fn keep_in_cache(vfs: &Arc<Vfs>, side: &LocalSide, filter: &Filter) -> JoinHandle<()> {
+    let is_here = |path: &DbPath| side.places.contains_key(path) && filter.takes(path);
+    let here = side.local.iter().filter(|(path, _)| is_here(path));
+    let (vfs, here) =
+        (vfs.clone(), here.map(|(path, entry)| (path.clone(), entry.clone())).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(move || vfs.keep_in_cache(&here))
 }
 
 async fn freeze(vfs: &Arc<Vfs>) -> Result<Frozen, RoundError> {
