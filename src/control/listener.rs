@@ -41,14 +41,16 @@ pub(super) fn short_path(directory: &Path) -> io::Result<(PathBuf, OwnedFd)> {
     Ok((PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd())), open))
 }
 
-/// Answers whoever asks about the replica of a directory, whose lock the caller holds, for as long as it is polled.
-pub async fn listen(directory: &Path, door: Door) -> io::Result<()> {
-    let listener = {
-        let (path, _open) = short_path(directory)?;
-        // Of a daemon that was killed.
-        let _ = std::fs::remove_file(&path);
-        UnixListener::bind(&path)?
-    };
+/// The socket of a replica's directory, whose lock the caller holds: from now on, whoever asks is answered some time.
+pub fn bind(directory: &Path) -> io::Result<UnixListener> {
+    let (path, _open) = short_path(directory)?;
+    // Of a daemon that was killed.
+    let _ = std::fs::remove_file(&path);
+    UnixListener::bind(&path)
+}
+
+/// Answers whoever asks, for as long as it is polled.
+pub async fn listen(listener: UnixListener, door: Door) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let door = door.clone();

@@ -6,7 +6,7 @@ mod listener;
 mod messages;
 
 pub use client::{Control, ControlError};
-pub use listener::{Door, listen};
+pub use listener::{Door, bind, listen};
 pub use messages::{
     Answer, Counts, Failed, HeldBack, LastError, Order, Request, Standing, SyncEvent, SyncPhase,
 };

@@ -121,6 +121,7 @@ impl Follower {
         if self.known.revision >= Some(landed.revision) {
             // In an earlier life: it is shown.
             settled.agreed.extend(landed.changes.clone());
+            settled.agreed_in = Some(landed.revision);
             return self.settle(settled).await;
         }
         let follows = self.known.revision.map(Revision::next) == Some(landed.revision);
@@ -143,13 +144,18 @@ impl Follower {
             }
             // So much has happened that the remote tells of all there is.
             Ok(News::Whole(document)) => {
-                let (difference, _, document) = self.compare(document).await?;
-                settled.agreed.extend(landed.changes.clone());
+                if document.revision < Some(landed.revision) {
+                    return Err(NotOurs::RolledBack(format!("{:?}", document.revision)).into());
+                }
                 settled.agreed_in = Some(landed.revision);
-                settled.published = Some((difference, document.revision.unwrap_or(landed.revision)));
+                let (put, gone): (Vec<_>, Vec<_>) =
+                    landed.changes.clone().into_iter().partition(|(_, entry)| entry.is_some());
+                settled.agreed.extend(put);
                 self.settle(settled).await?;
-                (self.known.etag, self.known.revision) = (document.etag.clone(), document.revision);
-                remember(self.remembered.clone(), document).await;
+                self.take_whole(document).await?;
+                // What hid the remote's files here did so until they were gone.
+                let gone = Settled { agreed: gone, agreed_in: Some(landed.revision), ..Settled::default() };
+                self.settle(gone).await?;
             }
             news => {
                 if !follows {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use super::schedule::Trigger;
 use super::supervised;
 use super::written::ThrowAway;
 use crate::cache::CacheError;
-use crate::control::{Door, listen};
+use crate::control::{Door, bind, listen};
 use crate::dotdir::DotDir;
 use crate::fetch::MemoryBudget;
 use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
@@ -167,6 +168,8 @@ pub async fn run(
         let _ = tokio::task::spawn_blocking(move || unmount(&mountpoint)).await;
         return Err(error);
     }
+    // Whoever is told that it is mounted may ask at once.
+    let listener = overlay.as_deref().and_then(open_door);
     readiness.ready();
     supervised::ready();
     let supervising = tokio::spawn(supervised::supervise(mountpoint.clone(), told.standing()));
@@ -176,7 +179,7 @@ pub async fn run(
     let (stop, stopped) = oneshot::channel();
     let (wishes, orders) = mpsc::channel(16);
     let door = Door { standing: told.standing(), events: told.events(), orders: wishes };
-    let listening = overlay.clone().map(|overlay| tokio::spawn(answer_commands(overlay, door)));
+    let listening = listener.map(|listener| tokio::spawn(async { drop(listen(listener, door).await) }));
     let rounds = Rounds {
         follower,
         poll: options.poll.filter(|_| options.at.is_none()),
@@ -286,11 +289,10 @@ async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<Thr
     }
 }
 
-/// Answers `parquedb ctl` and `parquedb status`.
-async fn answer_commands(overlay: Arc<Overlay>, door: Door) {
-    if let Err(error) = listen(overlay.path(), door).await {
-        tracing::error!(%error, "'parquedb ctl' will find nobody here");
-    }
+/// Where `parquedb ctl` and `parquedb status` ask.
+fn open_door(overlay: &Overlay) -> Option<UnixListener> {
+    let bound = bind(overlay.path());
+    bound.inspect_err(|error| tracing::error!(%error, "'parquedb ctl' will find nobody here")).ok()
 }
 
 fn start_session(

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::follow::remember;
 use super::start::{Started, start_at};
 use crate::control::Standing;
 use crate::dotdir::{DotDir, DotDirOptions, History, PastRevision};
@@ -62,13 +61,11 @@ impl History for Past {
 
     async fn open(&self, revision: Revision) -> Result<Arc<Vfs>, RemoteError> {
         let started = start_at(&self.remote, &self.database, revision, &self.cache_dir).await?;
-        let Started { shown, known, remembered, fresh } = started;
+        // Manifests of many revisions would fill the disk: those that were looked into last are in memory.
+        let Started { shown, known, .. } = started;
         if known.id != self.id {
             let text = format!("revision {revision} of {} is another database's now", self.database);
             return Err(RemoteError::NotFound { text });
-        }
-        if let Some(document) = fresh {
-            tokio::spawn(remember(remembered, document));
         }
         let (fetcher, counters) = (self.fetcher.clone(), self.counters.clone());
         Ok(Arc::new(Vfs::new(self.database.clone(), shown, None, fetcher, counters)))

@@ -124,10 +124,8 @@ impl Prepared {
         if !publisher.replica.has_pending() {
             return;
         }
-        match tokio::time::timeout(SETTLING, publisher.resolve(&mut self.follower)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::info!(%error, "what became of the last commit is not known yet"),
-            Err(_) => tracing::info!("the remote does not say what became of the last commit"),
+        if let Err(error) = publisher.resolve_within(SETTLING, &mut self.follower).await {
+            tracing::info!(%error, "what became of the last commit is not known yet");
         }
     }
 }

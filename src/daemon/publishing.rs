@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -56,6 +57,8 @@ pub(super) enum RoundError {
     Local(#[from] VfsError),
     #[error("the daemon is stopping")]
     Stopping,
+    #[error("the remote does not say")]
+    Silent,
 }
 
 impl From<OverlayError> for RoundError {
@@ -84,7 +87,7 @@ impl RoundError {
             Self::Sync(error) => error.exit_code(),
             Self::NotOurs(NotOurs::Remote(error)) => error.exit_code(),
             Self::NotOurs(_) => ExitCode::NeedsDecision,
-            Self::Local(_) | Self::Stopping => ExitCode::Failure,
+            Self::Local(_) | Self::Stopping | Self::Silent => ExitCode::Failure,
         }
     }
 
@@ -186,6 +189,22 @@ impl Publisher {
             self.settle(follower, Some(landed.clone()), Settled::default()).await?;
         }
         Ok(landed)
+    }
+
+    /// The same, if the remote says so soon. What is settled then is settled to its end.
+    pub(super) async fn resolve_within(
+        &mut self,
+        patience: Duration,
+        follower: &mut Follower,
+    ) -> Result<(), RoundError> {
+        let asked = tokio::time::timeout(patience, self.replica.resolve_pending(&follower.remote)).await;
+        match asked {
+            Ok(landed) => match landed? {
+                Some(landed) => self.settle(follower, Some(landed), Settled::default()).await,
+                None => Ok(()),
+            },
+            Err(_) => Err(RoundError::Silent),
+        }
     }
 
     /// What is about to be published lasts: a machine that stops after that must not come back with less, and take it for an edit.

@@ -225,7 +225,7 @@ impl Rounds {
         *seen = *stirs.borrow_and_update();
         schedule.begins(scope, began);
         if self.follower.vfs.pending() == 0 && !publisher.replica.has_pending() && decided.is_none() {
-            schedule.ended(began);
+            schedule.ended(Scope::All, began);
             schedule.is_done();
             return Ok(self.told.ended_quietly(self.follower.known.revision));
         }
@@ -234,7 +234,7 @@ impl Rounds {
         let pending = self.follower.vfs.pending();
         match done {
             Ok(round) => {
-                schedule.ended(began);
+                schedule.ended(scope, began);
                 if pending == 0 {
                     schedule.is_done();
                 }
@@ -242,7 +242,7 @@ impl Rounds {
                 let (conflicts, held) = (round.undecided().count(), round.held.len());
                 tracing::info!(uploaded, deleted, conflicts, held, pending, "local changes are published");
                 let held = held_back(&self.follower.vfs, &round.held);
-                Ok(self.told.ended(&round, held, self.follower.known.revision, pending))
+                Ok(self.told.ended(&round, scope, held, self.follower.known.revision, pending))
             }
             Err(error) => {
                 let remote = error.remote();

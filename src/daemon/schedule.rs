@@ -152,8 +152,12 @@ impl Schedule {
     }
 
     /// A round that began at `began` came to its end.
-    pub fn ended(&mut self, began: Instant) {
-        (self.synced, self.failures) = (began, 0);
+    pub fn ended(&mut self, scope: Scope, began: Instant) {
+        self.synced = began;
+        // Where nothing is critical, a round says nothing of the remote.
+        if scope == Scope::All {
+            self.failures = 0;
+        }
     }
 
     /// And nothing is left to be published.
@@ -206,7 +210,7 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(trigger, EVERY, now);
         schedule.begins(Scope::All, now);
-        schedule.ended(now);
+        schedule.ended(Scope::All, now);
         (schedule, now)
     }
 
@@ -278,7 +282,7 @@ mod tests {
             let due = schedule.due(now).unwrap();
             assert_eq!(schedule.scope(due), Scope::Critical);
             schedule.begins(Scope::Critical, due);
-            schedule.ended(due);
+            schedule.ended(Scope::Critical, due);
             assert_eq!((schedule.due(due), schedule.scope(due + later)), (Some(due + later), Scope::All));
             if trigger == Trigger::Smart {
                 // What is changed meanwhile puts the rest off no further.
@@ -289,11 +293,11 @@ mod tests {
                 schedule.failed(soon, true, None, 0.5);
                 assert_eq!(schedule.due(soon), Some(soon + SECOND), "tried again, as any");
                 schedule.begins(Scope::Critical, soon + SECOND);
-                schedule.ended(soon + SECOND);
+                schedule.ended(Scope::Critical, soon + SECOND);
                 assert_eq!(schedule.due(soon + SECOND), Some(due + later));
             }
             schedule.begins(Scope::All, due + later);
-            schedule.ended(due + later);
+            schedule.ended(Scope::All, due + later);
             assert_eq!(schedule.due(due + later), Some(due + later + EVERY));
             assert_eq!(schedule.scope(due + later + EVERY), Scope::Critical, "the next one begins anew");
         }
@@ -319,7 +323,7 @@ mod tests {
         schedule.want();
         assert!(schedule.due(now).is_some_and(|due| due <= now), "but when somebody says so");
         schedule.begins(Scope::All, now);
-        schedule.ended(now);
+        schedule.ended(Scope::All, now);
         schedule.failed(now, true, None, 0.5);
         assert_eq!(schedule.due(now), Some(now + SECOND), "a success ends the waiting");
     }

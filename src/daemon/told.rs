@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 
 use super::publishing::{Round, RoundError};
+use super::schedule::Scope;
 use crate::control::{Counts, HeldBack, LastError, Standing, SyncEvent, SyncPhase};
 use crate::model::{DbPath, Revision};
 
@@ -60,6 +61,7 @@ impl Told {
     pub(super) fn ended(
         &self,
         round: &Round,
+        scope: Scope,
         held: Vec<HeldBack>,
         revision: Option<Revision>,
         pending: usize,
@@ -79,8 +81,12 @@ impl Told {
                 _ => SyncPhase::Conflict,
             };
             standing.held = held;
-            (standing.conflicts, standing.pending, standing.revision) = (undecided, pending, counts.revision);
-            (standing.last_sync, standing.last_error) = (Some(now()), None);
+            (standing.pending, standing.revision) = (pending, counts.revision);
+            // Of the rest, a round about what is critical knows nothing.
+            if scope == Scope::All {
+                standing.conflicts = undecided;
+                (standing.last_sync, standing.last_error) = (Some(now()), None);
+            }
         });
         self.happens(SyncEvent::End { time: now(), counts });
         counts

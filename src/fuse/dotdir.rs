@@ -19,21 +19,31 @@ use crate::namespace::Ino;
 use crate::vfs::{HandleId, Listed, Pid, Taken, Telling, VfsError};
 
 impl MountedFs {
-    /// Asks `.parquedb` something, and tells the kernel.
-    fn ask<F>(&self, asking: impl FnOnce(Arc<DotDir>) -> F)
+    /// Asks `.parquedb` something, and tells the kernel; or nobody, if he who wants to know is killed.
+    fn ask<F>(&self, asker: u32, asking: impl FnOnce(Arc<DotDir>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.runtime.spawn(asking(self.dotdir.clone()));
+        let asked = asking(self.dotdir.clone());
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = asked => {}
+                // An answer that is dropped is an error to the kernel.
+                () = gone(asker) => {}
+            }
+        });
     }
 
     pub(super) fn dot_lookup(&self, parent: DotNode, name: &OsStr, asker: Pid, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.ask(|dotdir| async move { entry(reply, said(dotdir.lookup(parent, &name, asker).await)) });
+        self.ask(
+            asker.0,
+            |dotdir| async move { entry(reply, said(dotdir.lookup(parent, &name, asker).await)) },
+        );
     }
 
-    pub(super) fn dot_attr(&self, node: DotNode, reply: ReplyAttr) {
-        self.ask(|dotdir| async move {
+    pub(super) fn dot_attr(&self, node: DotNode, asker: u32, reply: ReplyAttr) {
+        self.ask(asker, |dotdir| async move {
             match said(dotdir.attr(node).await) {
                 Ok(attr) => reply.attr(&remember(&attr), &file_attr(&attr)),
                 Err(error) => reply.error(errno(&error)),
@@ -45,7 +55,7 @@ impl MountedFs {
         if asked.purpose == Purpose::Write {
             return reply.error(Errno::EROFS);
         }
-        self.ask(|dotdir| async move {
+        self.ask(opener.0, |dotdir| async move {
             match said(dotdir.open(node, opener).await) {
                 Ok((handle, keep)) => {
                     let flags = if keep { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO };
@@ -64,12 +74,8 @@ impl MountedFs {
         size: u32,
         reply: ReplyData,
     ) {
-        self.ask(|dotdir| async move {
-            let read = tokio::select! {
-                read = dotdir.read(handle, thread, offset, u64::from(size)) => read,
-                () = gone(thread.0) => return reply.error(Errno::EINTR),
-            };
-            match said(read) {
+        self.ask(thread.0, |dotdir| async move {
+            match said(dotdir.read(handle, thread, offset, u64::from(size)).await) {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(errno(&error)),
             }
@@ -77,7 +83,7 @@ impl MountedFs {
     }
 
     pub(super) fn dot_open_directory(&self, node: DotNode, opener: Pid, reply: ReplyOpen) {
-        self.ask(|dotdir| async move {
+        self.ask(opener.0, |dotdir| async move {
             match said(dotdir.open_directory(node, opener).await) {
                 Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
                 Err(error) => reply.error(errno(&error)),
@@ -85,9 +91,9 @@ impl MountedFs {
         });
     }
 
-    pub(super) fn dot_xattr(&self, node: DotNode, name: &OsStr, size: u32, reply: ReplyXattr) {
+    pub(super) fn dot_xattr(&self, node: DotNode, asker: u32, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.to_owned();
-        self.ask(|dotdir| async move {
+        self.ask(asker, |dotdir| async move {
             match said(dotdir.xattr(node, &name).await) {
                 Ok(Some(value)) => sized(reply, &value, size),
                 Ok(None) => reply.error(Errno::NO_XATTR),

@@ -69,9 +69,9 @@ impl Filesystem for MountedFs {
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         if let Some(node) = DotNode::of(Ino(ino.0)) {
-            return self.dot_attr(node, reply);
+            return self.dot_attr(node, req.pid(), reply);
         }
         match self.vfs.attr(Ino(ino.0)) {
             Ok(attr) => reply.attr(&remember(&attr), &file_attr(&attr)),
@@ -90,7 +90,7 @@ impl Filesystem for MountedFs {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        fh: Option<FileHandle>,
+        _fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -100,8 +100,7 @@ impl Filesystem for MountedFs {
         let ino = Ino(ino.0);
         let (accessed, modified) = (atime.map(nanoseconds), mtime.map(nanoseconds));
         let drops_set_ids = req.uid() != 0;
-        let through_handle = fh.is_some();
-        let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids, through_handle };
+        let setting = Setting { mode, uid, gid, size, accessed, modified, drops_set_ids };
         let set = if size.is_some() && (self.modes.reads_cached(ino) || self.kept.is_being_stored(ino)) {
             // Whoever reads it goes on with what it was.
             self.look_again(ino)
@@ -428,13 +427,13 @@ impl Filesystem for MountedFs {
         reply.statfs(blocks, free, available, totals.files, totals.free_files, BLOCK_SIZE, 255, BLOCK_SIZE);
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         // Not "this file has none": `ls -l` asks for labels and access lists once for the mount instead of for each file.
         if !name.as_bytes().starts_with(b"user.") {
             return reply.error(Errno::EOPNOTSUPP);
         }
         if let Some(node) = DotNode::of(Ino(ino.0)) {
-            return self.dot_xattr(node, name, size, reply);
+            return self.dot_xattr(node, req.pid(), name, size, reply);
         }
         match self.vfs.xattr(Ino(ino.0), name) {
             Ok(Some(value)) => sized(reply, &value, size),

@@ -76,6 +76,15 @@ pub enum SyncError {
         /// The path.
         path: DbPath,
     },
+    /// One of several files that go together or not at all (rule 21).
+    #[error(
+        "'{path}' goes together with other files that were changed here, its database or its logs: keep yours with --local, or \
+         remove those first"
+    )]
+    Together {
+        /// The path.
+        path: DbPath,
+    },
     /// The brake (rule 14).
     #[error(
         "{} of {} files would be deleted {}{}: nothing was changed. If that is meant, say --allow-mass-delete",
@@ -157,6 +166,7 @@ impl SyncError {
             | Self::NeverSynced
             | Self::RolledBack { .. }
             | Self::OtherHistory { .. }
+            | Self::Together { .. }
             | Self::Halted { .. } => ExitCode::NeedsDecision,
             Self::KeptChanging => ExitCode::KeptChanging,
         }

@@ -29,6 +29,12 @@ pub(super) fn hold_torn(plan: &mut Plan, local: &Changes) -> BTreeSet<DbPath> {
     held
 }
 
+/// Whether a conflict stays open because of what belongs with the file.
+pub(super) fn torn_with(plan: &Plan, path: &DbPath, local: &Changes) -> bool {
+    let is_open = plan.conflicts.get(path).is_some_and(|conflict| conflict.keeps.is_none());
+    is_open && local.keys().any(|other| other != path && family(other) == family(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::conflict::{Policy, Side, Strategy};

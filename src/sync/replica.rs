@@ -14,7 +14,7 @@ use super::brake::{Brake, Deletions};
 use super::changes::{Changes, Files};
 use super::conflict::{Policy, Side, Strategy};
 use super::download::Downloads;
-use super::families::hold_torn;
+use super::families::{hold_torn, torn_with};
 use super::filter::Filter;
 use super::kept::{Keeping, Kept};
 use super::landed::check_same_history;
@@ -217,12 +217,18 @@ impl Replica {
         self.check_history(remote, &options.database).await?;
         let policy = Policy { strategy: options.strategy, latest: remote.latest_date() };
         let mut plan = reconcile(&side.base, &side.local, &side.remote, &policy, &options.filter);
-        let mut torn = hold_torn(&mut plan, &side.local);
         if let Some((path, keeps)) = decided {
+            // Whatever the strategy would have it.
+            plan.hold(path);
             plan.decide(path, *keeps)?;
-            torn.remove(path);
         }
-        let mut stranded = side.hold_half_moves(&mut plan);
+        let (mut stranded, mut torn) = (BTreeSet::new(), BTreeSet::new());
+        side.hold_parts(&mut plan, &mut stranded, &mut torn);
+        if let Some((path, _)) = decided
+            && torn_with(&plan, path, &side.local)
+        {
+            return Err(SyncError::Together { path: path.clone() });
+        }
         self.brake(&plan, side, options)?;
         let mut kept = Kept::open(&self.root)?;
         let id = self.state.database_id.clone();
@@ -239,7 +245,7 @@ impl Replica {
             let keeping =
                 Keeping { revision: side.revision, limit: options.conflict_limit, downloads: &downloads };
             kept.keep(&mut plan, &|path| side.places.get(path).cloned(), keeping).await?;
-            stranded.append(&mut side.hold_half_moves(&mut plan));
+            side.hold_parts(&mut plan, &mut stranded, &mut torn);
         }
         let mut report = PublishReport::default();
         if !plan.upload.is_empty() || !plan.delete_there.is_empty() {
@@ -303,6 +309,19 @@ impl LocalSide {
         // A file may have several names by now.
         let moved: BTreeSet<&DbPath> = self.moved.iter().filter(arrives).map(|(from, _)| from).collect();
         plan.delete_there.len().saturating_sub(moved.len())
+    }
+
+    /// Holds what would travel in parts: moves of which one end does not, and files without those that belong with them.
+    fn hold_parts(&self, plan: &mut Plan, stranded: &mut BTreeSet<DbPath>, torn: &mut BTreeSet<DbPath>) {
+        loop {
+            let mut half = self.hold_half_moves(plan);
+            let mut apart = hold_torn(plan, &self.local);
+            if half.is_empty() && apart.is_empty() {
+                return;
+            }
+            stranded.append(&mut half);
+            torn.append(&mut apart);
+        }
     }
 
     /// A file that was moved leaves its old place only together with its arrival at the new one: else its content would be nowhere.

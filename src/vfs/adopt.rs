@@ -2,7 +2,6 @@
 //! nothing new, and so does no harm if it is the last one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::attr::Attr;
@@ -162,7 +161,7 @@ impl Vfs {
         let (Some(file), Some(overlay)) = (&node.file, &self.overlay) else {
             return Err(VfsError::IsADirectory);
         };
-        self.refuse_outdated(node)?;
+        self.refuse_outdated(file.node(), node)?;
         if file.base().is_some_and(|base| base.hash.sha256().is_none()) {
             return Err(VfsError::NotPinned);
         }
@@ -176,9 +175,9 @@ impl Vfs {
 
     /// The kernel may lead by a name to what a flip has just taken it from, until it has been told: what was written there would be
     /// nowhere.
-    pub(super) fn refuse_outdated(&self, node: &UpperNode) -> Result<(), VfsError> {
-        let is_outdated = node.names.is_empty() && self.settling.load(Ordering::SeqCst);
-        if is_outdated { Err(VfsError::LookAgain) } else { Ok(()) }
+    pub(super) fn refuse_outdated(&self, id: NodeId, node: &UpperNode) -> Result<(), VfsError> {
+        let was_left = || self.left.lock().unwrap_or_else(|e| e.into_inner()).contains(&id);
+        if node.names.is_empty() && was_left() { Err(VfsError::LookAgain) } else { Ok(()) }
     }
 
     /// Opens a file for writing, and perhaps for reading too. Nothing is fetched (rule 19).

@@ -27,8 +27,6 @@ pub struct Setting {
     pub modified: Option<i64>,
     /// Whoever changes the size may not keep set-id bits.
     pub drops_set_ids: bool,
-    /// It is asked for through an open handle, and not by a name.
-    pub through_handle: bool,
 }
 
 /// Whether an extended attribute may be there already.
@@ -84,8 +82,8 @@ impl Vfs {
     ) -> Result<Attr, VfsError> {
         let overlay = self.overlay()?;
         let node = shown.tree.upper.node(id).ok_or(VfsError::NotFound)?;
-        if !setting.through_handle {
-            self.refuse_outdated(node)?;
+        if setting.size.is_some() {
+            self.refuse_outdated(id, node)?;
         }
         let is_file = node.row.kind == Kind::File;
         let file = node.file.clone();

@@ -1,8 +1,9 @@
 //! Looking and reading.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub struct Vfs {
     pub(super) owner: Owner,
     /// The kernel is being told what a flip changed.
     pub(super) settling: AtomicBool,
+    /// What it has taken a name from.
+    pub(super) left: Mutex<HashSet<NodeId>>,
     /// Something local is of an earlier revision than the one shown, because somebody had it open for writing.
     pub(super) behind: AtomicBool,
     pub(super) scans: Scans,
@@ -82,6 +85,7 @@ impl Vfs {
             overlay,
             owner,
             settling: AtomicBool::new(false),
+            left: Mutex::default(),
             // Something may have been left behind in an earlier life.
             behind: AtomicBool::new(true),
             scans: Scans::default(),

@@ -11,7 +11,7 @@ use crate::model::{DbRef, Revision};
 use crate::namespace::{Difference, FlipStep, Ino, Merged, Outdated, Tree, Whose};
 use crate::overlay::Upper;
 use crate::remote::ContentKey;
-use crate::state::BaseEntry;
+use crate::state::{BaseEntry, NodeId};
 
 /// The revision a mount shows.
 #[derive(Debug)]
@@ -106,6 +106,7 @@ impl Vfs {
         let step = FlipStep { difference, published: next.published, last, whose: Whose::Others };
         let outdated = shown.tree.flip(&step, &[], &changes);
         shown.revision = next.revision;
+        self.were_left(&left);
         drop(shown);
         left.into_iter().for_each(|id| self.reap(id));
         self.keep_what_is_not_shown();
@@ -128,6 +129,12 @@ impl Vfs {
     /// The kernel has been told what changed.
     pub fn settled(&self) {
         self.settling.store(false, Ordering::SeqCst);
+        self.left.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
+    /// What a flip has taken a name from: the kernel may still lead there by it, until it has been told.
+    pub(super) fn were_left(&self, nodes: &[NodeId]) {
+        self.left.lock().unwrap_or_else(|e| e.into_inner()).extend(nodes);
     }
 
     /// Gives back what was kept of earlier revisions and is not used any more.

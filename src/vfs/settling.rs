@@ -66,6 +66,8 @@ impl Vfs {
         let step = FlipStep { difference, published: 0, last, whose: Whose::Ours };
         let outdated = shown.tree.flip(&step, &besides, &changes);
         shown.revision = revision;
+        let left: Vec<NodeId> = left.into_iter().flatten().collect();
+        self.were_left(&left);
         if agreed_in != revision {
             // What others have done to it since is still to be shown.
             self.behind.store(true, Ordering::Relaxed);
@@ -81,7 +83,7 @@ impl Vfs {
                 }
             }
         }
-        left.into_iter().flatten().for_each(|id| self.reap(id));
+        left.into_iter().for_each(|id| self.reap(id));
         Ok(outdated)
     }
 
@@ -259,7 +261,6 @@ impl Vfs {
         if changes.is_empty() {
             return None;
         }
-        self.settling.store(true, Ordering::SeqCst);
         if let Err(error) = overlay.record(changes.clone()) {
             tracing::error!(%error, "files that are unchanged here stay as they were");
             self.behind.store(true, Ordering::Relaxed);
@@ -269,6 +270,8 @@ impl Vfs {
         let nothing = Difference::default();
         let step = FlipStep { difference: &nothing, published: 0, last: None, whose: Whose::Ours };
         let outdated = shown.tree.flip(&step, &besides, &changes);
+        self.settling.store(true, Ordering::SeqCst);
+        self.were_left(&left);
         drop(shown);
         left.into_iter().for_each(|id| self.reap(id));
         Some(outdated)
