@@ -145,7 +145,8 @@ impl Follower {
             // So much has happened that the remote tells of all there is.
             Ok(News::Whole(document)) => {
                 if document.revision < Some(landed.revision) {
-                    return Err(NotOurs::RolledBack(format!("{:?}", document.revision)).into());
+                    let to = document.revision.map_or("none".to_owned(), |revision| revision.to_string());
+                    return Err(NotOurs::RolledBack(to).into());
                 }
                 settled.agreed_in = Some(landed.revision);
                 let (put, gone): (Vec<_>, Vec<_>) =
@@ -181,7 +182,6 @@ impl Follower {
     pub(super) async fn settle(&self, settled: Settled) -> Result<(), RoundError> {
         let (vfs, invalidator) = (self.vfs.clone(), self.invalidator.clone());
         let settling = tokio::task::spawn_blocking(move || {
-            vfs.keep_in_cache(&settled.agreed);
             let outdated = vfs.settle(&settled);
             outdated.iter().for_each(|outdated| invalidator.forget(outdated));
             vfs.settled();

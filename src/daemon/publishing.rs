@@ -135,7 +135,8 @@ impl Publisher {
             round.held.clone_from(&frozen.held);
             let same = std::mem::take(&mut frozen.same);
             if !same.is_empty() {
-                let agreed = same.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
+                let agreed: Vec<_> = same.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
+                let _ = keep_in_cache(&follower.vfs, agreed.clone()).await;
                 self.settle(follower, None, Settled { agreed, ..Settled::default() }).await?;
             }
             if frozen.is_empty() {
@@ -144,7 +145,7 @@ impl Publisher {
             }
             self.make_durable().await?;
             let side = LocalSide::from(frozen);
-            let keeping = keep_in_cache(&follower.vfs, &side, &options.filter);
+            let keeping = keep_in_cache(&follower.vfs, published_here(&side, &options.filter));
             let published = self.replica.publish(&follower.remote, &side, &options, decided, &()).await;
             let _ = keeping.await;
             match published {
@@ -185,10 +186,7 @@ impl Publisher {
     /// Finds out what became of a commit whose answer was lost, before anything else is shown or planned.
     pub(super) async fn resolve(&mut self, follower: &mut Follower) -> Result<Option<Landed>, RoundError> {
         let landed = self.replica.resolve_pending(&follower.remote).await?;
-        if let Some(landed) = &landed {
-            self.settle(follower, Some(landed.clone()), Settled::default()).await?;
-        }
-        Ok(landed)
+        self.settle_landed(follower, landed).await
     }
 
     /// The same, if the remote says so soon. What is settled then is settled to its end.
@@ -196,15 +194,23 @@ impl Publisher {
         &mut self,
         patience: Duration,
         follower: &mut Follower,
-    ) -> Result<(), RoundError> {
+    ) -> Result<Option<Landed>, RoundError> {
         let asked = tokio::time::timeout(patience, self.replica.resolve_pending(&follower.remote)).await;
-        match asked {
-            Ok(landed) => match landed? {
-                Some(landed) => self.settle(follower, Some(landed), Settled::default()).await,
-                None => Ok(()),
-            },
-            Err(_) => Err(RoundError::Silent),
+        let landed = asked.map_err(|_| RoundError::Silent)??;
+        self.settle_landed(follower, landed).await
+    }
+
+    async fn settle_landed(
+        &mut self,
+        follower: &mut Follower,
+        landed: Option<Landed>,
+    ) -> Result<Option<Landed>, RoundError> {
+        if let Some(landed) = &landed {
+            let published = landed.changes.clone().into_iter().collect();
+            let _ = keep_in_cache(&follower.vfs, published).await;
+            self.settle(follower, Some(landed.clone()), Settled::default()).await?;
         }
+        Ok(landed)
     }
 
     /// What is about to be published lasts: a machine that stops after that must not come back with less, and take it for an edit.
@@ -258,13 +264,17 @@ fn given_up<'a>(
     lost.map(|(path, conflict)| (path.clone(), conflict.local.clone())).collect()
 }
 
-/// Puts what is being published into the cache meanwhile: once it is settled, that is where it is read.
-fn keep_in_cache(vfs: &Arc<Vfs>, side: &LocalSide, filter: &Filter) -> JoinHandle<()> {
+/// What is here of what is being published.
+fn published_here(side: &LocalSide, filter: &Filter) -> Vec<(DbPath, Option<Entry>)> {
     let is_here = |path: &DbPath| side.places.contains_key(path) && filter.takes(path);
     let here = side.local.iter().filter(|(path, _)| is_here(path));
-    let (vfs, here) =
-        (vfs.clone(), here.map(|(path, entry)| (path.clone(), entry.clone())).collect::<Vec<_>>());
-    tokio::task::spawn_blocking(move || vfs.keep_in_cache(&here))
+    here.map(|(path, entry)| (path.clone(), entry.clone())).collect()
+}
+
+/// Puts what is local into the cache: once it is settled, that is where it is read.
+fn keep_in_cache(vfs: &Arc<Vfs>, published: Vec<(DbPath, Option<Entry>)>) -> JoinHandle<()> {
+    let vfs = vfs.clone();
+    tokio::task::spawn_blocking(move || vfs.keep_in_cache(&published))
 }
 
 async fn freeze(vfs: &Arc<Vfs>) -> Result<Frozen, RoundError> {

@@ -66,12 +66,7 @@ pub(super) async fn start(
     if has_pending(&last.manifest.database_id) {
         return as_it_was(remote, database, last, remembered).await;
     }
-    let known = Known {
-        database: database.clone(),
-        id: last.manifest.database_id.clone(),
-        etag: last.etag.clone(),
-        revision: last.revision,
-    };
+    let known = known_of(database, &last);
     match remote.news(&known).await {
         Ok(News::Nothing) => {}
         Ok(News::Changes(news)) => {
@@ -99,14 +94,18 @@ pub(super) async fn start(
     as_it_was(remote, database, last, remembered).await
 }
 
+fn known_of(database: &DbRef, last: &RememberedManifest) -> Known {
+    let (id, etag) = (last.manifest.database_id.clone(), last.etag.clone());
+    Known { database: database.clone(), id, etag, revision: last.revision }
+}
+
 async fn as_it_was(
     remote: &Remote,
     database: &DbRef,
     last: RememberedManifest,
     remembered: Remembered,
 ) -> Result<Started, RemoteError> {
-    let (id, etag) = (last.manifest.database_id.clone(), last.etag.clone());
-    let known = Known { database: database.clone(), id, etag, revision: last.revision };
+    let known = known_of(database, &last);
     let shown = elsewhere(remote, move || Ok(Shown::new(&last.manifest, last.revision))).await?;
     Ok(Started { shown, known, remembered, fresh: None })
 }

@@ -109,8 +109,8 @@ impl Upper {
         }
         for entry in self.covers() {
             if !self.is_named(&entry.path) && !moved.contains(&entry.path) {
-                let what = Changed::Deleted;
-                let what = if stays_put(&entry.path) { what.here_only() } else { what };
+                let stays = stays_put(&entry.path);
+                let what = if stays { Changed::HereOnly(HereOnly::Protected) } else { Changed::Deleted };
                 pending.push(Pending { path: entry.path.as_str().into(), what });
             }
         }
