@@ -25,7 +25,7 @@ use crate::metrics::MountCounters;
 use crate::model::{DbRef, Token};
 use crate::namespace::Ino;
 use crate::remote::{Remote, RemoteOptions};
-use crate::state::Place;
+use crate::state::{Place, PlaceError};
 use crate::sync::{Brake, Filter, Replica, ReplicaOptions, Strategy};
 use crate::vfs::{Create, Maker, Pid, Rename, SetIds, Setting, Vfs, VfsError};
 
@@ -71,6 +71,10 @@ pub(super) struct Network {
     /// A request waits for ever.
     pub(super) hangs: Notify,
     pub(super) fired: Mutex<u32>,
+    /// How many connections are neither over nor waiting for ever.
+    under_way: Mutex<u32>,
+    /// Requests are carried out one after the other, so that the server's store meets its faults in the same order.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Network {
@@ -103,36 +107,53 @@ impl Network {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (network, address) = (network.clone(), address.clone());
-                tokio::spawn(async move { network.carry(client, &address).await });
+                *network.under_way.lock().unwrap() += 1;
+                tokio::spawn(async move {
+                    let waits = network.carry(client, &address).await;
+                    *network.under_way.lock().unwrap() -= 1;
+                    if let Ok(Some(client)) = waits {
+                        network.hangs.notify_one();
+                        std::future::pending::<()>().await;
+                        drop(client);
+                    }
+                });
             }
         });
         url
     }
 
-    async fn carry(&self, mut client: TcpStream, address: &str) -> std::io::Result<()> {
+    /// All that was sent has arrived, or never will.
+    pub(super) async fn calms_down(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if *self.under_way.lock().unwrap() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Carries one request there, and its answer back. Gives a connection back that is to wait for ever.
+    async fn carry(&self, mut client: TcpStream, address: &str) -> std::io::Result<Option<TcpStream>> {
         let request = read_request(&mut client).await?;
         if request.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let fault = self.next();
-        if fault == Some(Fault::Lost) {
-            return Ok(());
-        }
-        if fault == Some(Fault::KilledBefore) {
-            self.hangs.notify_one();
-            return std::future::pending().await;
-        }
-        let mut answer = send(&request, address).await?;
         match fault {
-            Some(Fault::Twice) => answer = send(&request, address).await?,
-            Some(Fault::Unheard) => return Ok(()),
-            Some(Fault::Killed) => {
-                self.hangs.notify_one();
-                return std::future::pending().await;
-            }
+            Some(Fault::Lost) => return Ok(None),
+            Some(Fault::KilledBefore) => return Ok(Some(client)),
             _ => {}
         }
-        client.write_all(&answer).await
+        let answer = {
+            let _ours = self.turn.lock().await;
+            let answer = send(&request, address).await?;
+            if fault == Some(Fault::Twice) { send(&request, address).await? } else { answer }
+        };
+        match fault {
+            Some(Fault::Unheard) => Ok(None),
+            Some(Fault::Killed) => Ok(Some(client)),
+            _ => client.write_all(&answer).await.map(|()| None),
+        }
     }
 }
 
@@ -168,6 +189,10 @@ async fn send(request: &[u8], address: &str) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
+fn place(id: &str) -> Place {
+    Place::new("simulated", &"alice/d".parse().unwrap(), id, "main")
+}
+
 /// A mount that no kernel knows of.
 pub(super) struct SimulatedMount {
     pub(super) follower: Follower,
@@ -185,7 +210,6 @@ impl SimulatedMount {
         let options = RemoteOptions { retries: 0, ..RemoteOptions::default() };
         let remote = Remote::new(&url.parse().unwrap(), Some(token), &options).unwrap();
         let state_dir = dir.join("state");
-        let place = |id: &str| Place::new("simulated", &database, id, "main");
         let has_pending = |id: &str| Replica::has_pending_in(&place(id).dir(&state_dir), id);
         let started = start(&remote, &database, dir, has_pending).await;
         let Started { shown, known, remembered, fresh } =
@@ -229,6 +253,15 @@ impl SimulatedMount {
             tracing::info!(%error, "what became of a commit is not known yet");
         }
         Some(Self { follower, publisher, vfs, next: 1 << 23, known: Vec::new() })
+    }
+
+    /// Ends without a last word. What its threads are in the middle of is finished; a kill would let them finish a call.
+    pub(super) async fn kill(self, dir: &Path) {
+        let place = place(&self.follower.known.id);
+        drop(self);
+        while matches!(place.take(&dir.join("state")), Err(PlaceError::InUse { .. })) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn maker(&mut self) -> Maker {

@@ -132,10 +132,13 @@ impl World {
                     player.wrote.remove(&path);
                 } else {
                     player.wrote.insert(path.clone(), text);
-                    // Now and then by a clock that is wrong.
-                    if date < 2 {
-                        let _ = mount.date(&path, if date == 0 { 4_000_000_000 } else { 1000 });
-                    }
+                    // The kernel's clock does not tell two steps apart; now and then a mount's is wrong.
+                    let seconds = match date {
+                        0 => 4_000_000_000,
+                        1 => 1000,
+                        _ => 1_700_000_000 + i64::from(number),
+                    };
+                    let _ = mount.date(&path, seconds);
                 }
             }
             6..=7 => {
@@ -186,7 +189,10 @@ impl World {
     /// The daemon is killed, and started again if it can be.
     async fn reopen(&mut self, who: usize) {
         let player = &mut self.players[who];
-        player.mount = None;
+        if let Some(mount) = player.mount.take() {
+            mount.kill(player.dir.path()).await;
+        }
+        player.network.calms_down().await;
         player.mount = SimulatedMount::open(player.dir.path(), &player.url, &self.token, self.strategy).await;
     }
 
