@@ -50,7 +50,7 @@ pub struct HeldBack {
     pub why: String,
 }
 
-/// How the last round failed.
+/// Something that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// What failed, and what to do about it.
@@ -79,7 +79,10 @@ pub struct Standing {
     pub last_sync: Option<String>,
     /// When the next one is due, if nothing else happens.
     pub next_sync: Option<String>,
-    /// How the last round failed, if it did.
+    /// What is changed is gathered, until somebody says that it is complete.
+    #[serde(default)]
+    pub gathering: bool,
+    /// How the last round failed, or what keeps the remote's news away, if anything does.
     pub last_error: Option<LastError>,
 }
 

@@ -73,9 +73,10 @@ async fn fill_one(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> b
 }
 
 async fn try_to_fill(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -> Result<(), String> {
-    let Some(content) = vfs.open_base(file) else { return Ok(()) };
+    // Looked at before its base: meanwhile it may be published, and changed anew over what was published.
+    let (Some(into), Some(content)) = (file.staged(), vfs.open_base(file)) else { return Ok(()) };
     let mut at = 0;
-    while let Some(missing) = file.missing(at) {
+    while let Some(missing) = file.missing(at).filter(|_| file.staged() == Some(into)) {
         let length = missing.len().min(STEP);
         if !has_room(overlay).map_err(|error| error.to_string())? {
             return Err("the disk is nearly full".into());
@@ -86,7 +87,7 @@ async fn try_to_fill(vfs: &Vfs, overlay: &Arc<Overlay>, file: &Arc<LocalFile>) -
             return Err("the remote's content is shorter than its entry says".into());
         }
         let (file, overlay, offset) = (file.clone(), overlay.clone(), missing.start);
-        let filling = tokio::task::spawn_blocking(move || file.fill(&overlay, offset, &bytes));
+        let filling = tokio::task::spawn_blocking(move || file.fill(&overlay, into, offset, &bytes));
         filling.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         at = missing.start + length;
     }

@@ -13,7 +13,7 @@ use crate::namespace::{Difference, FileEntry, Kept, Remembered};
 use crate::remote::{Known, ManifestDocument, NewChanges, News, Remote, RemoteError};
 use crate::sync::Landed;
 use crate::vfs::{Next, Settled, Turn, Vfs, nanoseconds};
-use crate::wire::PublishedChange;
+use crate::wire::{PublishedChange, PutEntry};
 
 /// What follows the remote for one mount.
 pub(super) struct Follower {
@@ -38,9 +38,14 @@ pub(super) enum Trouble {
 /// A manifest that the mount must not move to.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotOurs {
-    #[error("the remote has gone back to revision {0}: was it restored from a backup?")]
+    #[error(
+        "the remote has gone back to revision {0}: was it restored from a backup? The mount shows what it showed; ask its owner, or \
+         mount it anew to see what the remote has now"
+    )]
     RolledBack(String),
-    #[error("the remote has another database of this name now ({0})")]
+    #[error(
+        "the remote has another database of this name now ({0}): the mount shows what it showed; mount it anew to see the other"
+    )]
     Replaced(String),
     #[error("the daemon is stopping")]
     Stopping,
@@ -63,21 +68,31 @@ impl Follower {
     }
 
     async fn take_changes(&mut self, news: NewChanges) {
-        self.flip(next_of(&news.changes)).await;
-        self.taken(news).await;
+        let NewChanges { changes, etag, revision, .. } = news;
+        self.flip(next_of(&changes)).await;
+        self.is_shown(changes, etag, revision).await;
     }
 
     /// What is known of the remote is what its news have said, which is shown by now.
-    async fn taken(&mut self, news: NewChanges) {
-        let since = std::mem::replace(&mut self.known.etag, news.etag.clone());
-        self.known.revision = Some(news.revision);
+    async fn is_shown(&mut self, changes: Vec<PublishedChange>, etag: String, revision: Revision) {
+        let since = std::mem::replace(&mut self.known.etag, etag.clone());
+        self.known.revision = Some(revision);
+        if self.keep_beside(since, changes, etag).await == Some(Kept::TooMuch) {
+            self.remember_anew().await;
+        }
+    }
+
+    /// Keeps changes for the next start.
+    async fn keep_beside(&self, since: String, changes: Vec<PublishedChange>, etag: String) -> Option<Kept> {
         let remembered = self.remembered.clone();
-        let adding = move || remembered.add(&since, &news.changes, &news.etag);
+        let adding = move || remembered.add(&since, &changes, &etag);
         match tokio::task::spawn_blocking(adding).await {
-            Ok(Ok(Kept::Beside)) => {}
-            Ok(Ok(Kept::TooMuch)) => self.remember_anew().await,
-            Ok(Err(error)) => tracing::warn!(%error, "the manifest was not kept for the next start"),
-            Err(_) => {}
+            Ok(Ok(kept)) => Some(kept),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the manifest was not kept for the next start");
+                None
+            }
+            Err(_) => None,
         }
     }
 
@@ -116,7 +131,8 @@ impl Follower {
         Ok((difference, published, document))
     }
 
-    /// Shows what this mount has published, in one step with what is settled by it; and then what others have published since.
+    /// Shows what this mount has published, in one step with what is settled by it. What others have published since comes with the
+    /// next news.
     pub(super) async fn land(&mut self, landed: &Landed, mut settled: Settled) -> Result<(), RoundError> {
         if self.known.revision >= Some(landed.revision) {
             // In an earlier life: it is shown.
@@ -124,62 +140,67 @@ impl Follower {
             settled.agreed_in = Some(landed.revision);
             return self.settle(settled).await;
         }
-        let follows = self.known.revision.map(Revision::next) == Some(landed.revision);
         let is_it = |one: &PublishedChange| one.commit_id == landed.commit_id;
-        match self.remote.news(&self.known).await {
+        let until = match self.remote.news(&self.known).await {
             // As the remote has it, with what blocks can be checked by.
-            Ok(News::Changes(news)) if news.changes.iter().any(is_it) => {
-                for part in news.changes.chunk_by(|a, b| !is_it(a) && !is_it(b)) {
-                    let next = next_of(part);
-                    let Some(ours) = part.iter().find(|one| is_it(one)) else {
-                        self.flip(next).await;
-                        continue;
-                    };
-                    let put = ours.put.iter().map(|put| (put.path.clone(), Some(put.entry.clone())));
-                    settled.agreed.extend(put.chain(ours.delete.iter().map(|path| (path.clone(), None))));
-                    settled.published = Some((next.difference, ours.revision));
-                    self.settle(std::mem::take(&mut settled)).await?;
-                }
-                self.taken(news).await;
+            Ok(News::Changes(mut news)) if news.changes.iter().any(is_it) => {
+                let ours = news.changes.iter().position(is_it).unwrap_or_default();
+                news.changes.truncate(ours + 1);
+                news.changes
             }
             // So much has happened that the remote tells of all there is.
-            Ok(News::Whole(document)) => {
-                if document.revision < Some(landed.revision) {
-                    let to = document.revision.map_or("none".to_owned(), |revision| revision.to_string());
-                    return Err(NotOurs::RolledBack(to).into());
-                }
-                settled.agreed_in = Some(landed.revision);
-                let (put, gone): (Vec<_>, Vec<_>) =
-                    landed.changes.clone().into_iter().partition(|(_, entry)| entry.is_some());
-                settled.agreed.extend(put);
-                self.settle(settled).await?;
-                self.take_whole(document).await?;
-                // What hid the remote's files here did so until they were gone.
-                let gone = Settled { agreed: gone, agreed_in: Some(landed.revision), ..Settled::default() };
-                self.settle(gone).await?;
+            Ok(News::Whole(document)) => return self.land_in(document, landed, settled).await,
+            // Nothing lies between what is known and that.
+            _ if self.known.revision.map(Revision::next) == Some(landed.revision) => {
+                vec![as_published(landed)]
             }
-            news => {
-                if !follows {
-                    return Err(news.err().map_or(RoundError::Stopping, |error| NotOurs::from(error).into()));
-                }
-                let mut difference = Difference::default();
-                for (path, entry) in landed.changes.clone() {
-                    match entry {
-                        Some(entry) => difference.then([(path, FileEntry::from(&entry))], []),
-                        None => difference.then([], [path]),
-                    }
-                }
-                settled.agreed.extend(landed.changes.clone());
-                settled.published = Some((difference, landed.revision));
-                self.settle(settled).await?;
-                (self.known.etag, self.known.revision) = (landed.etag.clone(), Some(landed.revision));
-            }
+            news => return Err(news.err().map_or(RoundError::Stopping, |error| NotOurs::from(error).into())),
+        };
+        let Some((ours, before)) = until.split_last() else { return Ok(()) };
+        if !before.is_empty() {
+            self.flip(next_of(before)).await;
+        }
+        let put = ours.put.iter().map(|put| (put.path.clone(), Some(put.entry.clone())));
+        settled.agreed.extend(put.chain(ours.delete.iter().map(|path| (path.clone(), None))));
+        settled.published = Some((next_of(std::slice::from_ref(ours)).difference, ours.revision));
+        // First of all: what is settled is hidden no more, and a daemon that starts without the remote would show what it hid.
+        let kept = self.keep_beside(self.known.etag.clone(), until, landed.etag.clone()).await;
+        self.settle(settled).await?;
+        (self.known.etag, self.known.revision) = (landed.etag.clone(), Some(landed.revision));
+        if kept == Some(Kept::TooMuch) {
+            self.remember_anew().await;
         }
         Ok(())
     }
 
+    /// The same, where the remote tells of all there is.
+    async fn land_in(
+        &mut self,
+        document: ManifestDocument,
+        landed: &Landed,
+        mut settled: Settled,
+    ) -> Result<(), RoundError> {
+        if document.revision < Some(landed.revision) {
+            let to = document.revision.map_or("none".to_owned(), |revision| revision.to_string());
+            return Err(NotOurs::RolledBack(to).into());
+        }
+        settled.agreed_in = Some(landed.revision);
+        let (put, gone): (Vec<_>, Vec<_>) =
+            landed.changes.clone().into_iter().partition(|(_, entry)| entry.is_some());
+        settled.agreed.extend(put);
+        self.settle(settled).await?;
+        self.take_whole(document).await?;
+        // What hid the remote's files here did so until they were gone.
+        let gone = Settled { agreed: gone, agreed_in: Some(landed.revision), ..Settled::default() };
+        self.settle(gone).await
+    }
+
     /// Settles what both sides agree on.
     pub(super) async fn settle(&self, settled: Settled) -> Result<(), RoundError> {
+        if !settled.given_up.is_empty() {
+            // The remote's versions take the place of local ones, as by a flip.
+            self.turn().await;
+        }
         let (vfs, invalidator) = (self.vfs.clone(), self.invalidator.clone());
         let settling = tokio::task::spawn_blocking(move || {
             let outdated = vfs.settle(&settled);
@@ -202,13 +223,18 @@ impl Follower {
         .await;
     }
 
+    /// Waits for a quiet moment, though not for ever.
+    async fn turn(&self) {
+        let wanted = Instant::now();
+        while let Turn::Wait(wait) = self.vfs.turn(wanted, self.every) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// Waits for a quiet moment, and moves the mount.
     async fn flip(&self, next: Next) {
         if !next.difference.is_empty() {
-            let wanted = Instant::now();
-            while let Turn::Wait(wait) = self.vfs.turn(wanted, self.every) {
-                tokio::time::sleep(wait).await;
-            }
+            self.turn().await;
         }
         let (paths, revision) = (next.difference.len(), next.revision.map(|revision| revision.0));
         let (vfs, invalidator) = (self.vfs.clone(), self.invalidator.clone());
@@ -248,6 +274,19 @@ fn next_of(changes: &[PublishedChange]) -> Next {
     }
 }
 
+/// What this mount has published, as the remote tells of it.
+fn as_published(landed: &Landed) -> PublishedChange {
+    let (put, delete): (Vec<_>, Vec<_>) =
+        landed.changes.clone().into_iter().partition(|(_, entry)| entry.is_some());
+    PublishedChange {
+        commit_id: landed.commit_id.clone(),
+        revision: landed.revision,
+        time: jiff::Timestamp::now().to_string(),
+        put: put.into_iter().filter_map(|(path, entry)| Some(PutEntry { path, entry: entry? })).collect(),
+        delete: delete.into_iter().map(|(path, _)| path).collect(),
+    }
+}
+
 /// Keeps a manifest for the next start.
 pub(super) async fn remember(remembered: Remembered, document: ManifestDocument) {
     let ManifestDocument { body, etag, revision } = document;
@@ -259,13 +298,13 @@ pub(super) async fn remember(remembered: Remembered, document: ManifestDocument)
 
 impl Trouble {
     /// Says what is new about the remote, and gives what there is to complain of now.
-    pub(super) fn say(self, asked: Result<(), NotOurs>) -> Self {
-        let now = match &asked {
+    pub(super) fn say(self, asked: &Result<(), NotOurs>) -> Self {
+        let now = match asked {
             Ok(()) => Self::None,
             Err(NotOurs::Remote(error)) if error.is_transient() => Self::Unreachable,
             Err(error) => Self::Refused(error.to_string()),
         };
-        match (&now, &asked) {
+        match (&now, asked) {
             _ if now == self => {}
             (Self::Unreachable, Err(error)) => {
                 tracing::warn!(%error, "no news of the remote: the mount shows what it showed");

@@ -176,6 +176,9 @@ pub async fn run(
     let rechecking = tokio::spawn(recheck(cache, fetcher.stopping(), counters.clone()));
     let filling = overlay.clone().map(|overlay| tokio::spawn(fill(vfs.clone(), overlay)));
     follower.invalidator.clone_from(&invalidator);
+    // Whatever publishes nothing has nothing to end with.
+    let patience = options.sync.as_ref().filter(|_| publishing.is_some());
+    let patience = patience.map_or(Duration::ZERO, |sync| sync.last_round);
     let (stop, stopped) = oneshot::channel();
     let (wishes, orders) = mpsc::channel(16);
     let door = Door { standing: told.standing(), events: told.events(), orders: wishes };
@@ -189,23 +192,25 @@ pub async fn run(
         dotdir,
     };
     let remembered = rounds.follower.remembered.clone();
-    let rounds = tokio::spawn(rounds.run(stopped));
+    let mut rounds = tokio::spawn(rounds.run(stopped));
     if let Some(document) = fresh {
         tokio::spawn(remember(remembered, document));
     }
 
-    let stopped = tokio::select! {
-        ended = &mut ended => Some(ended),
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
-    };
-    let patience = options.sync.as_ref().map_or(Duration::ZERO, |sync| sync.last_round);
+    let (mut rounds_broke, mut stopped) = (None, None);
+    tokio::select! {
+        session = &mut ended => stopped = Some(session),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        // They end when they are told to: a mount that follows nobody and publishes nothing is to be begun anew.
+        rounds = &mut rounds => rounds_broke = rounds.err(),
+    }
     supervised::stopping(GRACE + patience);
     supervising.abort();
     let _ = stop.send(());
     filling.into_iter().chain(listening).for_each(|task| task.abort());
     rechecking.abort();
-    let last = Last { rounds, patience };
+    let last = Last { rounds: rounds_broke.is_none().then_some(rounds), patience };
     fetcher.stop();
     // While there are still threads that answer the kernel.
     let disarming = tokio::task::spawn_blocking(move || invalidator.disarm());
@@ -244,12 +249,15 @@ pub async fn run(
         }
     };
     tracing::info!(mountpoint = %mountpoint.display(), "unmounted");
+    if let Some(error) = rounds_broke {
+        return Err(MountError::Broke(std::io::Error::other(error)));
+    }
     ended.map_err(std::io::Error::other).and_then(|session| session).map_err(MountError::Broke)
 }
 
 /// What works beside the mount until its end.
 struct Last {
-    rounds: JoinHandle<Rounds>,
+    rounds: Option<JoinHandle<Rounds>>,
     /// So long it may take to publish what is left.
     patience: Duration,
 }
@@ -257,10 +265,10 @@ struct Last {
 impl Last {
     /// Publishes what is left, when nobody writes any more (F38).
     async fn round(self) {
-        let began = Instant::now();
-        let abort = self.rounds.abort_handle();
+        let (began, Some(rounds)) = (Instant::now(), self.rounds) else { return };
+        let abort = rounds.abort_handle();
         // It may be in the middle of something.
-        let Ok(Ok(mut rounds)) = tokio::time::timeout(self.patience.max(STOPPING), self.rounds).await else {
+        let Ok(Ok(mut rounds)) = tokio::time::timeout(self.patience.max(STOPPING), rounds).await else {
             abort.abort();
             return;
         };

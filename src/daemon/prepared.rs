@@ -20,7 +20,7 @@ use crate::metrics::MountCounters;
 use crate::overlay::Overlay;
 use crate::remote::{ManifestDocument, Remote};
 use crate::state::Place;
-use crate::sync::{Brake, Replica, ReplicaOptions, SyncError};
+use crate::sync::{Brake, Replica, ReplicaOptions, SyncError, Waits};
 use crate::vfs::Vfs;
 
 /// A flip waits no longer for its turn, where nobody says how often to ask for news.
@@ -88,6 +88,7 @@ impl Prepared {
             }
             _ => None,
         };
+        told.waits(publishing.as_ref().map_or_else(Waits::default, |publishing| publishing.schedule.waits));
         let overlay = written.as_ref().map(|(overlay, _)| overlay.clone());
         let (database, counting) = (options.database.clone(), counters.clone());
         let vfs = Arc::new(Vfs::new(database, shown, overlay.clone(), fetcher.clone(), counting));
@@ -118,15 +119,15 @@ impl Prepared {
     }
 
     /// Settles what an earlier life has published without hearing of it, before anybody can change anything. Where the remote does
-    /// not say, that is done later.
+    /// not say, that is done later. What an earlier life has had open and is as the remote has it is the remote's again.
     pub(super) async fn settle_earlier(&mut self) {
         let Some(Publishing { publisher, .. }) = &mut self.publishing else { return };
-        if !publisher.replica.has_pending() {
-            return;
+        if publisher.replica.has_pending()
+            && let Err(error) = publisher.resolve_within(SETTLING, &mut self.follower).await
+        {
+            return tracing::info!(%error, "what became of the last commit is not known yet");
         }
-        if let Err(error) = publisher.resolve_within(SETTLING, &mut self.follower).await {
-            tracing::info!(%error, "what became of the last commit is not known yet");
-        }
+        self.vfs.give_all_back();
     }
 }
 
@@ -148,6 +149,13 @@ fn publishing(
     let mut schedule = Schedule::new(settings.trigger, settings.every, Instant::now());
     if critical.is_some() {
         schedule = schedule.critical_first();
+    }
+    schedule.waits = replica.waits();
+    if schedule.waits.paused {
+        tracing::warn!("syncs are paused since an earlier mount: 'parquedb ctl resume' lets them go on");
+    }
+    if schedule.waits.gathering {
+        tracing::warn!("changes are gathered since an earlier mount: 'parquedb ctl commit' publishes them");
     }
     Ok(Publishing {
         publisher: Publisher { replica, options, critical, overlay: overlay.clone() },

@@ -68,8 +68,13 @@ impl From<OverlayError> for RoundError {
 }
 
 impl RoundError {
-    /// Whether it is worth trying again soon, though the remote did not fail.
-    pub(super) fn passes(&self) -> bool {
+    /// Whether it is worth trying again soon.
+    pub(super) fn is_in_passing(&self) -> bool {
+        self.remote().is_some_and(RemoteError::is_transient) || self.passes()
+    }
+
+    /// The same, where the remote did not fail.
+    fn passes(&self) -> bool {
         matches!(
             self,
             Self::Sync(
@@ -143,7 +148,11 @@ impl Publisher {
                 let none = |(path, _): &(DbPath, Side)| SyncError::NoConflict { path: path.clone() };
                 return decided.map_or(Ok(round), |decided| Err(none(decided).into()));
             }
-            self.make_durable().await?;
+            let failing = self.make_durable().await?;
+            if !failing.is_empty() {
+                frozen.hold_failing(&failing);
+                round.held.clone_from(&frozen.held);
+            }
             let side = LocalSide::from(frozen);
             let keeping = keep_in_cache(&follower.vfs, published_here(&side, &options.filter));
             let published = self.replica.publish(&follower.remote, &side, &options, decided, &()).await;
@@ -214,7 +223,8 @@ impl Publisher {
     }
 
     /// What is about to be published lasts: a machine that stops after that must not come back with less, and take it for an edit.
-    async fn make_durable(&self) -> Result<(), RoundError> {
+    /// Returns what cannot be made so.
+    async fn make_durable(&self) -> Result<Vec<String>, RoundError> {
         let overlay = self.overlay.clone();
         let synced = tokio::task::spawn_blocking(move || overlay.sync_everything()).await;
         Ok(synced.map_err(|_| RoundError::Stopping)??)
@@ -229,7 +239,10 @@ impl Publisher {
     ) -> Result<(), RoundError> {
         match landed {
             Some(landed) => {
+                let gone = landed.changes.iter().filter(|(_, entry)| entry.is_none());
+                let gone: BTreeSet<DbPath> = gone.map(|(path, _)| path.clone()).collect();
                 follower.land(&landed, settled).await?;
+                follower.vfs.make_left_own(&gone)?;
                 // What was settled is known for good before the commit is forgotten.
                 let overlay = self.overlay.clone();
                 tokio::task::spawn_blocking(move || overlay.commit())

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::follow::{Follower, Trouble};
@@ -12,12 +12,12 @@ use super::hearing::{Ear, Heard};
 use super::publishing::{Publisher, RoundError};
 use super::schedule::{Schedule, Scope};
 use super::told::Told;
-use crate::control::{Counts, Failed, HeldBack, Order, Request, SyncPhase};
+use crate::control::{Counts, Failed, HeldBack, Order, Request};
 use crate::disk::random_below_one;
 use crate::dotdir::DotDir;
 use crate::model::{DbPath, ExitCode};
 use crate::remote::RemoteError;
-use crate::sync::{Brake, Side};
+use crate::sync::{Brake, Side, Waits};
 use crate::vfs::{Held, Vfs};
 
 /// The kernel has told of a close by then.
@@ -64,7 +64,7 @@ impl Rounds {
         let mut poll_at = self.next_poll();
         self.follower.catch_up().await;
         if self.publishing.as_ref().is_some_and(|publishing| publishing.publisher.replica.has_pending()) {
-            self.poll(&mut trouble).await;
+            let _ = self.poll(&mut trouble).await;
         }
         loop {
             let woken = tokio::select! {
@@ -86,7 +86,7 @@ impl Rounds {
                 }
                 Woken::Heard | Woken::Poll => {
                     asked = heard;
-                    self.poll(&mut trouble).await;
+                    let _ = self.poll(&mut trouble).await;
                     poll_at = self.next_poll();
                 }
             }
@@ -126,26 +126,34 @@ impl Rounds {
         }
     }
 
-    /// Asks for news and shows them.
-    async fn poll(&mut self, trouble: &mut Trouble) {
+    /// Asks for news and shows them. What keeps them away is told, too.
+    async fn poll(&mut self, trouble: &mut Trouble) -> Result<(), Failed> {
         if let Some(Publishing { publisher, .. }) = &mut self.publishing
             && publisher.replica.has_pending()
             && let Err(error) = publisher.resolve(&mut self.follower).await
             && error.remote().is_some_and(RemoteError::is_transient)
         {
             // Its own revision must not be shown as somebody else's.
-            return tracing::debug!(%error, "no news before it is known what became of a commit");
+            tracing::debug!(%error, "no news before it is known what became of a commit");
+            *trouble = Trouble::Unreachable;
+            self.told.asked(Some((error.to_string(), true)));
+            return Err(failed(&error));
         }
+        let was_away = *trouble == Trouble::Unreachable;
         self.follower.counters.polls.add(1);
         let polled = self.follower.poll().await;
         if polled.is_ok()
+            && was_away
             && let Some(publishing) = &mut self.publishing
         {
             publishing.schedule.is_reachable();
         }
         let revision = self.follower.known.revision.map(|revision| revision.0);
         self.told.update(|standing| standing.revision = revision);
-        *trouble = std::mem::replace(trouble, Trouble::None).say(polled);
+        *trouble = std::mem::replace(trouble, Trouble::None).say(&polled);
+        let polled = polled.map_err(RoundError::from);
+        self.told.asked(polled.as_ref().err().map(|error| (error.to_string(), error.is_in_passing())));
+        polled.map_err(|error| failed(&error))
     }
 
     async fn obey(&mut self, Order { request, reply }: Order, trouble: &mut Trouble) {
@@ -155,30 +163,33 @@ impl Rounds {
     }
 
     async fn carry_out(&mut self, request: Request, trouble: &mut Trouble) -> Result<Option<Counts>, Failed> {
-        let Some(Publishing { schedule, publisher, .. }) = &mut self.publishing else {
+        let Some(publishing) = &mut self.publishing else {
             let message =
                 "this mount publishes nothing: it is read-only, or what is written to it is thrown away";
             return Err(Failed { message: message.into(), code: ExitCode::Usage.number() });
         };
+        let waits = publishing.schedule.waits;
         let (mut decided, mut commits) = (None, false);
         let allow = match request {
             Request::Status | Request::Events => return Ok(None),
             Request::Pause => {
-                schedule.paused = true;
-                self.told.update(|standing| standing.state = SyncPhase::Paused);
+                publishing.wait_for(Waits { paused: true, ..waits }, &self.told)?;
                 return Ok(None);
             }
             Request::Resume => {
-                schedule.paused = false;
-                schedule.want();
-                self.told.update(|standing| standing.state = SyncPhase::Idle);
+                publishing.wait_for(Waits { paused: false, ..waits }, &self.told)?;
+                publishing.schedule.want();
                 return Ok(None);
             }
             Request::Begin => {
-                schedule.gathering = true;
+                publishing.wait_for(Waits { gathering: true, ..waits }, &self.told)?;
                 return Ok(None);
             }
-            Request::Sync { .. } | Request::Resolve { .. } if schedule.gathering => {
+            _ if waits.paused => {
+                let message = "syncs are paused: 'parquedb ctl resume' lets them go on";
+                return Err(Failed { message: message.into(), code: ExitCode::NeedsDecision.number() });
+            }
+            Request::Sync { .. } | Request::Resolve { .. } if waits.gathering => {
                 let message = "changes are being gathered: 'parquedb ctl commit' publishes them";
                 return Err(Failed { message: message.into(), code: ExitCode::NeedsDecision.number() });
             }
@@ -198,16 +209,21 @@ impl Rounds {
             let message = format!("'{path}' is open for writing: close it, then commit again");
             return Err(Failed { message, code: ExitCode::NeedsDecision.number() });
         }
-        schedule.gathering = false;
+        publishing.wait_for(Waits { gathering: false, ..waits }, &self.told)?;
         if allow {
-            publisher.options.brake = Brake::Released;
+            publishing.publisher.options.brake = Brake::Released;
         }
-        self.poll(trouble).await;
+        let heard = self.poll(trouble).await;
         let done = self.round(trouble, Scope::All, decided.as_ref()).await;
         if let Some(publishing) = &mut self.publishing {
             publishing.publisher.options.brake = Brake::On;
         }
-        done.map(Some)
+        let done = done?;
+        if done.uploaded + done.deleted == 0 {
+            // For all that is known, nothing is in sync.
+            heard?;
+        }
+        Ok(Some(done))
     }
 
     /// Publishes what is local, and says how that went.
@@ -239,6 +255,11 @@ impl Rounds {
                     schedule.is_done();
                 }
                 let (uploaded, deleted) = (round.uploaded, round.deleted);
+                if uploaded + deleted > 0 {
+                    // It answers.
+                    *trouble = std::mem::replace(trouble, Trouble::None).say(&Ok(()));
+                    self.told.asked(None);
+                }
                 let (conflicts, held) = (round.undecided().count(), round.held.len());
                 tracing::info!(uploaded, deleted, conflicts, held, pending, "local changes are published");
                 let held = held_back(&self.follower.vfs, &round.held);
@@ -246,14 +267,19 @@ impl Rounds {
             }
             Err(error) => {
                 let remote = error.remote();
-                let in_passing = remote.is_some_and(|error| error.is_transient()) || error.passes();
+                let in_passing = error.is_in_passing();
                 let asked = remote.and_then(|error| error.retry_after());
                 schedule.failed(Instant::now(), in_passing, asked, random_below_one());
-                tracing::warn!(%error, pending, "local changes are not published yet: they are kept");
-                self.told.failed(&error, in_passing, pending);
-                let failed = Failed { message: error.to_string(), code: error.exit_code().number() };
-                if let RoundError::NotOurs(error) = error {
-                    *trouble = std::mem::replace(trouble, Trouble::None).say(Err(error));
+                if self.told.failed(&error, in_passing, pending) {
+                    tracing::warn!(%error, pending, "local changes are not published yet: they are kept");
+                } else {
+                    tracing::debug!(%error, pending, "local changes are still not published");
+                }
+                let failed = failed(&error);
+                if matches!(error.remote(), Some(RemoteError::Unreachable { .. })) {
+                    *trouble = Trouble::Unreachable;
+                } else if let RoundError::NotOurs(error) = error {
+                    *trouble = std::mem::replace(trouble, Trouble::None).say(&Err(error));
                 }
                 Err(failed)
             }
@@ -281,7 +307,23 @@ impl Rounds {
     }
 }
 
+/// A failure as whoever has asked hears of it.
+fn failed(error: &RoundError) -> Failed {
+    Failed { message: error.to_string(), code: error.exit_code().number() }
+}
+
 impl Publishing {
+    /// What rounds wait for from now on, in this life and later ones.
+    fn wait_for(&mut self, waits: Waits, told: &Told) -> Result<(), Failed> {
+        if waits != self.schedule.waits {
+            let noted = self.publisher.replica.wait_for(waits);
+            noted.map_err(|error| failed(&error.into()))?;
+        }
+        self.schedule.waits = waits;
+        told.waits(waits);
+        Ok(())
+    }
+
     /// Waits until a round is due.
     async fn due(&mut self, told: &Told) {
         loop {
@@ -290,7 +332,9 @@ impl Publishing {
             self.schedule.changed(stirs - std::mem::replace(&mut self.seen, stirs), now);
             let due = self.schedule.due(now);
             let shown = due.and_then(|due| Timestamp::try_from(SystemTime::now() + (due - now)).ok());
-            told.update(|standing| standing.next_sync = shown.map(|time| time.to_string()));
+            // A moment that is the same one is told once.
+            let shown = shown.and_then(|time| time.round(Unit::Second).ok()).map(|time| time.to_string());
+            told.update(|standing| standing.next_sync = shown);
             if due.is_some_and(|due| due <= now) {
                 return;
             }
@@ -331,6 +375,7 @@ fn held_back(vfs: &Vfs, held: &[(DbPath, Held)]) -> Vec<HeldBack> {
         },
         Held::Written => "somebody has it open for writing".to_owned(),
         Held::Lacking => "some of its bytes are still to be fetched".to_owned(),
+        Held::Failing => "its bytes cannot be put on the disk: see the mount's log".to_owned(),
         Held::Beside => "what belongs with it is left out, or in conflict".to_owned(),
     };
     let mut held: Vec<_> = held.iter().collect();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::wait_before;
+use crate::sync::{Waits, wait_before};
 
 /// What makes a mount publish what is local (F32).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,11 +76,11 @@ pub struct Schedule {
     /// Rounds that failed, one after the other, and when the next may be.
     failures: u32,
     failed_in_passing: bool,
+    /// The remote has asked for that pause.
+    asked_for: bool,
     again: Option<Instant>,
-    /// Somebody is in the middle of changes that belong together.
-    pub gathering: bool,
-    /// Somebody wants no syncs.
-    pub paused: bool,
+    /// Until somebody ends it, no round is due.
+    pub waits: Waits,
     /// A round is wanted whatever the trigger says: at the start, when the network is back, on demand.
     wanted: bool,
 }
@@ -99,9 +99,9 @@ impl Schedule {
             synced: now,
             failures: 0,
             failed_in_passing: false,
+            asked_for: false,
             again: None,
-            gathering: false,
-            paused: false,
+            waits: Waits::default(),
             wanted: trigger != Trigger::Manual,
         }
     }
@@ -132,9 +132,10 @@ impl Schedule {
         self.again = None;
     }
 
-    /// The remote answers again: what has failed for want of it is tried at once.
+    /// The remote answers again, which it did not for a while: what has failed for want of it is tried at once.
     pub fn is_reachable(&mut self) {
-        if self.failures > 0 && self.failed_in_passing {
+        let tries = self.trigger != Trigger::Manual && !self.asked_for;
+        if self.failures > 0 && self.failed_in_passing && tries {
             (self.wanted, self.again) = (true, None);
         }
     }
@@ -171,18 +172,19 @@ impl Schedule {
         let wait =
             if in_passing { wait_before(self.failures, asked, chance) } else { self.every.max(DEBOUNCE) };
         (self.failures, self.failed_in_passing) = (self.failures.saturating_add(1), in_passing);
+        self.asked_for = asked.is_some();
         // By hand means by hand.
         (self.wanted, self.again) = (self.trigger != Trigger::Manual, Some(now + wait));
     }
 
     /// Whether the mount ends with a round, so that nothing that is ready stays unpublished.
     pub fn ends_with_a_round(&self) -> bool {
-        self.trigger != Trigger::Manual && !self.paused && !self.gathering
+        self.trigger != Trigger::Manual && self.waits == Waits::default()
     }
 
     /// When the next round is due, if nothing else happens; `now` or earlier: it is due. None: not before something happens.
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        if self.gathering || self.paused {
+        if self.waits != Waits::default() {
             return None;
         }
         let regular = (self.trigger != Trigger::Manual).then(|| self.synced + self.every);
@@ -227,8 +229,14 @@ mod tests {
             schedule.failed(now, true, None, 0.5);
             schedule.is_reachable();
             assert_eq!(schedule.due(now), Some(now));
+            schedule.failed(now, true, Some(100 * SECOND), 0.5);
+            schedule.is_reachable();
+            assert_eq!(schedule.due(now), Some(now + 100 * SECOND), "it has asked for a pause");
         }
-        assert_eq!(Schedule::new(Trigger::Manual, EVERY, Instant::now()).due(Instant::now()), None);
+        let (mut schedule, now) = begun(Trigger::Manual);
+        schedule.failed(now, true, None, 0.5);
+        schedule.is_reachable();
+        assert_eq!(schedule.due(now), None, "by hand means by hand");
     }
 
     #[test]
@@ -307,6 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn f34_with_nothing_critical_and_the_remote_away_it_is_tried_less_and_less_often_too() {
+        for trigger in [Trigger::OnChange, Trigger::Smart] {
+            let (schedule, mut now) = begun(trigger);
+            let mut schedule = schedule.critical_first();
+            schedule.changed(20, now);
+            now = schedule.due(now).unwrap();
+            for wait in [1, 2, 4, 8, 16, 32, 64, 64] {
+                // Nothing is critical: this needs no remote, and comes to its end.
+                while schedule.scope(now) == Scope::Critical {
+                    schedule.begins(Scope::Critical, now);
+                    schedule.ended(Scope::Critical, now);
+                    now = schedule.due(now).unwrap();
+                }
+                schedule.begins(Scope::All, now);
+                schedule.failed(now, true, None, 0.5);
+                assert_eq!(schedule.due(now), Some(now + wait * SECOND), "{trigger:?}");
+                now += wait * SECOND;
+            }
+        }
+    }
+
+    #[test]
     fn f34_what_failed_is_tried_again_for_ever_and_less_and_less_often() {
         let (mut schedule, mut now) = begun(Trigger::OnChange);
         for wait in [1, 2, 4, 8, 16, 32, 64, 64, 64] {
@@ -332,11 +362,11 @@ mod tests {
     fn f39_nothing_is_due_between_begin_and_commit_nor_while_paused() {
         let (mut schedule, now) = begun(Trigger::OnChange);
         schedule.changed(1, now);
-        schedule.gathering = true;
+        schedule.waits.gathering = true;
         assert_eq!(schedule.due(now + 500 * SECOND), None);
-        (schedule.gathering, schedule.paused) = (false, true);
+        schedule.waits = Waits { paused: true, gathering: false };
         assert_eq!(schedule.due(now + 500 * SECOND), None);
-        schedule.paused = false;
+        schedule.waits.paused = false;
         assert_eq!(schedule.due(now), Some(now + DEBOUNCE));
     }
 }

@@ -22,12 +22,12 @@ use crate::cache::{Cache, CacheOptions, Scope};
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget, ReaderThread};
 use crate::fuse::Invalidator;
 use crate::metrics::MountCounters;
-use crate::model::{DbRef, Token};
+use crate::model::{DbRef, Sha256, Token};
 use crate::namespace::Ino;
 use crate::remote::{Remote, RemoteOptions};
 use crate::state::{Place, PlaceError};
 use crate::sync::{Brake, Filter, Replica, ReplicaOptions, Strategy};
-use crate::vfs::{Create, Maker, Pid, Rename, SetIds, Setting, Vfs, VfsError};
+use crate::vfs::{Create, HandleId, Maker, Pid, Rename, SetIds, Setting, Vfs, VfsError};
 
 /// Numbers that follow from a seed.
 pub(super) struct Dice(TestRng);
@@ -70,7 +70,8 @@ pub(super) struct Network {
     parted: Mutex<bool>,
     /// A request waits for ever.
     pub(super) hangs: Notify,
-    pub(super) fired: Mutex<u32>,
+    /// How often each fault was met.
+    pub(super) fired: Mutex<BTreeMap<String, u32>>,
     /// How many connections are neither over nor waiting for ever.
     under_way: Mutex<u32>,
     /// Requests are carried out one after the other, so that the server's store meets its faults in the same order.
@@ -91,11 +92,15 @@ impl Network {
     fn next(&self) -> Option<Fault> {
         let mut asked = self.asked.lock().unwrap();
         *asked += 1;
-        let fault = match *self.parted.lock().unwrap() {
+        let parted = *self.parted.lock().unwrap();
+        let fault = match parted {
             true => Some(Fault::Lost),
             false => self.faults.lock().unwrap().remove(&asked),
         };
-        *self.fired.lock().unwrap() += u32::from(fault.is_some());
+        if let Some(fault) = fault {
+            let name = if parted { "Parted".to_owned() } else { format!("{fault:?}") };
+            *self.fired.lock().unwrap().entry(name).or_default() += 1;
+        }
         fault
     }
 
@@ -251,6 +256,8 @@ impl SimulatedMount {
         // As a mount does before anybody can change anything.
         if let Err(error) = publisher.resolve(&mut follower).await {
             tracing::info!(%error, "what became of a commit is not known yet");
+        } else {
+            vfs.give_all_back();
         }
         Some(Self { follower, publisher, vfs, next: 1 << 23, known: Vec::new() })
     }
@@ -315,6 +322,39 @@ impl SimulatedMount {
         self.vfs.release(opened.handle);
         self.known.push(attr.ino);
         written
+    }
+
+    /// Begins to replace a file's content, and keeps it open.
+    pub(super) fn begin(&mut self, path: &str, text: &str) -> Result<HandleId, VfsError> {
+        let begun = self.try_begin(path, text);
+        self.done(begun)
+    }
+
+    fn try_begin(&mut self, path: &str, text: &str) -> Result<HandleId, VfsError> {
+        let (parent, name) = self.parent(path)?;
+        let maker = self.maker();
+        let (attr, opened) = self.vfs.create(parent, name, 0o644, Create::Empty, maker)?;
+        self.known.push(attr.ino);
+        let written = self.vfs.write(opened.handle, 0, text.as_bytes(), SetIds::Keep);
+        if written.is_err() {
+            self.vfs.release(opened.handle);
+        }
+        written.map(|()| opened.handle)
+    }
+
+    /// Goes on with that behind what was written, and closes the file.
+    pub(super) fn end(&mut self, handle: HandleId, at: u64, text: &str) -> Result<(), VfsError> {
+        let written = self.vfs.write(handle, at, text.as_bytes(), SetIds::Keep);
+        self.vfs.release(handle);
+        written
+    }
+
+    /// The hash of what is at a path, if it is the remote's.
+    pub(super) fn hash(&mut self, path: &str) -> Option<Sha256> {
+        let found = self.find(path);
+        let ino = self.done(found).ok()?;
+        let value = self.vfs.xattr(ino, OsStr::new("user.parquedb.sha256")).ok()??;
+        String::from_utf8(value).ok()?.parse().ok()
     }
 
     /// Sets a file's time, which decides conflicts.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::control::Standing;
 
@@ -31,7 +32,12 @@ fn tell(states: &[NotifyState<'_>]) {
 
 /// Says how things stand whenever that changes, and that the mount is alive, for as long as it answers.
 pub(super) async fn supervise(mountpoint: PathBuf, mut standing: watch::Receiver<Standing>) {
-    let beat = sd_notify::watchdog_enabled().map(|limit| limit / 3);
+    // It goes on however often something is told in between.
+    let mut beat = sd_notify::watchdog_enabled().map(|limit| {
+        let mut beat = tokio::time::interval(limit / 3);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat
+    });
     let mut told = String::new();
     loop {
         let text = line(&standing.borrow_and_update());
@@ -40,8 +46,8 @@ pub(super) async fn supervise(mountpoint: PathBuf, mut standing: watch::Receiver
             told = text;
         }
         let pause = async {
-            match beat {
-                Some(beat) => tokio::time::sleep(beat).await,
+            match &mut beat {
+                Some(beat) => drop(beat.tick().await),
                 None => std::future::pending().await,
             }
         };

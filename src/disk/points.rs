@@ -13,6 +13,8 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct TestRoom {
     full: std::sync::atomic::AtomicBool,
+    /// After so many more changes there is none, if that is so.
+    left: std::sync::Mutex<Option<u32>>,
     refused: std::sync::atomic::AtomicU32,
 }
 
@@ -23,15 +25,29 @@ impl TestRoom {
         self.full.store(full, std::sync::atomic::Ordering::SeqCst);
     }
 
+    /// After so many more changes there is none any more.
+    pub(crate) fn ends_after(&self, changes: Option<u32>) {
+        *self.left.lock().unwrap() = changes;
+    }
+
+    /// Whether it has come to that.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.left.lock().unwrap() == Some(0)
+    }
+
     /// How often there was none.
     pub(crate) fn refused(&self) -> u32 {
         self.refused.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.full.load(std::sync::atomic::Ordering::SeqCst) {
+        let mut left = self.left.lock().unwrap();
+        if *left == Some(0) || self.full.load(std::sync::atomic::Ordering::SeqCst) {
             self.refused.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        if let Some(left) = &mut *left {
+            *left -= 1;
         }
         Ok(())
     }

@@ -14,9 +14,9 @@ impl Revision {
     /// Nothing has been published.
     pub const NONE: Self = Self(0);
 
-    /// The revision after this one.
+    /// The revision after this one. A remote may claim to have come to the end of all numbers.
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::node::{FileEntry, Flip, Ino, NodeKind, State};
+use super::node::{FileEntry, Flip, Ino, Node, NodeKind, State};
 use super::tree::{ROOT, Removed, Tree};
 use crate::manifest::Entry;
 use crate::model::{DbPath, Revision};
@@ -260,6 +260,20 @@ impl Tree {
             }
         }
         self.removed.insert(slot, Removed { by: self.flip, last: step.last });
+    }
+
+    /// Files that are shown at these paths may be so only now: whoever has read what was shown before is not to read these as well.
+    pub fn show_anew(&mut self, paths: &[DbPath]) {
+        let shown =
+            |path: &DbPath| self.find_path(path).filter(|ino| self.node(*ino).is_some_and(Node::is_shown));
+        let slots: Vec<u32> = paths.iter().filter_map(shown).filter_map(|ino| Some(ino.parts()?.0)).collect();
+        if slots.is_empty() {
+            return;
+        }
+        self.flip = Flip(self.flip.0 + 1);
+        for slot in slots {
+            self.nodes[slot as usize].since = self.flip;
+        }
     }
 
     /// Gives back the places of nodes that nobody uses any more. Listings and scans that were begun since `oldest` still

@@ -311,7 +311,7 @@ impl Merged {
     }
 
     /// A later revision comes in below, and with it what it changes above: `changes`, which are recorded, about these paths and
-    /// those in `besides`.
+    /// those in `besides`, where the remote's version may take the place of a local one.
     pub fn flip(&mut self, step: &FlipStep<'_>, besides: &[DbPath], changes: &[Change]) -> Outdated {
         let FlipStep { difference, published, last, whose } = *step;
         let before = self.names_in_local_directories(difference.paths().chain(besides));
@@ -324,6 +324,7 @@ impl Merged {
             }
         }
         self.put_under();
+        self.base.show_anew(besides);
         let mut changed = HashSet::new();
         for ((directory, name), before) in before {
             let after = self.seen(directory, name);

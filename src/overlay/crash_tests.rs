@@ -8,7 +8,7 @@ use super::syncing::Durably;
 use super::*;
 use crate::disk::dying_at;
 use crate::model::{ByteRange, ContentHash, DbPath, Sha256};
-use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow, Place};
+use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow, Place, StagedId};
 
 const NAMES: [&str; 2] = ["base", "whole"];
 
@@ -112,9 +112,12 @@ impl Life {
             Op::Zeros(start, length) => {
                 file.allocate(&overlay, range(start, length), Allocate::Zeros { keep_size: false })
             }
-            Op::Fill(start, length) => {
-                file.fill(&overlay, start, &base()[start as usize..][..length as usize])
-            }
+            Op::Fill(start, length) => file.fill(
+                &overlay,
+                file.staged().unwrap_or(StagedId(0)),
+                start,
+                &base()[start as usize..][..length as usize],
+            ),
             Op::Remove => {
                 let unnamed = Change::NameGone { parent: NodeId::ROOT, name: NAMES[at].into() };
                 self.change(vec![unnamed])?;

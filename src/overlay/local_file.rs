@@ -288,10 +288,20 @@ impl LocalFile {
         }
     }
 
-    /// Takes in bytes of the base, where they show through still.
-    pub fn fill(&self, overlay: &Overlay, offset: u64, bytes: &[u8]) -> Result<(), OverlayError> {
+    /// Takes in bytes of the base, where they show through still. They are of the base that it had when its staged file was `into`:
+    /// another one has another.
+    pub fn fill(
+        &self,
+        overlay: &Overlay,
+        into: StagedId,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), OverlayError> {
         let mut layers = self.write_layers();
         let Layered::Over(over) = &layers.content else { return Ok(()) };
+        if over.file != into {
+            return Ok(());
+        }
         let end = offset.saturating_add(bytes.len() as u64).min(over.under.visible);
         let (file, pieces) = (over.file, if offset < end { over.here(offset..end) } else { Vec::new() });
         let open = layers.opened_file(overlay, file)?;

@@ -37,6 +37,8 @@ pub struct Overlay {
     pub(super) waiting: Mutex<Waiting>,
     /// Files that may have bytes that are not on the disk.
     pub(super) dirty: Mutex<HashMap<NodeId, Arc<LocalFile>>>,
+    /// Held while all of those are synced.
+    pub(super) syncing: Mutex<()>,
     pub(super) failed: Mutex<HashSet<NodeId>>,
     /// What the tables, with what is pending, say of files without a base: so many bytes are on the disk.
     pub(super) noted: Mutex<HashMap<NodeId, Noted>>,

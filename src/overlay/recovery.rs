@@ -77,6 +77,7 @@ impl Overlay {
             committed: AtomicU64::new(0),
             waiting: Mutex::default(),
             dirty: Mutex::default(),
+            syncing: Mutex::default(),
             failed: Mutex::default(),
             noted: Mutex::default(),
             measures: AtomicU64::new(0),
@@ -93,7 +94,6 @@ impl Overlay {
         // Nobody can have open what the last daemon had.
         let lost = upper.nodes().filter(|(id, node)| *id != NodeId::ROOT && node.names.is_empty());
         changes.extend(lost.map(|(id, _)| Change::NodeGone(id)));
-        changes.extend(upper.nodes().filter_map(|(id, node)| upper.given_back(id, node)).flatten());
         for change in changes.iter().skip(recovered.replayed) {
             upper.apply(change);
         }

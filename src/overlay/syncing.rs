@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::OverlayError;
 use super::local_file::{LocalFile, changed};
 use super::overlay::{Overlay, Pending};
+use super::staged::StagedFiles;
 use crate::state::{Change, NodeId, StagedId};
 
 /// Names are on the disk after so long, though nobody asked for it.
@@ -191,8 +192,11 @@ impl Overlay {
         self.dirty.lock().unwrap_or_else(|e| e.into_inner()).insert(file.node(), file.clone());
     }
 
-    /// Syncs everything there is: at the end, and every few seconds.
-    pub fn sync_everything(&self) -> Result<(), OverlayError> {
+    /// Syncs everything there is: at the end, and every few seconds. Returns where the staged files lie that could not be synced,
+    /// below the replica's directory; of all others what was written before the call is on the disk.
+    pub fn sync_everything(&self) -> Result<Vec<String>, OverlayError> {
+        // What another thread has taken up is on the disk only when that has come to its end.
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(|e| e.into_inner());
         let dirty: Vec<Arc<LocalFile>> = {
             let dirty = || self.dirty.lock().unwrap_or_else(|e| e.into_inner());
             let all = std::mem::take(&mut *dirty());
@@ -203,13 +207,14 @@ impl Overlay {
             all.into_values().collect()
         };
         let again = self.sync_all(&dirty);
+        let failed = again.iter().filter_map(|file| file.staged()).map(StagedFiles::place).collect();
         self.dirty
             .lock()
             .unwrap_or_else(|e| e.into_inner())
             .extend(again.into_iter().map(|file| (file.node(), file)));
         self.commit()?;
         self.dir.set_room_aside();
-        Ok(())
+        Ok(failed)
     }
 
     /// Syncs many files: all at once where the file system can do that, for each one by itself takes a turn of the disk.
@@ -258,7 +263,7 @@ impl Overlay {
                 let Some(overlay) = overlay.upgrade() else { return };
                 let synced = if Instant::now() >= bytes_due {
                     bytes_due = Instant::now() + EVERY * BYTES_EVERY;
-                    overlay.sync_everything()
+                    overlay.sync_everything().map(drop)
                 } else {
                     overlay.commit()
                 };

@@ -38,6 +38,8 @@ pub struct UpperNode {
     known: AtomicU64,
     /// Handles that are open on it.
     open: AtomicU32,
+    /// The number of the flip that brought what it shows, if one of this life did.
+    brought: AtomicU32,
 }
 
 impl UpperNode {
@@ -51,7 +53,18 @@ impl UpperNode {
             file: None,
             known: AtomicU64::new(0),
             open: AtomicU32::new(0),
+            brought: AtomicU32::new(0),
         }
+    }
+
+    /// Notes the number of the flip that brought what it shows.
+    pub fn brought_by(&self, flip: u32) {
+        self.brought.store(flip, Ordering::Relaxed);
+    }
+
+    /// That number, or 0.
+    pub fn brought(&self) -> u32 {
+        self.brought.load(Ordering::Relaxed)
     }
 
     /// Whether it is a directory.

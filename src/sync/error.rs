@@ -68,6 +68,15 @@ pub enum SyncError {
         /// The revision that both have.
         revision: Revision,
     },
+    /// The remote is not what a mount was synced with (rules 4 and 14).
+    #[error(
+        "{what}: it was rolled back or replaced. Nothing was published, and what was written here is kept. Ask its owner; to go on \
+         with what the remote has now, mount it with '--replica NAME' as well, and copy there what 'parquedb status' lists here"
+    )]
+    NotAsSynced {
+        /// How it differs.
+        what: String,
+    },
     /// A revision's content that the remote does not have any more.
     #[error(
         "the content of {path} is not in the remote's store any more: nothing was published. Ask its owner to run 'parquedb fsck'"
@@ -166,6 +175,7 @@ impl SyncError {
             | Self::NeverSynced
             | Self::RolledBack { .. }
             | Self::OtherHistory { .. }
+            | Self::NotAsSynced { .. }
             | Self::Together { .. }
             | Self::Halted { .. } => ExitCode::NeedsDecision,
             Self::KeptChanging => ExitCode::KeptChanging,

@@ -57,4 +57,5 @@ pub use resolve::{Choice, resolve};
 pub use retry::{sync_with_retries, wait_before};
 pub use revert::{Difference, RevertOptions, RevertReport, diff, revert};
 pub use run::sync;
+pub use state::Waits;
 pub use workdir::{LastSync, last_sync};

@@ -21,7 +21,7 @@ use super::landed::check_same_history;
 use super::noted::PendingCommit;
 use super::reconcile::{Plan, reconcile};
 use super::record::DIR;
-use super::state::{Anchor, SyncState};
+use super::state::{Anchor, SyncState, Waits};
 use super::upload::{Places, upload_contents};
 use super::{Reporter, SyncError};
 use crate::disk::{make_private_dirs, random_hex};
@@ -128,6 +128,19 @@ impl Replica {
         Ok(place)
     }
 
+    /// What its syncs wait for.
+    pub fn waits(&self) -> Waits {
+        self.state.waits
+    }
+
+    /// Notes what they wait for from now on, durably.
+    pub fn wait_for(&mut self, waits: Waits) -> Result<(), SyncError> {
+        let state = SyncState { waits, ..self.state.clone() };
+        state.write(&self.root)?;
+        self.state = state;
+        Ok(())
+    }
+
     /// Whether there is a commit whose fate is not known, or which is not settled.
     pub fn has_pending(&self) -> bool {
         self.pending.is_some()
@@ -191,15 +204,25 @@ impl Replica {
             return Ok(());
         }
         let found = remote.describe(database).await?;
+        let (here, there) = (self.state.revision, found.revision);
         if found.id != self.state.database_id {
-            let here = self.state.database_id.clone();
-            return Err(SyncError::OtherDatabase { here, there: found.id });
+            let what = format!("{database} is another database now ({})", found.id);
+            return Err(SyncError::NotAsSynced { what });
         }
-        if found.revision < self.state.revision {
-            return Err(SyncError::RolledBack { here: self.state.revision, there: found.revision });
+        if there < here {
+            let what =
+                format!("the remote is at revision {there}, and this mount has seen revision {here} of it");
+            return Err(SyncError::NotAsSynced { what });
         }
         let anchor = self.state.anchor.map(|anchor| (anchor.revision, anchor.hash));
-        check_same_history(remote, anchor, &found).await?;
+        check_same_history(remote, anchor, &found).await.map_err(|error| match error {
+            SyncError::OtherHistory { revision } => {
+                let what =
+                    format!("revision {revision} of the remote is another one than this mount has seen");
+                SyncError::NotAsSynced { what }
+            }
+            other => other,
+        })?;
         self.history_checked = true;
         Ok(())
     }

@@ -37,6 +37,24 @@ pub(super) struct SyncState {
     /// What was deleted lately, for the brake.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) deletions: Vec<Deletions>,
+    /// What somebody has told the syncs to wait for.
+    #[serde(default, skip_serializing_if = "Waits::is_nothing")]
+    pub(super) waits: Waits,
+}
+
+/// What syncs wait for until somebody says otherwise, in this life or a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Waits {
+    /// Nobody wants any.
+    pub paused: bool,
+    /// What is changed belongs together, and is not complete (F39).
+    pub gathering: bool,
+}
+
+impl Waits {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -56,6 +74,7 @@ impl SyncState {
             manifest: None,
             seen: None,
             deletions: Vec::new(),
+            waits: Waits::default(),
         }
     }
 

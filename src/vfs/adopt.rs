@@ -7,9 +7,10 @@ use std::time::Instant;
 use super::attr::Attr;
 use super::read::{Locality, Opened, told_of};
 use super::revisions::Shown;
-use super::scans::Pid;
+use super::scans::{Pid, process_of};
 use super::{Vfs, VfsError};
-use crate::namespace::{Ino, Place};
+use crate::fetch::FetchError;
+use crate::namespace::{Flip, Ino, Place};
 use crate::overlay::{Access, LocalFile, Overlay, UpperNode};
 use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
 
@@ -162,13 +163,18 @@ impl Vfs {
             return Err(VfsError::IsADirectory);
         };
         self.refuse_outdated(file.node(), node)?;
+        let now = Instant::now();
+        let reads = access == Access::Read;
+        if reads && self.scans.would_mix(opener, Flip(node.brought()), now, process_of) {
+            return Err(FetchError::Stale.into());
+        }
         if file.base().is_some_and(|base| base.hash.sha256().is_none()) {
             return Err(VfsError::NotPinned);
         }
         file.opened(overlay, access)?;
         node.opened();
         let content = file.base().map(|base| self.fetcher.open(&shown.key(&self.database, &base)));
-        let used = self.scans.begin(shown.tree.base.flip(), opener, Instant::now());
+        let used = self.scans.begin(shown.tree.base.flip(), opener, process_of(opener), now);
         let handle = self.handles.insert(ino, used, content, Some((file.clone(), access)));
         Ok(Opened { handle, locality: locality(file) })
     }
@@ -226,19 +232,41 @@ impl Vfs {
         }
     }
 
+    /// What was opened for writing, or published, in an earlier life and is just what the remote has is the remote's again. Not
+    /// while it is not settled what became of a commit: that needs to know what was published.
+    pub fn give_all_back(&self) {
+        if self.overlay.is_none() {
+            return;
+        }
+        let mut shown = self.write_shown();
+        let unchanged =
+            |(id, node): (NodeId, &UpperNode)| (!node.row.touched && node.file.is_some()).then_some(id);
+        let all: Vec<NodeId> = shown.tree.upper.nodes().filter_map(unchanged).collect();
+        for id in all {
+            self.give_back_in(&mut shown, id);
+        }
+    }
+
     /// A file that was opened for writing and not changed is the remote's again.
     pub(super) fn give_back(&self, id: NodeId) {
-        let mut shown = self.write_shown();
+        self.give_back_in(&mut self.write_shown(), id);
+    }
+
+    pub(super) fn give_back_in(&self, shown: &mut Shown, id: NodeId) {
         let Some(node) = shown.tree.upper.node(id) else { return };
         let number = shown.tree.ino(id);
         let Some(changes) = shown.tree.upper.given_back(id, node) else { return };
+        let entry = node.file.as_ref().and_then(|file| file.base());
+        if entry.is_none_or(|entry| !shown.has_by_now(&entry)) {
+            return;
+        }
         // The kernel goes on with the number it knows, which must be that of what it finds.
         let below = node.file.as_ref().and_then(|file| shown.tree.base.find_path(&file.base()?.path));
         if below != Some(number) && node.known_times() > 0 {
             return;
         }
         let known = node.known_times();
-        if self.change(&mut shown, changes).is_ok()
+        if self.change(shown, changes).is_ok()
             && let Some(base) = shown.tree.base.node(number)
         {
             base.set_known(known);

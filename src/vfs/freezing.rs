@@ -11,7 +11,6 @@ use jiff::Timestamp;
 
 use super::handles::Handle;
 use super::revisions::Shown;
-use super::scans::process_of;
 use super::{Vfs, VfsError};
 use crate::manifest::{Entry, family, same, stays_put};
 use crate::model::{ContentHash, DbPath, Revision};
@@ -53,6 +52,8 @@ pub enum Held {
     Lacking,
     /// What belongs with it does not travel.
     Beside,
+    /// Its bytes cannot be put on the disk.
+    Failing,
 }
 
 /// A local file under one of its names.
@@ -80,6 +81,23 @@ impl Frozen {
             self.places.remove(&path);
             self.held.push((path, Held::Written));
         }
+    }
+
+    /// What lies in staged files that cannot be put on the disk waits: a machine that stops would come back with less.
+    pub fn hold_failing(&mut self, failing: &[String]) {
+        let held: Vec<DbPath> = self
+            .places
+            .iter()
+            .filter(|(_, place)| failing.iter().any(|one| one == place.as_str()))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in held {
+            self.local.remove(&path);
+            self.base.remove(&path);
+            self.places.remove(&path);
+            self.held.push((path, Held::Failing));
+        }
+        self.hold_families();
     }
 
     /// Whether something waits for bytes that are only with the remote.
@@ -136,7 +154,7 @@ impl Vfs {
                     *how == access && files.iter().any(|one| Arc::ptr_eq(one, file))
                 })
             };
-            open.iter().filter(has).filter_map(|handle| process_of(handle.used.opener())).collect()
+            open.iter().filter(has).filter_map(|handle| handle.used.process()).collect()
         };
         let writers = of(Access::Write);
         let found = if writers.is_empty() { of(Access::Read) } else { writers };

@@ -11,7 +11,7 @@ use super::attr::Attr;
 use super::handles::HandleId;
 use super::read::{forget_once, told_of};
 use super::revisions::Shown;
-use super::scans::{Pid, Use};
+use super::scans::{Pid, Use, process_of};
 use super::{Vfs, VfsError};
 use crate::namespace::{Children, Flip, Ino, Merged, Place};
 
@@ -106,7 +106,7 @@ impl Vfs {
             _ => KernelListing::Keep,
         };
         let flip = tree.base.flip();
-        let used = self.scans.begin(flip, opener, Instant::now());
+        let used = self.scans.begin(flip, opener, process_of(opener), Instant::now());
         match place {
             Place::Base(_) => base.iter().for_each(|node| node.opened()),
             Place::Local(id) => tree.upper.node(id).iter().for_each(|node| node.opened()),

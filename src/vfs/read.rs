@@ -197,7 +197,7 @@ impl Vfs {
             tree.last_revision(ino)
         };
         let key = shown.content_key(&self.database, ino, revision).ok_or(VfsError::NotFound)?;
-        let used = self.scans.begin(tree.flip(), opener, now);
+        let used = self.scans.begin(tree.flip(), opener, process_of(opener), now);
         node.opened();
         let content = self.fetcher.open(&key);
         if node.is_in_tree() {

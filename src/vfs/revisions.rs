@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Vfs;
-use super::scans::{Turn, process_of};
+use super::scans::{Turn, has_ended};
 use super::settling::Above;
 use crate::manifest::Manifest;
 use crate::model::{DbRef, Revision};
@@ -63,6 +63,14 @@ impl Shown {
         Some(self.key(database, &self.tree.entry(ino, revision)?))
     }
 
+    /// Whether the revision shown is not older than what the remote once had. Where that is not known, it has to be just that.
+    pub(super) fn has_by_now(&self, entry: &BaseEntry) -> bool {
+        self.revision >= entry.revision
+            || self
+                .remote_entry(&entry.path)
+                .is_some_and(|there| (there.size, there.hash) == (entry.size, entry.hash))
+    }
+
     /// What an entry's content is asked for by.
     pub(super) fn key(&self, database: &DbRef, entry: &BaseEntry) -> ContentKey {
         let key =
@@ -84,17 +92,16 @@ impl Vfs {
 
     /// Whether a flip that has been wanted since then, and may wait so long, may happen now.
     pub fn turn(&self, wanted: Instant, patience: Duration) -> Turn {
-        self.scans.turn(wanted, patience, Instant::now())
+        self.scans.turn(wanted, patience, Instant::now(), has_ended)
     }
 
     /// Shows the next revision. The kernel still remembers parts of the old one; until [`Vfs::settled`] is called,
     /// opening what is not there any more makes it look again.
     pub fn flip(&self, next: &Next) -> Outdated {
-        self.scans.name_processes(Instant::now(), process_of);
         self.settling.store(true, Ordering::SeqCst);
         let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
         let (last, difference) = (shown.revision, &next.difference);
-        let Above { mut changes, mut left } = self.follow_above(&shown, difference, next.revision);
+        let Above { mut changes, mut left, fresh } = self.follow_above(&shown, difference, next.revision);
         if let (Some(overlay), false) = (&self.overlay, changes.is_empty())
             && let Err(error) = overlay.record(changes.clone())
         {
@@ -105,6 +112,7 @@ impl Vfs {
         }
         let step = FlipStep { difference, published: next.published, last, whose: Whose::Others };
         let outdated = shown.tree.flip(&step, &[], &changes);
+        shown.were_brought(&fresh);
         shown.revision = next.revision;
         self.were_left(&left);
         drop(shown);
@@ -143,8 +151,11 @@ impl Vfs {
             // Listings begin and are begun again under the other side of this lock.
             let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
             // A scan that began before must hear that what it looks for is gone, and not that it never was.
-            let used =
-                [self.listings.oldest(), self.scans.oldest(Instant::now()), Some(shown.tree.base.flip())];
+            let used = [
+                self.listings.oldest(),
+                self.scans.oldest(Instant::now(), has_ended),
+                Some(shown.tree.base.flip()),
+            ];
             if let Some(oldest) = used.into_iter().flatten().min() {
                 shown.tree.base.sweep(oldest);
             }

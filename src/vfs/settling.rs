@@ -2,6 +2,7 @@
 //! the revision that has it. Inode numbers, attributes and what is open stay as they are (rule 22); what was changed since is the
 //! next one's.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use super::{Vfs, VfsError};
 use crate::manifest::Entry;
 use crate::model::{DbPath, Revision};
 use crate::namespace::{Difference, FileEntry, FlipStep, Outdated, Whose};
-use crate::overlay::{LocalFile, Rest};
+use crate::overlay::{LocalFile, Overlay, Rest};
 use crate::remote::ContentKey;
 use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
 
@@ -44,14 +45,16 @@ impl Vfs {
         let agreed_in = settled.agreed_in.or(revision);
         let mut changes = Vec::new();
         for (path, entry) in &settled.agreed {
-            changes.push(match entry {
-                Some(entry) => Change::Cover(base_of(path, entry, agreed_in)),
-                None => Change::CoverGone(path.clone()),
-            });
+            match entry {
+                None => changes.push(Change::CoverGone(path.clone())),
+                // It is the remote's again, and was not removed here: that would have left a cover.
+                Some(_) if !shown.is_about(path) && shown.revision >= agreed_in => {}
+                Some(entry) => changes.push(Change::Cover(base_of(path, entry, agreed_in))),
+            }
         }
         let (mut besides, mut left) = (Vec::new(), Vec::new());
         for (path, entry) in &settled.given_up {
-            if let Some((id, gone)) = shown.without(path, entry.as_ref()) {
+            if let Some((id, gone)) = shown.without(path, entry.as_ref(), overlay)? {
                 changes.extend(gone);
                 besides.push(path.clone());
                 left.push(id);
@@ -80,6 +83,12 @@ impl Vfs {
             for path in some {
                 if let Err(error) = self.give_bytes_up(&mut shown, path) {
                     tracing::warn!(%path, %error, "what was published stays local for now");
+                }
+                // Whoever forgot it did so when it was local still.
+                if let Some(id) = shown.leads_to_local(path)
+                    && shown.tree.upper.node(id).is_some_and(|node| node.known_times() == 0)
+                {
+                    self.give_back_in(&mut shown, id);
                 }
             }
         }
@@ -150,6 +159,24 @@ impl Vfs {
         }
     }
 
+    /// Files that were moved here from paths which the remote does not have any more, and were not settled as what they are now,
+    /// become local as a whole: what they show is in no revision to come.
+    pub fn make_left_own(&self, gone: &BTreeSet<DbPath>) -> Result<(), VfsError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let overlay = self.overlay()?;
+        let files: Vec<_> =
+            self.read_shown().tree.upper.nodes().filter_map(|(_, node)| node.file.clone()).collect();
+        for file in files {
+            let is_left = |base: BaseEntry| gone.contains(&base.path);
+            if matches!(file.content(), Content::Base(_)) && file.base().is_some_and(is_left) {
+                file.make_own(overlay)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether somebody has given a file attributes that the remote's would not have.
     fn is_custom(&self, row: &NodeRow) -> bool {
         let usual = (u32::from(self.owner.file_mode()), self.owner.uid, self.owner.gid);
@@ -209,6 +236,7 @@ impl Vfs {
                 continue;
             };
             let fresh = overlay.new_node();
+            above.fresh.push(fresh);
             let base = BaseEntry {
                 path: path.clone(),
                 size: entry.size,
@@ -240,6 +268,8 @@ pub(super) struct Above {
     pub(super) changes: Vec<Change>,
     /// Nodes that lose a name, and perhaps the last.
     pub(super) left: Vec<NodeId>,
+    /// Nodes that show what the flip brings.
+    pub(super) fresh: Vec<NodeId>,
 }
 
 impl Vfs {
@@ -257,7 +287,7 @@ impl Vfs {
                 None => difference.then([], [entry.path.clone()]),
             }
         }
-        let Above { changes, left } = self.follow_above(&shown, &difference, shown.revision);
+        let Above { changes, left, fresh } = self.follow_above(&shown, &difference, shown.revision);
         if changes.is_empty() {
             return None;
         }
@@ -270,6 +300,7 @@ impl Vfs {
         let nothing = Difference::default();
         let step = FlipStep { difference: &nothing, published: 0, last: None, whose: Whose::Ours };
         let outdated = shown.tree.flip(&step, &besides, &changes);
+        shown.were_brought(&fresh);
         self.settling.store(true, Ordering::SeqCst);
         self.were_left(&left);
         drop(shown);
@@ -278,19 +309,45 @@ impl Vfs {
     }
 }
 
+/// A node that loses a name, if there is one, and what does it.
+type LetGo = (Option<NodeId>, Vec<Change>);
+
 impl Shown {
     /// What lets go of the local version of a path, and whose it was; none where it has been changed since it was frozen, or
     /// somebody may change it any moment.
-    fn without(&self, path: &DbPath, local: Option<&Entry>) -> Option<(Option<NodeId>, Vec<Change>)> {
+    fn without(
+        &self,
+        path: &DbPath,
+        local: Option<&Entry>,
+        overlay: &Overlay,
+    ) -> Result<Option<LetGo>, VfsError> {
         let gone = Change::CoverGone(path.clone());
-        let Some(id) = self.leads_to_local(path) else {
-            return local.is_none().then_some((None, vec![gone]));
+        let found =
+            self.leads_to_local(path).and_then(|id| Some((id, self.tree.upper.node(id)?.file.as_ref()?)));
+        let (id, file, local) = match (found, local) {
+            // Something that is no file may stand in its place, and stays.
+            (None, None) => return Ok(Some((None, vec![gone]))),
+            (Some((id, file)), Some(local)) => (id, file, local),
+            _ => return Ok(None),
         };
-        let file = self.tree.upper.node(id)?.file.as_ref()?;
-        let frozen = base_of(path, local?, None);
-        let (parent, name) = place_of(self, path)?;
-        let stays = is_content(&file.content(), file, &frozen);
-        stays.then(|| (Some(id), vec![unnamed(parent, OsStr::new(&name)), gone]))
+        let Some((parent, name)) = place_of(self, path) else { return Ok(None) };
+        let stays = is_content(&file.content(), file, &base_of(path, local, None));
+        if !stays || file.rest(overlay)? == Rest::Written {
+            return Ok(None);
+        }
+        Ok(Some((Some(id), vec![unnamed(parent, OsStr::new(&name)), gone])))
+    }
+
+    /// Notes that a flip has brought what these nodes show.
+    pub(super) fn were_brought(&self, nodes: &[NodeId]) {
+        for node in nodes.iter().filter_map(|id| self.tree.upper.node(*id)) {
+            node.brought_by(self.tree.base.flip().0);
+        }
+    }
+
+    /// Whether anything here is about a path: something local is there, or something of the remote's is hidden.
+    fn is_about(&self, path: &DbPath) -> bool {
+        self.leads_to_local(path).is_some() || self.tree.upper.cover(path).is_some()
     }
 }
 

@@ -7,6 +7,7 @@ mod service;
 mod storm;
 mod together;
 mod troubles;
+mod waiting;
 mod when;
 
 use std::path::Path;
@@ -64,6 +65,12 @@ fn sync(server: &Server, mount: &Mount) {
 fn published(server: &Server, path: &str) -> Option<Vec<u8>> {
     let answer = crate::harness::get(&format!("/db/alice/d/{path}")).send(&server.address);
     (answer.status == 200).then_some(answer.body)
+}
+
+/// How a mount's syncs stand.
+fn standing(server: &Server, mount: &Mount) -> serde_json::Value {
+    let told = Cli::owner(server).run(&["status", text(&mount.path()), "--json"]).expect(0).json();
+    told["replicas"][0]["sync"].clone()
 }
 
 /// How many local changes a mount has.

@@ -168,6 +168,33 @@ fn rule_10_a_newcomer_where_something_was_removed_or_moved_is_shown_and_stays() 
 }
 
 #[test]
+fn rule_21_nobody_decides_about_a_database_without_its_log() {
+    let (server, id) = database();
+    server.publish(&id, &[("x.db", b"database"), ("x.db-wal", b"log")]);
+    let mounting = deaf(&server, "remote-wins");
+    let mount = mounting.mount();
+    until(|| mount.read("x.db").is_ok());
+    fs::write(mount.at("x.db"), "my database").unwrap();
+    fs::write(mount.at("x.db-wal"), "my log").unwrap();
+    server.publish(&id, &[("x.db", b"their database")]);
+    let revision = server.revision(&id);
+    ctl(&server, &mount, &["sync"]).expect(3);
+    let (cli, path) = (Cli::owner(&server), mount.path());
+    let refused = cli.run(&["resolve", "x.db", "--remote", "--directory", text(&path)]).expect(3);
+    assert!(refused.stderr.contains("'x.db' goes together with other files"), "{}", refused.stderr);
+    assert_eq!(server.revision(&id), revision);
+    assert_eq!(mount.read("x.db").unwrap(), b"my database");
+    assert_eq!(mount.read("x.db-wal").unwrap(), b"my log");
+    cli.run(&["resolve", "x.db", "--local", "--directory", text(&path)]).expect(0);
+    assert_eq!(server.revision(&id), revision + 1, "both at once");
+    assert_eq!(published(&server, "x.db").unwrap(), b"my database");
+    assert_eq!(published(&server, "x.db-wal").unwrap(), b"my log");
+    assert_eq!(pending(&server, &mount.path()), 0);
+    assert!(copies(&mounting).contains(&("x.db.remote.conflict".into(), b"their database".to_vec())));
+    mount.unmount();
+}
+
+#[test]
 fn a_file_in_the_place_of_a_directory_waits_for_a_person() {
     let (server, id) = database();
     let mount = by_hand(&server).mount();

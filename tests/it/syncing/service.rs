@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{database, published};
-use crate::harness::Responder;
+use crate::harness::{Responder, Server};
 
 /// Begins a `systemd --user`, in `unshare`d namespaces, and then runs the rest of the script.
 const BEGIN: &str = r#"
@@ -22,21 +21,27 @@ for _ in $(seq 100); do
     [ "$(systemctl --user is-system-running 2>/dev/null)" = running ] && break
     sleep 0.1
 done
-unit='parquedb-mount@alice-d.service'
+unit="parquedb-mount@$(systemd-escape alice/my-data).service"
 show() { systemctl --user show "$unit" -p "$1" --value; }
 until_is() { for _ in $(seq 200); do [ "$(show "$1")" = "$2" ] && return; sleep 0.1; done; echo "$1 is $(show "$1") and not $2" >&2; exit 1; }
 said() { for _ in $(seq 200); do [ -e "$HOME/$1" ] && return; sleep 0.1; done; echo "nobody said $1" >&2; exit 1; }
 "#;
 
 const STORY: &str = r#"
-parquedb service install alice/d "$HOME/mnt" -- --sync on-change --last-sync 4 --poll 1
+parquedb service install alice/my-data "$HOME/mnt" -- --sync on-change --last-sync 4 --poll 1 --exclude 'my "own" files/*'
 until_is ActiveState active
 cat "$HOME/mnt/one"; echo
-parquedb service status
+parquedb service status alice/my-data
+tr '\0' '\n' <"/proc/$(show MainPID)/cmdline"
+# What no restart mends is not restarted.
+if parquedb service install alice/none; then echo 'there is no such database' >&2; exit 1; fi
+sleep 3
+echo "none: $(systemctl --user show parquedb-mount@alice-none.service -p ActiveState -p NRestarts --value | tr '\n' ' ')"
+parquedb service remove alice/none
 # Stopped with changes that are not published.
 echo stopped >"$HOME/mnt/stopped"
 systemctl --user stop "$unit"
-echo "result $(show Result)"
+echo "stopped at once, result $(show Result)"
 mountpoint -q "$HOME/mnt" && { echo 'still mounted' >&2; exit 1; }
 touch "$HOME/was-stopped"; said go-on-1
 # Killed in the middle.
@@ -62,12 +67,12 @@ touch "$HOME/hang"
 echo hung >"$HOME/mnt/hung"
 began=$(date +%s)
 systemctl --user stop "$unit"
-echo "stopped after $(($(date +%s) - began)) s, result $(show Result)"
+echo "stopped after $(($(date +%s) - began)) s, while it hung: result $(show Result)"
 rm "$HOME/hang"
 systemctl --user start "$unit"
 cat "$HOME/mnt/hung"
 touch "$HOME/was-hung"; said go-on-2
-parquedb service remove alice/d
+parquedb service remove alice/my-data
 mountpoint -q "$HOME/mnt" && { echo 'still mounted' >&2; exit 1; }
 ls "$XDG_CONFIG_HOME/systemd/user"
 echo ended
@@ -75,7 +80,13 @@ echo ended
 
 #[test]
 fn f24_a_service_starts_stops_survives_its_death_and_a_hung_remote() {
-    let (server, _) = database();
+    let server = Server::start();
+    let id = server.register("my-data", "public");
+    server.publish(&id, &[("one", b"1")]);
+    let published = |path: &str| {
+        let answer = crate::harness::get(&format!("/db/alice/my-data/{path}")).send(&server.address);
+        (answer.status == 200).then_some(answer.body)
+    };
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().to_owned();
     let (address, hang) = (server.address.clone(), home.join("hang"));
@@ -130,11 +141,11 @@ fn f24_a_service_starts_stops_survives_its_death_and_a_hung_remote() {
         }
     };
     until("was-stopped");
-    assert_eq!(published(&server, "stopped").as_deref(), Some(&b"stopped\n"[..]), "{}", said());
+    assert_eq!(published("stopped").as_deref(), Some(&b"stopped\n"[..]), "{}", said());
     fs::write(home.join("go-on-1"), "").unwrap();
     until("was-hung");
     for name in ["killed", "hung"] {
-        crate::harness::until(|| published(&server, name) == Some(format!("{name}\n").into_bytes()));
+        crate::harness::until(|| published(name) == Some(format!("{name}\n").into_bytes()));
     }
     fs::write(home.join("go-on-2"), "").unwrap();
     assert!(child.wait().unwrap().success(), "{}\n{}", said(), log());
@@ -142,9 +153,13 @@ fn f24_a_service_starts_stops_survives_its_death_and_a_hung_remote() {
     println!("{said}");
     for expected in [
         "1\n",
-        "parquedb-mount@alice-d.service  active (running)  alice/d: ",
-        "result success",
+        "parquedb-mount@alice-my\\x2ddata.service  active (running)  alice/my-data: ",
+        "\nmy \"own\" files/*\n",
+        "none: 0 failed ",
+        "stopped at once, result success",
         "killed\n",
+        "mounted again: killed one stopped ",
+        "while it hung: result success",
         "hung\n",
         "ended",
     ] {

@@ -51,7 +51,7 @@ while not done.is_set() or last < max(published):
     ran = subprocess.run([sys.executable, "-I", "-c", scan, scanning], capture_output=True, text=True)
     if ran.returncode:
         # A scan that a revision came into the middle of is told so; anything else is a fault.
-        if "Stale file handle" in ran.stderr or "No files found" in ran.stderr: stale += 1
+        if "Stale file handle" in ran.stderr or (last == 0 and "No files found" in ran.stderr): stale += 1
         else: wrong.append(ran.stderr[-500:])
     else:
         low, high, rows, parts, total = json.loads(ran.stdout)
@@ -75,7 +75,7 @@ fn x1_two_mounts_one_writes_and_every_scan_of_the_other_is_of_one_revision() {
     server.publish(&id, &[("data/readme.txt", b"empty")]);
     let long = Duration::from_secs(seconds() + 120);
     let a = Mounting::owner(&server, "alice/d").args(&["--sync", "on-change"]).lasting(long).mount();
-    let b = Mounting::owner(&server, "alice/d").args(&["--poll", "1"]).lasting(long).mount();
+    let b = Mounting::owner(&server, "alice/d").args(&["--poll", "3600"]).lasting(long).mount();
     fs::create_dir_all(a.at("data/t")).unwrap();
     let parquedb = Path::new(env!("CARGO_BIN_EXE_parquedb"));
     let for_seconds = seconds().to_string();
@@ -88,7 +88,9 @@ fn x1_two_mounts_one_writes_and_every_scan_of_the_other_is_of_one_revision() {
     let generations = told["generations"].as_u64().unwrap();
     assert!(generations >= 3, "{told}");
     assert_eq!(told["last"].as_u64(), Some(generations), "every write arrives: {told}");
-    assert!(told["scans"].as_u64().unwrap() >= 5 && told["distinct"].as_u64().unwrap() >= 2, "{told}");
+    let (scans, stale) = (told["scans"].as_u64().unwrap(), told["stale"].as_u64().unwrap());
+    assert!(stale <= scans / 4 + 3, "few scans meet a revision in their middle: {told}");
+    assert!(scans >= 5 && told["distinct"].as_u64().unwrap() >= 2, "{told}");
     assert!(median.is_some_and(|median| median < 2.0), "{told}");
     a.unmount();
     b.unmount();

@@ -11,10 +11,19 @@ use crate::harness::{Mounting, Reply, Responder, Server, until};
 /// Passes everything on but the stream of events, and every answer to what begins with `path` while `lost` is above 0; the server
 /// has heard it.
 fn losing_answers(server: &Server, path: &'static str) -> (Responder, Arc<AtomicU32>) {
+    losing_answers_of_one_without(server, path, &["/api/sync/events/"])
+}
+
+/// The same, before a server that does not have those routes.
+fn losing_answers_of_one_without(
+    server: &Server,
+    path: &'static str,
+    without: &'static [&'static str],
+) -> (Responder, Arc<AtomicU32>) {
     let (address, lost) = (server.address.clone(), Arc::new(AtomicU32::new(0)));
     let left = lost.clone();
     let proxy = Responder::start(move |incoming| {
-        if incoming.target.starts_with("/api/sync/events/") {
+        if without.iter().any(|route| incoming.target.starts_with(route)) {
             return crate::harness::answer(404, &[], b"");
         }
         let response = incoming.forward(&address);
@@ -92,6 +101,57 @@ fn rule_3_a_daemon_that_was_killed_before_it_heard_knows_its_commit_again() {
         assert_eq!(told["status"]["conflicts"].as_array().unwrap().len(), 0, "{then}: {told}");
         assert_eq!(pending(&server, &mount.path()), 0, "{then}");
         assert!(server.revision(&id) <= 3, "{then}");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn rule_3_a_commit_whose_answer_was_lost_is_known_again_where_the_remote_tells_only_of_all_there_is() {
+    for killed in [false, true] {
+        let (server, id) = database();
+        let without = &["/api/sync/events/", "/api/sync/changes/"];
+        let (proxy, lost) = losing_answers_of_one_without(&server, "/api/sync/commit/", without);
+        let mounting = through(&proxy, &server);
+        let mount = mounting.mount();
+        fs::write(mount.at("new"), "mine").unwrap();
+        fs::write(mount.at("one"), "changed").unwrap();
+        fs::write(mount.at("again"), "first").unwrap();
+        fs::remove_file(mount.at("two")).unwrap();
+        lost.store(1000, Ordering::SeqCst);
+        ctl(&server, &mount, &["sync"]).expect(6);
+        let base = server.revision(&id);
+        assert_eq!(published(&server, "new").unwrap(), b"mine", "it has landed");
+        // Others go on from there, and so does somebody here.
+        let put = [("new", &b"theirs"[..]), ("other", b"other")].map(|(path, bytes)| {
+            server.upload(&id, path, bytes);
+            crate::harness::put_entry(path, bytes)
+        });
+        server.commit(&id, "their-commit", base, &put, &["dir/x"]).expect(200);
+        fs::write(mount.at("again"), "second").unwrap();
+        let mount = if killed {
+            mount.kill9();
+            mounting.mount()
+        } else {
+            mount
+        };
+        lost.store(0, Ordering::SeqCst);
+        sync(&server, &mount);
+        let expected: [(&str, Option<&[u8]>); 6] = [
+            ("new", Some(b"theirs")),
+            ("one", Some(b"changed")),
+            ("again", Some(b"second")),
+            ("two", None),
+            ("other", Some(b"other")),
+            ("dir/x", None),
+        ];
+        for (path, bytes) in expected {
+            assert_eq!(published(&server, path).as_deref(), bytes, "{path}, killed: {killed}");
+            until(|| mount.read(path).ok().as_deref() == bytes);
+        }
+        let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
+        assert_eq!(told["status"]["conflicts"].as_array().unwrap().len(), 0, "killed: {killed}: {told}");
+        assert_eq!(pending(&server, &mount.path()), 0, "killed: {killed}");
+        assert_eq!(server.revision(&id), base + 2, "killed: {killed}");
         mount.unmount();
     }
 }
@@ -233,8 +293,15 @@ fn a_server_that_was_rolled_back_is_not_published_to() {
     fs::write(mount.at("b"), "b").unwrap();
     let refused = ctl(&server, &mount, &["sync"]).expect(3);
     assert!(refused.stderr.contains("rolled back"), "{refused:?}");
+    assert!(refused.stderr.contains("'--replica NAME'"), "what to do: {refused:?}");
     assert_eq!(server.revision(&id), 1);
     assert_eq!(mount.read("b").unwrap(), b"b");
+    // What it says to do.
+    let fresh = Mounting::owner(&server, "alice/d").args(&["--sync", "manual", "--replica", "fresh"]).mount();
+    fs::copy(mount.at("b"), fresh.at("b")).unwrap();
+    sync(&server, &fresh);
+    assert_eq!(published(&server, "b").unwrap(), b"b");
+    fresh.unmount();
     mount.unmount();
 }
 

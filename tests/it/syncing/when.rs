@@ -52,6 +52,7 @@ fn f32_a_change_is_published_soon_and_what_follows_closely_goes_with_it() {
     let written = Instant::now();
     until(|| published(&server, "f9").is_some());
     println!("published {:?} after the last write", written.elapsed());
+    assert!(written.elapsed() > Duration::from_secs(1) && written.elapsed() < Duration::from_secs(15));
     assert_eq!(server.revision(&id), revision + 1, "F39: one window, one revision");
     until(|| pending(&server, &mount.path()) == 0);
     mount.unmount();

@@ -67,6 +67,15 @@ fn quoted(text: &str) -> Result<String, Failure> {
     Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")))
 }
 
+/// An argument among others in a variable that systemd splits into words.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_=./:,@*?+%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
 fn systemctl(args: &[&str]) -> Result<String, Failure> {
     let ran = Command::new("systemctl").arg("--user").args(args).output().map_err(|error| {
         failed(format!(
@@ -107,7 +116,12 @@ fn install(
         let value = quoted(&format!("PARQUEDB_MOUNTPOINT={}", absolute.display()))?;
         settings.push_str(&format!("Environment={value}\n"));
     }
+    // Where this was said for the shell, it is meant for the service.
+    if let Ok(url) = std::env::var("PARQUEDB_REMOTE_URL") {
+        settings.push_str(&format!("Environment={}\n", quoted(&format!("PARQUEDB_REMOTE_URL={url}"))?));
+    }
     if !args.is_empty() {
+        let args: Vec<String> = args.iter().map(|arg| word(arg)).collect();
         let value = quoted(&format!("PARQUEDB_MOUNT_ARGS={}", args.join(" ")))?;
         settings.push_str(&format!("Environment={value}\n"));
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use parquedb_mount::config::Dirs;
-use parquedb_mount::control::{Control, Request, Standing};
+use parquedb_mount::control::{Control, Request, Standing, SyncPhase};
 use parquedb_mount::model::{ByteRange, DbRef, ExitCode};
 use parquedb_mount::overlay::{Changed, HereOnly, OverlayError, Pending, pending_at};
 use parquedb_mount::remote::RemoteOptions;
@@ -118,7 +118,11 @@ fn of_database(
 
 fn tell_sync(style: Style, standing: &Standing) {
     let last = standing.last_sync.as_deref().unwrap_or("never");
-    let next = standing.next_sync.as_deref().unwrap_or("when something is changed, or 'parquedb ctl sync'");
+    let next = match (standing.state, standing.gathering) {
+        (SyncPhase::Paused, _) => "not before 'parquedb ctl resume'",
+        (_, true) => "not before 'parquedb ctl commit'",
+        _ => standing.next_sync.as_deref().unwrap_or("when something is changed, or 'parquedb ctl sync'"),
+    };
     style.line(format!("Sync: {}; last {last}; next {next}.", standing.state.as_str()));
     for held in &standing.held {
         style.line(format!("  waits  {}  {}", held.path, held.why));
