@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{by_hand, ctl, database, on_change, published, standing, sync};
@@ -168,6 +169,58 @@ fn f31_when_the_remote_is_back_what_waits_is_published_at_once() {
     until(|| published(&server, "waits").is_some());
     println!("published {:?} after the remote was back; the next try was {off} s off", back.elapsed());
     assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    mount.unmount();
+}
+
+#[test]
+fn f34_a_pause_that_the_remote_asks_for_is_kept_though_it_answers_otherwise() {
+    let (server, _) = database();
+    let (address, commits) = (server.address.clone(), Arc::new(Mutex::new(Vec::new())));
+    let seen = commits.clone();
+    let proxy = Responder::start(move |incoming| {
+        if incoming.target.starts_with("/api/sync/commit/") {
+            let mut seen = seen.lock().unwrap();
+            seen.push(Instant::now());
+            if seen.len() == 1 {
+                return crate::harness::answer(503, &[("Retry-After", "6")], b"busy");
+            }
+        }
+        incoming.forward(&address).into()
+    });
+    let mount = through(&proxy, &server, "on-change").mount();
+    fs::write(mount.at("a"), "a").unwrap();
+    until(|| published(&server, "a").is_some());
+    let commits = commits.lock().unwrap();
+    let pause = commits[1] - commits[0];
+    println!("asked again after {pause:?}");
+    assert!(pause > Duration::from_millis(5500) && commits.len() == 2, "{pause:?}");
+    drop(commits);
+    mount.unmount();
+}
+
+#[test]
+fn f31_a_poll_is_one_request() {
+    let (server, _) = database();
+    let (address, asked) = (server.address.clone(), Arc::new(AtomicU64::new(0)));
+    let counted = asked.clone();
+    let proxy = Responder::start(move |incoming| {
+        if incoming.target.starts_with("/api/sync/events/") {
+            return crate::harness::answer(404, &[], b"");
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        incoming.forward(&address).into()
+    });
+    let mount = through(&proxy, &server, "on-change").mount();
+    fs::write(mount.at("a"), "a").unwrap();
+    until(|| published(&server, "a").is_some());
+    std::thread::sleep(Duration::from_secs(2));
+    let before = (mount.stats().polls, asked.load(Ordering::SeqCst));
+    std::thread::sleep(Duration::from_secs(5));
+    let polls = mount.stats().polls - before.0;
+    let requests = asked.load(Ordering::SeqCst) - before.1;
+    println!("{polls} polls, {requests} requests");
+    // One may be on its way.
+    assert!(polls >= 3 && requests.abs_diff(polls) <= 1, "{polls} polls, {requests} requests");
     mount.unmount();
 }
 
