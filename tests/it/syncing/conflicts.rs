@@ -88,6 +88,39 @@ fn manual_leaves_both_alone_and_goes_on_with_the_rest() {
 }
 
 #[test]
+fn rule_8_each_path_keeps_the_base_it_was_changed_on() {
+    let (server, id) = database();
+    let mounting = deaf(&server, "manual");
+    let mount = mounting.mount();
+    for name in ["one", "two"] {
+        fs::write(mount.at(name), format!("my {name}")).unwrap();
+    }
+    server.publish(&id, &[("one", b"their one")]);
+    let in_conflict = |mount: &crate::harness::Mount| {
+        let told = ctl(&server, mount, &["sync", "--json"]).expect(3).json();
+        assert_eq!(told["status"]["conflicts"], serde_json::json!(["one"]), "{told}");
+    };
+    in_conflict(&mount);
+    // One base has moved, with what was published; the other has not, though the mount shows a later revision.
+    assert_eq!(published(&server, "two").unwrap(), b"my two");
+    server.publish(&id, &[("two", b"their two")]);
+    until(|| mount.read("two").is_ok_and(|read| read == b"their two"));
+    fs::write(mount.at("two"), "mine again").unwrap();
+    in_conflict(&mount);
+    assert_eq!(published(&server, "two").unwrap(), b"mine again", "on top of theirs, and no conflict");
+    mount.kill9();
+    let mount = mounting.mount();
+    fs::remove_file(mount.at("two")).unwrap();
+    in_conflict(&mount);
+    assert_eq!(
+        (published(&server, "one").unwrap(), published(&server, "two")),
+        (b"their one".to_vec(), None)
+    );
+    assert_eq!(mount.read("one").unwrap(), b"my one");
+    mount.unmount();
+}
+
+#[test]
 fn a_person_decides_file_by_file_in_a_mount() {
     let (server, id) = database();
     let mounting = deaf(&server, "manual");

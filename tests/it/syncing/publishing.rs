@@ -265,6 +265,35 @@ fn readers_keep_what_they_have_open_through_a_publish_and_through_the_next_edit(
     mount.unmount();
 }
 
+#[test]
+fn rule_16_who_follows_a_file_hears_what_is_written_before_and_after_it_is_published() {
+    let (server, _) = database();
+    let mount = by_hand(&server).arg("--no-passthrough").mount();
+    let append = |line: &str| {
+        let mut file = OpenOptions::new().append(true).create(true).open(mount.at("log")).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    };
+    append("first\n");
+    let mut before = "first\n".to_owned();
+    for line in ["second\n", "third\n"] {
+        sync(&server, &mount);
+        // Of what was published by now.
+        let mut follower = File::open(mount.at("log")).unwrap();
+        let mut heard = || {
+            let mut text = String::new();
+            follower.read_to_string(&mut text).unwrap();
+            text
+        };
+        assert_eq!(heard(), before);
+        append(line);
+        assert_eq!(heard(), line);
+        before.push_str(line);
+    }
+    sync(&server, &mount);
+    assert_eq!(published(&server, "log").unwrap(), before.as_bytes());
+    mount.unmount();
+}
+
 /// What another process reads: this one has files of an earlier revision open, and would mix two (X1).
 fn by_another(path: &Path) -> Vec<u8> {
     Command::new("cat").arg(path).output().unwrap().stdout
