@@ -121,13 +121,12 @@ impl Prepared {
     /// Settles what an earlier life has published without hearing of it, before anybody can change anything. Where the remote does
     /// not say, that is done later. What an earlier life has had open and is as the remote has it is the remote's again.
     pub(super) async fn settle_earlier(&mut self) {
-        if let Some(Publishing { publisher, .. }) = &mut self.publishing
-            && publisher.replica.has_pending()
-            && let Err(error) = publisher.resolve_within(SETTLING, &mut self.follower).await
-        {
-            return tracing::info!(%error, "what became of the last commit is not known yet");
+        let Some(Publishing { publisher, .. }) = &mut self.publishing else {
+            return self.vfs.give_all_back();
+        };
+        if let Err(error) = publisher.resolve_within(SETTLING, &mut self.follower).await {
+            tracing::info!(%error, "what became of the last commit is not known yet");
         }
-        self.vfs.give_all_back();
     }
 }
 

@@ -121,6 +121,24 @@ impl Publisher {
         scope: Scope,
         decided: Option<&(DbPath, Side)>,
     ) -> Result<Round, RoundError> {
+        let done = self.plan_and_publish(follower, scope, decided).await;
+        self.give_back_if_settled(follower);
+        done
+    }
+
+    /// While a commit is not settled, all that it may have published is kept: in later lives too.
+    fn give_back_if_settled(&self, follower: &Follower) {
+        if !self.replica.has_pending() {
+            follower.vfs.give_all_back();
+        }
+    }
+
+    async fn plan_and_publish(
+        &mut self,
+        follower: &mut Follower,
+        scope: Scope,
+        decided: Option<&(DbPath, Side)>,
+    ) -> Result<Round, RoundError> {
         let mut options = self.options.clone();
         if let (Scope::Critical, Some(critical)) = (scope, &self.critical) {
             options.filter.clone_from(critical);
@@ -129,6 +147,7 @@ impl Publisher {
         if let Some(landed) = self.resolve(follower).await? {
             round.count(&landed);
         }
+        follower.vfs.keep_all();
         let mut plans = 0;
         while plans < MAX_PLANS + asked_for.len() {
             plans += 1;
@@ -194,6 +213,7 @@ impl Publisher {
 
     /// Finds out what became of a commit whose answer was lost, before anything else is shown or planned.
     pub(super) async fn resolve(&mut self, follower: &mut Follower) -> Result<Option<Landed>, RoundError> {
+        follower.vfs.keep_all();
         let landed = self.replica.resolve_pending(&follower.remote).await?;
         self.settle_landed(follower, landed).await
     }
@@ -204,6 +224,7 @@ impl Publisher {
         patience: Duration,
         follower: &mut Follower,
     ) -> Result<Option<Landed>, RoundError> {
+        follower.vfs.keep_all();
         let asked = tokio::time::timeout(patience, self.replica.resolve_pending(&follower.remote)).await;
         let landed = asked.map_err(|_| RoundError::Silent)??;
         self.settle_landed(follower, landed).await
@@ -219,6 +240,7 @@ impl Publisher {
             let _ = keep_in_cache(&follower.vfs, published).await;
             self.settle(follower, Some(landed.clone()), Settled::default()).await?;
         }
+        self.give_back_if_settled(follower);
         Ok(landed)
     }
 

@@ -256,8 +256,6 @@ impl SimulatedMount {
         // As a mount does before anybody can change anything.
         if let Err(error) = publisher.resolve(&mut follower).await {
             tracing::info!(%error, "what became of a commit is not known yet");
-        } else {
-            vfs.give_all_back();
         }
         Some(Self { follower, publisher, vfs, next: 1 << 23, known: Vec::new() })
     }

@@ -2,12 +2,14 @@
 //! nothing new, and so does no harm if it is the last one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::attr::Attr;
 use super::read::{Locality, Opened, told_of};
 use super::revisions::Shown;
 use super::scans::{Pid, process_of};
+use super::settling::AT_ONCE;
 use super::{Vfs, VfsError};
 use crate::fetch::FetchError;
 use crate::namespace::{Flip, Ino, Place};
@@ -232,18 +234,23 @@ impl Vfs {
         }
     }
 
-    /// What was opened for writing, or published, in an earlier life and is just what the remote has is the remote's again. Not
-    /// while it is not settled what became of a commit: that needs to know what was published.
+    /// From now on nothing is given back. Of what is being published, and of what may have been, it must be known that it was here: a
+    /// base that moves where nothing is left would be a removal.
+    pub fn keep_all(&self) {
+        self.keeps_all.store(true, Ordering::SeqCst);
+    }
+
+    /// It is settled what was published: what the kernel has forgotten meanwhile, or an earlier life has left, and is just what the
+    /// remote has, is the remote's again.
     pub fn give_all_back(&self) {
-        if self.overlay.is_none() {
-            return;
-        }
-        let mut shown = self.write_shown();
-        let unchanged =
-            |(id, node): (NodeId, &UpperNode)| (!node.row.touched && node.file.is_some()).then_some(id);
-        let all: Vec<NodeId> = shown.tree.upper.nodes().filter_map(unchanged).collect();
-        for id in all {
-            self.give_back_in(&mut shown, id);
+        self.keeps_all.store(false, Ordering::SeqCst);
+        let unused = |(id, node): (NodeId, &UpperNode)| {
+            (!node.row.touched && node.file.is_some() && node.known_times() == 0).then_some(id)
+        };
+        let all: Vec<NodeId> = self.read_shown().tree.upper.nodes().filter_map(unused).collect();
+        for some in all.chunks(AT_ONCE) {
+            let mut shown = self.write_shown();
+            some.iter().for_each(|id| self.give_back_in(&mut shown, *id));
         }
     }
 
@@ -252,7 +259,10 @@ impl Vfs {
         self.give_back_in(&mut self.write_shown(), id);
     }
 
-    pub(super) fn give_back_in(&self, shown: &mut Shown, id: NodeId) {
+    fn give_back_in(&self, shown: &mut Shown, id: NodeId) {
+        if self.keeps_all.load(Ordering::SeqCst) {
+            return;
+        }
         let Some(node) = shown.tree.upper.node(id) else { return };
         let number = shown.tree.ino(id);
         let Some(changes) = shown.tree.upper.given_back(id, node) else { return };

@@ -70,16 +70,20 @@ impl Frozen {
         self.local.is_empty()
     }
 
+    fn hold(&mut self, path: DbPath, why: Held) {
+        self.local.remove(&path);
+        self.base.remove(&path);
+        self.places.remove(&path);
+        self.held.push((path, why));
+    }
+
     /// What belongs with something that is not ready waits with it.
     fn hold_families(&mut self) {
         let held: BTreeSet<String> = self.held.iter().map(|(path, _)| family(path).to_owned()).collect();
         let with: Vec<DbPath> =
             self.local.keys().filter(|path| held.contains(family(path))).cloned().collect();
         for path in with {
-            self.local.remove(&path);
-            self.base.remove(&path);
-            self.places.remove(&path);
-            self.held.push((path, Held::Written));
+            self.hold(path, Held::Written);
         }
     }
 
@@ -92,10 +96,7 @@ impl Frozen {
             .map(|(path, _)| path.clone())
             .collect();
         for path in held {
-            self.local.remove(&path);
-            self.base.remove(&path);
-            self.places.remove(&path);
-            self.held.push((path, Held::Failing));
+            self.hold(path, Held::Failing);
         }
         self.hold_families();
     }
@@ -181,7 +182,7 @@ impl Vfs {
         self.local_files().into_iter().filter(|file| file.missing(0).is_some()).collect()
     }
 
-    fn local_files(&self) -> Vec<Arc<LocalFile>> {
+    pub(super) fn local_files(&self) -> Vec<Arc<LocalFile>> {
         self.read_shown().tree.upper.nodes().filter_map(|(_, node)| node.file.clone()).collect()
     }
 

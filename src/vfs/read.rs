@@ -33,6 +33,8 @@ pub struct Vfs {
     pub(super) owner: Owner,
     /// The kernel is being told what a flip changed.
     pub(super) settling: AtomicBool,
+    /// Nothing is given back: of what is being published it must be known that it was here.
+    pub(super) keeps_all: AtomicBool,
     /// What it has taken a name from.
     pub(super) left: Mutex<HashSet<NodeId>>,
     /// Something local is of an earlier revision than the one shown, because somebody had it open for writing.
@@ -85,6 +87,7 @@ impl Vfs {
             overlay,
             owner,
             settling: AtomicBool::new(false),
+            keeps_all: AtomicBool::new(false),
             left: Mutex::default(),
             // Something may have been left behind in an earlier life.
             behind: AtomicBool::new(true),

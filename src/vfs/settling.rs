@@ -19,7 +19,7 @@ use crate::remote::ContentKey;
 use crate::state::{BaseEntry, Change, Content, Kind, NodeId, NodeRow};
 
 /// Whoever writes waits no longer than so many files take that are not local any more.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// What is settled.
 #[derive(Debug, Default)]
@@ -45,12 +45,10 @@ impl Vfs {
         let agreed_in = settled.agreed_in.or(revision);
         let mut changes = Vec::new();
         for (path, entry) in &settled.agreed {
-            match entry {
-                None => changes.push(Change::CoverGone(path.clone())),
-                // It is the remote's again, and was not removed here: that would have left a cover.
-                Some(_) if !shown.is_about(path) && shown.revision >= agreed_in => {}
-                Some(entry) => changes.push(Change::Cover(base_of(path, entry, agreed_in))),
-            }
+            changes.push(match entry {
+                Some(entry) => Change::Cover(base_of(path, entry, agreed_in)),
+                None => Change::CoverGone(path.clone()),
+            });
         }
         let (mut besides, mut left) = (Vec::new(), Vec::new());
         for (path, entry) in &settled.given_up {
@@ -83,12 +81,6 @@ impl Vfs {
             for path in some {
                 if let Err(error) = self.give_bytes_up(&mut shown, path) {
                     tracing::warn!(%path, %error, "what was published stays local for now");
-                }
-                // Whoever forgot it did so when it was local still.
-                if let Some(id) = shown.leads_to_local(path)
-                    && shown.tree.upper.node(id).is_some_and(|node| node.known_times() == 0)
-                {
-                    self.give_back_in(&mut shown, id);
                 }
             }
         }
@@ -166,9 +158,7 @@ impl Vfs {
             return Ok(());
         }
         let overlay = self.overlay()?;
-        let files: Vec<_> =
-            self.read_shown().tree.upper.nodes().filter_map(|(_, node)| node.file.clone()).collect();
-        for file in files {
+        for file in self.local_files() {
             let is_left = |base: BaseEntry| gone.contains(&base.path);
             if matches!(file.content(), Content::Base(_)) && file.base().is_some_and(is_left) {
                 file.make_own(overlay)?;
@@ -343,11 +333,6 @@ impl Shown {
         for node in nodes.iter().filter_map(|id| self.tree.upper.node(*id)) {
             node.brought_by(self.tree.base.flip().0);
         }
-    }
-
-    /// Whether anything here is about a path: something local is there, or something of the remote's is hidden.
-    fn is_about(&self, path: &DbPath) -> bool {
-        self.leads_to_local(path).is_some() || self.tree.upper.cover(path).is_some()
     }
 }
 

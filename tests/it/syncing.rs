@@ -13,7 +13,7 @@ mod when;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cli, Mount, Mounting, Outcome, Server, text};
+use crate::harness::{Cli, Mount, Mounting, Outcome, Responder, Server, text};
 
 /// A server with a public database `alice/d`, and its id.
 fn database() -> (Server, String) {
@@ -34,6 +34,11 @@ fn by_hand(server: &Server) -> Mounting {
 /// Its owner's mount, synced when something was changed.
 fn on_change(server: &Server) -> Mounting {
     Mounting::owner(server, "alice/d").args(&["--poll", "0.3", "--sync", "on-change"])
+}
+
+/// Its owner's mount by way of a proxy.
+fn through(proxy: &Responder, server: &Server) -> Mounting {
+    Mounting::at(&proxy.url(), "alice/d").env("PARQUEDB_TOKEN", &server.token)
 }
 
 /// Says something to a mount's daemon.

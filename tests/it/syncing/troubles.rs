@@ -35,9 +35,7 @@ fn losing_answers_of_one_without(
 }
 
 fn through(proxy: &Responder, server: &Server) -> Mounting {
-    Mounting::at(&proxy.url(), "alice/d")
-        .env("PARQUEDB_TOKEN", &server.token)
-        .args(&["--poll", "0.3", "--sync", "manual"])
+    super::through(proxy, server).args(&["--poll", "0.3", "--sync", "manual"])
 }
 
 #[test]

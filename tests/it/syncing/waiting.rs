@@ -24,9 +24,7 @@ fn slow(server: &Server, each: Duration) -> Responder {
 }
 
 fn through(proxy: &Responder, server: &Server, trigger: &str) -> Mounting {
-    Mounting::at(&proxy.url(), "alice/d")
-        .env("PARQUEDB_TOKEN", &server.token)
-        .args(&["--poll", "1", "--sync", trigger])
+    super::through(proxy, server).args(&["--poll", "1", "--sync", trigger])
 }
 
 #[test]
