@@ -140,6 +140,10 @@ impl Follower {
             settled.agreed_in = Some(landed.revision);
             return self.settle(settled).await;
         }
+        let Some(etag) = landed.etag.clone() else {
+            let document = self.remote.manifest_document(&self.known.database).await;
+            return self.land_in(document.map_err(NotOurs::from)?, landed, settled).await;
+        };
         let is_it = |one: &PublishedChange| one.commit_id == landed.commit_id;
         let until = match self.remote.news(&self.known).await {
             // As the remote has it, with what blocks can be checked by.
@@ -164,9 +168,9 @@ impl Follower {
         settled.agreed.extend(put.chain(ours.delete.iter().map(|path| (path.clone(), None))));
         settled.published = Some((next_of(std::slice::from_ref(ours)).difference, ours.revision));
         // First of all: what is settled is hidden no more, and a daemon that starts without the remote would show what it hid.
-        let kept = self.keep_beside(self.known.etag.clone(), until, landed.etag.clone()).await;
+        let kept = self.keep_beside(self.known.etag.clone(), until, etag.clone()).await;
         self.settle(settled).await?;
-        (self.known.etag, self.known.revision) = (landed.etag.clone(), Some(landed.revision));
+        (self.known.etag, self.known.revision) = (etag, Some(landed.revision));
         if kept == Some(Kept::TooMuch) {
             self.remember_anew().await;
         }

@@ -156,7 +156,7 @@ impl Publisher {
                 fill_now(&follower.vfs, &self.overlay).await;
                 frozen = freeze(&follower.vfs).await?;
             }
-            round.held.clone_from(&frozen.held);
+            round.held = self.held(&frozen);
             let same = std::mem::take(&mut frozen.same);
             if !same.is_empty() {
                 let agreed: Vec<_> = same.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
@@ -170,7 +170,7 @@ impl Publisher {
             let failing = self.make_durable().await?;
             if !failing.is_empty() {
                 frozen.hold_failing(&failing);
-                round.held.clone_from(&frozen.held);
+                round.held = self.held(&frozen);
             }
             let side = LocalSide::from(frozen);
             let keeping = keep_in_cache(&follower.vfs, published_here(&side, &options.filter));
@@ -209,6 +209,12 @@ impl Publisher {
             }
         }
         Err(SyncError::KeptChanging.into())
+    }
+
+    /// What is not ready of what this mount publishes.
+    fn held(&self, frozen: &Frozen) -> Vec<(DbPath, Held)> {
+        let filter = &self.options.filter;
+        frozen.held.iter().filter(|(path, _)| filter.takes(path)).cloned().collect()
     }
 
     /// Finds out what became of a commit whose answer was lost, before anything else is shown or planned.

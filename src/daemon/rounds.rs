@@ -15,9 +15,10 @@ use super::told::Told;
 use crate::control::{Counts, Failed, HeldBack, Order, Request};
 use crate::disk::random_below_one;
 use crate::dotdir::DotDir;
+use crate::manifest::family;
 use crate::model::{DbPath, ExitCode};
 use crate::remote::RemoteError;
-use crate::sync::{Brake, Side, Waits};
+use crate::sync::{Brake, Filter, Side, Waits};
 use crate::vfs::{Held, Vfs};
 
 /// The kernel has told of a close by then.
@@ -178,7 +179,7 @@ impl Rounds {
             }
             Request::Resume => {
                 publishing.wait_for(Waits { paused: false, ..waits }, &self.told)?;
-                publishing.schedule.want();
+                publishing.schedule.goes_on();
                 return Ok(None);
             }
             Request::Begin => {
@@ -203,7 +204,7 @@ impl Rounds {
                 allow_mass_delete
             }
         };
-        let written = still_written(&self.follower.vfs).await;
+        let written = still_written(&self.follower.vfs, &publishing.publisher.options.filter).await;
         if let (true, Some(path)) = (commits, written.first()) {
             // Without it, what was begun would not be one revision (F39).
             let message = format!("'{path}' is open for writing: close it, then commit again");
@@ -292,10 +293,10 @@ impl Rounds {
         if !publishing.schedule.ends_with_a_round() || patience.is_zero() {
             return;
         }
-        let mut trouble = Trouble::None;
+        let (mut trouble, filter) = (Trouble::None, publishing.publisher.options.filter.clone());
         let last = async {
             // The kernel closes its own handles on staged files a moment after the mount is gone.
-            still_written(&self.follower.vfs).await;
+            still_written(&self.follower.vfs, &filter).await;
             drop(self.round(&mut trouble, Scope::All, None).await);
         };
         if tokio::time::timeout(patience, last).await.is_err() {
@@ -348,13 +349,18 @@ impl Publishing {
     }
 }
 
-/// What somebody is writing to. The kernel tells of a close a moment after it, and whoever has just closed a file means it to be
+/// What somebody is writing to, of what is published. The kernel tells of a close a moment after it, and whoever has just closed a file means it to be
 /// published.
-async fn still_written(vfs: &Vfs) -> Vec<DbPath> {
+async fn still_written(vfs: &Vfs, filter: &Filter) -> Vec<DbPath> {
     let patience = Instant::now() + CLOSES_WITHIN;
+    // A database waits for what belongs with it.
+    let travels = |path: &DbPath| {
+        filter.takes(path) || DbPath::parse(family(path)).is_ok_and(|main| filter.takes(&main))
+    };
     loop {
         // What cannot be looked at is told by the round.
-        let written = vfs.being_written().unwrap_or_default();
+        let mut written = vfs.being_written().unwrap_or_default();
+        written.retain(travels);
         if written.is_empty() || Instant::now() > patience {
             return written;
         }

@@ -81,7 +81,7 @@ pub struct Schedule {
     again: Option<Instant>,
     /// Until somebody ends it, no round is due.
     pub waits: Waits,
-    /// A round is wanted whatever the trigger says: at the start, when the network is back, on demand.
+    /// A round is wanted whatever the trigger says: at the start, when the network is back, after a pause.
     wanted: bool,
 }
 
@@ -126,10 +126,11 @@ impl Schedule {
         }
     }
 
-    /// A round is wanted as soon as may be.
-    pub fn want(&mut self) {
-        self.wanted = true;
-        self.again = None;
+    /// What was paused goes on, with a round as soon as may be. By hand means by hand.
+    pub fn goes_on(&mut self) {
+        if self.trigger != Trigger::Manual {
+            (self.wanted, self.again) = (true, None);
+        }
     }
 
     /// The remote answers again, which it did not for a while: what has failed for want of it is tried at once.
@@ -277,8 +278,8 @@ mod tests {
         let (mut schedule, now) = begun(Trigger::Manual);
         schedule.changed(50, now);
         assert_eq!(schedule.due(now), None);
-        schedule.want();
-        assert_eq!(schedule.due(now), Some(now));
+        schedule.goes_on();
+        assert_eq!(schedule.due(now), None, "by hand means by hand");
     }
 
     #[test]
@@ -350,7 +351,7 @@ mod tests {
         assert_eq!(schedule.due(now), Some(now + 100 * SECOND));
         schedule.failed(now, false, None, 0.5);
         assert_eq!(schedule.due(now), Some(now + EVERY), "what does not pass is not asked for again at once");
-        schedule.want();
+        schedule.goes_on();
         assert!(schedule.due(now).is_some_and(|due| due <= now), "but when somebody says so");
         schedule.begins(Scope::All, now);
         schedule.ended(Scope::All, now);

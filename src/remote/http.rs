@@ -286,12 +286,16 @@ impl Remote {
         let retry_after = retry_after(&response);
         let body = self.body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
         let remote = self.url().to_owned();
-        let text = error_text(&self.without_token(&body));
+        let said = error_text(&self.without_token(&body));
+        let text = said.clone().unwrap_or_else(|| "no explanation".into());
+        // Alone in a line: it must not leave open who has said it.
+        let alone = said
+            .unwrap_or_else(|| format!("{remote} answers HTTP {}, without an explanation", status.as_u16()));
         match status {
-            StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { text },
-            StatusCode::FORBIDDEN => RemoteError::NotAllowed { text },
+            StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { text: alone },
+            StatusCode::FORBIDDEN => RemoteError::NotAllowed { text: alone },
             // Gone: what was asked for is not kept any more.
-            StatusCode::NOT_FOUND | StatusCode::GONE => RemoteError::NotFound { text },
+            StatusCode::NOT_FOUND | StatusCode::GONE => RemoteError::NotFound { text: alone },
             StatusCode::PRECONDITION_FAILED => {
                 let moved = serde_json::from_slice::<MovedBody>(&body).ok();
                 RemoteError::Moved {
@@ -338,14 +342,14 @@ fn retry_after(response: &Response) -> Option<Duration> {
     }
 }
 
-/// What an error's body says, short enough for a line and without control characters.
-fn error_text(body: &[u8]) -> String {
+/// What an error's body says, if anything, short enough for a line and without control characters.
+fn error_text(body: &[u8]) -> Option<String> {
     let text = match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) => body.error,
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
     let line: String = text.trim().chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if line.is_empty() { "no explanation".into() } else { line }
+    (!line.is_empty()).then_some(line)
 }
 
 fn same_origin_only() -> reqwest::redirect::Policy {

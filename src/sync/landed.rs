@@ -7,7 +7,7 @@ use super::noted::PendingCommit;
 use super::workdir::Workdir;
 use crate::model::{Revision, Sha256};
 use crate::remote::{Remote, RemoteError};
-use crate::wire::DatabaseDescription;
+use crate::wire::{DatabaseDescription, LogEntry};
 
 /// Revisions asked for at a time.
 const PAGE: u64 = 1000;
@@ -20,14 +20,26 @@ pub(super) async fn landed_commit(
     id: &str,
 ) -> Result<Option<Changes>, SyncError> {
     let Some(pending) = workdir.pending(id) else { return Ok(None) };
+    match in_log(remote, id, pending).await? {
+        Some(_) => PendingCommit::changes(workdir.root()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The revision that a commit has become, if the remote's log has it.
+pub(super) async fn in_log(
+    remote: &Remote,
+    id: &str,
+    pending: &PendingCommit,
+) -> Result<Option<LogEntry>, RemoteError> {
     let mut before = None;
     loop {
         let page = remote.log(id, before, PAGE).await?;
-        let mut since_base = page.log.iter().filter(|entry| entry.revision > pending.base);
-        if since_base.clone().any(|entry| entry.commit_id == pending.commit_id) {
-            return PendingCommit::changes(workdir.root()).map(Some);
+        let since_base = || page.log.iter().filter(|entry| entry.revision > pending.base);
+        if let Some(found) = since_base().find(|entry| entry.commit_id == pending.commit_id) {
+            return Ok(Some(found.clone()));
         }
-        match since_base.next_back() {
+        match since_base().next_back() {
             Some(last) if page.has_more && before.is_none_or(|before| last.revision < before) => {
                 before = Some(last.revision);
             }

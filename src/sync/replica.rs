@@ -17,7 +17,7 @@ use super::download::Downloads;
 use super::families::{hold_torn, torn_with};
 use super::filter::Filter;
 use super::kept::{Keeping, Kept};
-use super::landed::check_same_history;
+use super::landed::{check_same_history, in_log};
 use super::noted::PendingCommit;
 use super::reconcile::{Plan, reconcile};
 use super::record::DIR;
@@ -26,7 +26,7 @@ use super::upload::{Places, upload_contents};
 use super::{Reporter, SyncError};
 use crate::disk::{make_private_dirs, random_hex};
 use crate::manifest::PRIVATE_DIR;
-use crate::model::{DbPath, DbRef, Revision};
+use crate::model::{DbPath, DbRef, Revision, Sha256};
 use crate::remote::{Remote, RemoteError};
 use crate::tree::{Durability, Root};
 use crate::wire::CommitResponse;
@@ -72,8 +72,8 @@ pub struct Landed {
     pub commit_id: String,
     /// The revision it is.
     pub revision: Revision,
-    /// The entity tag of the manifest at that revision.
-    pub etag: String,
+    /// The entity tag of the manifest at that revision, if the remote has said.
+    pub etag: Option<String>,
     /// What it has published.
     pub changes: Changes,
 }
@@ -152,29 +152,46 @@ impl Replica {
         pending.is_some_and(|pending| pending.database_id == id)
     }
 
-    /// Finds out what became of the commit that was written down, by sending it again as it was. None: it was not published and
-    /// will never be, and is forgotten; or there was none.
+    /// Finds out what became of the commit that was written down, by sending it again as it was; if that is refused, as to one
+    /// who may only read any more, from the log. None: it was not published and will never be, and is forgotten; or there was none.
     pub async fn resolve_pending(&mut self, remote: &Remote) -> Result<Option<Landed>, SyncError> {
         let Some(pending) = &self.pending else { return Ok(None) };
-        let request = pending.again(&self.root)?;
-        match remote.commit_from(&self.state.database_id, &request).await {
-            Ok(committed) => {
-                let changes = PendingCommit::changes(&self.root)?;
-                self.lost = changes.values().filter(|entry| entry.is_none()).count();
-                Ok(self.landed(committed, changes))
-            }
+        let (id, request) = (&self.state.database_id, pending.again(&self.root)?);
+        match remote.commit_from(id, &request).await {
+            Ok(CommitResponse { revision, etag, hash }) => self.has_landed(revision, Some(etag), hash),
             // Others have published after its base, or its contents are not there any more.
             Err(RemoteError::Moved { .. } | RemoteError::Refused { status: 400 | 409 | 413 | 422, .. }) => {
                 self.forget_commit()?;
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) if error.is_transient() => Err(error.into()),
+            Err(error) => match in_log(remote, id, pending).await? {
+                Some(found) => self.has_landed(found.revision, None, Some(found.hash)),
+                None => Err(error.into()),
+            },
         }
     }
 
-    fn landed(&mut self, committed: CommitResponse, changes: Changes) -> Option<Landed> {
+    /// The commit of an earlier round, or life, has landed.
+    fn has_landed(
+        &mut self,
+        revision: Revision,
+        etag: Option<String>,
+        hash: Option<Sha256>,
+    ) -> Result<Option<Landed>, SyncError> {
+        let changes = PendingCommit::changes(&self.root)?;
+        self.lost = changes.values().filter(|entry| entry.is_none()).count();
+        Ok(self.landed(revision, etag, hash, changes))
+    }
+
+    fn landed(
+        &mut self,
+        revision: Revision,
+        etag: Option<String>,
+        hash: Option<Sha256>,
+        changes: Changes,
+    ) -> Option<Landed> {
         let pending = self.pending.as_ref()?;
-        let CommitResponse { revision, etag, hash } = committed;
         let anchor = hash.map(|hash| Anchor { revision, hash });
         self.sent = Some((Deletions { time: Timestamp::now(), here: 0, there: self.lost }, anchor));
         Some(Landed { commit_id: pending.commit_id.clone(), revision, etag, changes })
@@ -302,7 +319,8 @@ impl Replica {
         }
         let put = plan.upload.iter().map(|(path, entry)| (path.clone(), Some(entry.clone())));
         let changes = put.chain(plan.delete_there.iter().map(|path| (path.clone(), None))).collect();
-        Ok(self.landed(committed?, changes))
+        let CommitResponse { revision, etag, hash } = committed?;
+        Ok(self.landed(revision, Some(etag), hash, changes))
     }
 
     /// Halts what deletes too much on the remote (rule 14). Files that have moved are not lost.

@@ -155,6 +155,58 @@ fn rule_3_a_commit_whose_answer_was_lost_is_known_again_where_the_remote_tells_o
 }
 
 #[test]
+fn rule_3_a_commit_that_went_unheard_is_known_again_by_one_who_may_only_read_any_more() {
+    for killed in [false, true] {
+        let (server, id) = database();
+        let (address, may) = (server.address.clone(), Arc::new(AtomicU32::new(0)));
+        let (hears, loses, refused) = (0, 1, 2);
+        let now = may.clone();
+        let proxy = Responder::start(move |incoming| {
+            if incoming.target.starts_with("/api/sync/events/") {
+                return crate::harness::answer(404, &[], b"");
+            }
+            let may = now.load(Ordering::SeqCst);
+            match incoming.target.starts_with("/api/sync/commit/") {
+                true if may == refused => crate::harness::answer(403, &[], b""),
+                true if may == loses => {
+                    incoming.forward(&address);
+                    Reply::HangUp
+                }
+                _ => incoming.forward(&address).into(),
+            }
+        });
+        let mounting = through(&proxy, &server);
+        let mount = mounting.mount();
+        fs::write(mount.at("new"), "mine").unwrap();
+        fs::remove_file(mount.at("two")).unwrap();
+        may.store(loses, Ordering::SeqCst);
+        ctl(&server, &mount, &["sync"]).expect(6);
+        assert_eq!(published(&server, "new").unwrap(), b"mine", "it has landed");
+        server.publish(&id, &[("other", b"other")]);
+        fs::remove_file(mount.at("new")).unwrap();
+        may.store(refused, Ordering::SeqCst);
+        let mount = if killed {
+            mount.kill9();
+            mounting.mount()
+        } else {
+            mount
+        };
+        // News come, and nothing that was removed comes with them.
+        until(|| {
+            assert!(!mount.at("new").exists() && !mount.at("two").exists(), "killed: {killed}");
+            mount.at("other").exists()
+        });
+        assert_eq!(pending(&server, &mount.path()), 1, "what was removed since; killed: {killed}");
+        let told = ctl(&server, &mount, &["sync"]).expect(4);
+        assert!(told.stderr.contains("answers HTTP 403"), "{told:?}");
+        may.store(hears, Ordering::SeqCst);
+        sync(&server, &mount);
+        assert_eq!(server.paths("d"), ["data/t/a.bin", "dir/x", "dir/y", "one", "other"], "{killed}");
+        mount.unmount();
+    }
+}
+
+#[test]
 fn rule_3_what_was_published_unheard_and_is_removed_after_a_restart_does_not_return() {
     for heard_at_the_start in [true, false] {
         let (server, id) = database();

@@ -116,9 +116,11 @@ fn f39_what_is_changed_between_begin_and_commit_is_one_revision() {
 #[test]
 fn f39_what_is_still_being_written_keeps_a_commit_from_being_half_of_it() {
     let (server, id) = database();
-    let mount = by_hand(&server).mount();
+    let mount = by_hand(&server).args(&["--exclude", "*.log"]).mount();
     ctl(&server, &mount, &["begin"]).expect(0);
     fs::write(mount.at("a"), "a").unwrap();
+    // Those that are not published keep nothing.
+    let not_published = ["c.conflict", "x.log"].map(|name| fs::File::create(mount.at(name)).unwrap());
     let open = fs::File::create(mount.at("b")).unwrap();
     let revision = server.revision(&id);
     let refused = ctl(&server, &mount, &["commit"]).expect(3);
@@ -128,6 +130,24 @@ fn f39_what_is_still_being_written_keeps_a_commit_from_being_half_of_it() {
     ctl(&server, &mount, &["commit"]).expect(0);
     assert_eq!(server.revision(&id), revision + 1);
     assert!(published(&server, "a").is_some() && published(&server, "b").is_some());
+    let told = ctl(&server, &mount, &["sync", "--json"]).expect(0).json();
+    assert_eq!(told["status"]["held"].as_array().unwrap().len(), 0, "{told}");
+    drop(not_published);
+    mount.unmount();
+}
+
+#[test]
+fn f32_by_hand_means_by_hand_after_a_pause_too() {
+    let (server, id) = database();
+    let mount = by_hand(&server).mount();
+    let revision = server.revision(&id);
+    ctl(&server, &mount, &["pause"]).expect(0);
+    fs::write(mount.at("a"), "a").unwrap();
+    ctl(&server, &mount, &["resume"]).expect(0);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(server.revision(&id), revision);
+    super::sync(&server, &mount);
+    assert_eq!(server.revision(&id), revision + 1);
     mount.unmount();
 }
 
