@@ -65,6 +65,9 @@ pub struct LastError {
 pub struct Standing {
     /// The database.
     pub database: String,
+    /// What makes the mount publish; none: it publishes nothing.
+    #[serde(default)]
+    pub trigger: Option<String>,
     /// What they are doing.
     pub state: SyncPhase,
     /// The revision shown.

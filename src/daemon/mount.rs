@@ -133,7 +133,9 @@ impl MountError {
             Self::Remote(error) => error.exit_code(),
             Self::Cache(_) => ExitCode::Usage,
             Self::Overlay(OverlayError::Place(PlaceError::Newer { .. })) => ExitCode::Newer,
-            Self::Overlay(OverlayError::Place(PlaceError::InUse { .. })) => ExitCode::Usage,
+            Self::Overlay(OverlayError::Place(PlaceError::InUse { .. } | PlaceError::Ending { .. })) => {
+                ExitCode::Usage
+            }
             Self::Overlay(_) => ExitCode::Failure,
             Self::Sync(error) => error.exit_code(),
             Self::Mount { .. } | Self::Broke(_) => ExitCode::Failure,
@@ -278,16 +280,19 @@ impl Last {
 
 /// What is local is put on the disk, and how much is not published is said.
 async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<ThrowAway>, last: Last) {
+    overlay.iter().for_each(|overlay| overlay.is_ending());
     last.round().await;
     let Some(overlay) = overlay else { return };
     if let Some(throw_away) = throw_away {
         throw_away.remove();
         return;
     }
+    let ending = overlay.clone();
     let synced = tokio::task::spawn_blocking(move || overlay.sync_everything()).await;
     if let Ok(Err(error)) = synced {
         tracing::error!(%error, "not all of what was written could be put on the disk");
     }
+    ending.is_ending();
     let pending = vfs.pending();
     if pending > 0 {
         tracing::info!(

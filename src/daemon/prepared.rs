@@ -1,7 +1,7 @@
 //! A mount before it is mounted: what it shows, and all that stands behind it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::follow::Follower;
 use super::mount::{MountError, MountOptions, SyncSettings};
@@ -57,10 +57,33 @@ impl Prepared {
                 Replica::has_pending_in(&place(id, &overlay.replica).dir(&overlay.state_dir), id)
             })
         };
-        let Started { shown, known, remembered, fresh } = match options.at {
-            Some(revision) => start_at(&remote, &options.database, revision, &options.cache_dir).await?,
-            None => start(&remote, &options.database, &options.cache_dir, has_pending).await?,
+        let begin = || async {
+            match options.at {
+                Some(revision) => start_at(&remote, &options.database, revision, &options.cache_dir).await,
+                None => start(&remote, &options.database, &options.cache_dir, has_pending).await,
+            }
         };
+        let mut since = SystemTime::now();
+        let mut started = begin().await?;
+        let written = match options.overlay.as_ref().filter(|_| options.at.is_none()) {
+            Some(overlay) => loop {
+                let place = place(&started.known.id, &overlay.replica);
+                let written = Written::open(overlay, &place, since).await?;
+                if !written.was_busy {
+                    break Some(written);
+                }
+                // What was found out is older than what is local.
+                since = SystemTime::now();
+                let again = begin().await?;
+                let is_same = again.known.id == started.known.id;
+                started = again;
+                if is_same {
+                    break Some(written);
+                }
+            },
+            None => None,
+        };
+        let Started { shown, known, remembered, fresh } = started;
 
         let cache = Arc::new(Cache::open(
             &options.cache_dir,
@@ -73,12 +96,10 @@ impl Prepared {
         let fetch = FetchOptions { deadline: options.read_deadline, memory: options.memory };
         let fetcher = Fetcher::new(remote.clone(), cache.clone(), scope, fetch, counters.clone());
         fetcher.make_ready();
-        let written = match options.overlay.as_ref().filter(|_| options.at.is_none()) {
-            Some(overlay) => Some(Written::open(overlay, &place(&known.id, &overlay.replica)).await?),
-            None => None,
-        };
         let (written, shown) = match written {
-            Some(Written { overlay, upper, throw_away }) => (Some((overlay, throw_away)), shown.under(upper)),
+            Some(Written { overlay, upper, throw_away, .. }) => {
+                (Some((overlay, throw_away)), shown.under(upper))
+            }
             None => (None, shown),
         };
         let told = Told::new(options.database.to_string());
@@ -88,6 +109,11 @@ impl Prepared {
             }
             _ => None,
         };
+        if let Some(publishing) = &publishing {
+            told.update(|standing| {
+                standing.trigger = Some(publishing.schedule.trigger().as_str().to_owned())
+            });
+        }
         told.waits(publishing.as_ref().map_or_else(Waits::default, |publishing| publishing.schedule.waits));
         let overlay = written.as_ref().map(|(overlay, _)| overlay.clone());
         let (database, counting) = (options.database.clone(), counters.clone());

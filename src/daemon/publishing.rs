@@ -86,6 +86,27 @@ impl RoundError {
         )
     }
 
+    /// Whether a decision was refused: nothing else is wrong.
+    pub(super) fn is_refused_decision(&self) -> bool {
+        let Self::Sync(error) = self else { return false };
+        matches!(
+            error,
+            SyncError::NoConflict { .. }
+                | SyncError::InTheWay { .. }
+                | SyncError::Together { .. }
+                | SyncError::NotKept { .. }
+                | SyncError::Overtaken { .. }
+        )
+    }
+
+    /// What happened, and what to do with a mount then.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Sync(SyncError::Halted { .. }) => format!("{self} to 'parquedb ctl sync'"),
+            _ => self.to_string(),
+        }
+    }
+
     /// The exit status that says the same.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {

@@ -270,8 +270,12 @@ impl Rounds {
                 let remote = error.remote();
                 let in_passing = error.is_in_passing();
                 let asked = remote.and_then(|error| error.retry_after());
-                schedule.failed(Instant::now(), in_passing, asked, random_below_one());
-                if self.told.failed(&error, in_passing, pending) {
+                // What else is local is published all the same.
+                let soon = in_passing || error.is_refused_decision();
+                schedule.failed(Instant::now(), soon, asked, random_below_one());
+                if decided.is_some() && error.is_refused_decision() {
+                    self.told.refused(&error);
+                } else if self.told.failed(&error, in_passing, pending) {
                     tracing::warn!(%error, pending, "local changes are not published yet: they are kept");
                 } else {
                     tracing::debug!(%error, pending, "local changes are still not published");
@@ -310,7 +314,7 @@ impl Rounds {
 
 /// A failure as whoever has asked hears of it.
 fn failed(error: &RoundError) -> Failed {
-    Failed { message: error.to_string(), code: error.exit_code().number() }
+    Failed { message: error.told(), code: error.exit_code().number() }
 }
 
 impl Publishing {

@@ -18,6 +18,18 @@ pub enum Trigger {
     Manual,
 }
 
+impl Trigger {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OnChange => "on-change",
+            Self::Smart => "smart",
+            Self::Interval => "interval",
+            Self::Manual => "manual",
+        }
+    }
+}
+
 /// A text that names no trigger.
 #[derive(Debug, thiserror::Error)]
 #[error("a sync is triggered by one of on-change, smart, interval and manual")]
@@ -104,6 +116,11 @@ impl Schedule {
             waits: Waits::default(),
             wanted: trigger != Trigger::Manual,
         }
+    }
+
+    /// What makes it due.
+    pub fn trigger(&self) -> Trigger {
+        self.trigger
     }
 
     /// The same, where some files are published before the others.

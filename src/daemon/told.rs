@@ -28,6 +28,8 @@ pub(super) struct Told {
 struct Parts {
     /// What a round is doing, or how the last one ended.
     round: SyncPhase,
+    /// How the one before it ended.
+    before: SyncPhase,
     failure: Option<LastError>,
     /// What keeps the remote's news away, and whether that passes.
     no_news: Option<(LastError, bool)>,
@@ -123,7 +125,7 @@ impl Told {
     }
 
     pub(super) fn begins(&self) {
-        self.change(|parts, _| parts.round = SyncPhase::Syncing);
+        self.change(|parts, _| parts.before = std::mem::replace(&mut parts.round, SyncPhase::Syncing));
         self.happens(SyncEvent::Start { time: now() });
     }
 
@@ -176,9 +178,15 @@ impl Told {
         Counts { revision, ..Counts::default() }
     }
 
+    /// A decision was refused: a round that has done nothing, after which all stands as before.
+    pub(super) fn refused(&self, error: &RoundError) {
+        self.change(|parts, _| parts.round = parts.before);
+        self.happens(SyncEvent::Error { time: now(), message: error.told() });
+    }
+
     /// A round has failed. Whether the one before it did not, or otherwise.
     pub(super) fn failed(&self, error: &RoundError, passes: bool, pending: usize) -> bool {
-        let message = error.to_string();
+        let message = error.told();
         let mut is_new = false;
         self.change(|parts, standing| {
             let is_away = error.remote().is_some_and(RemoteError::is_transient);

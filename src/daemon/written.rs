@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::mount::{MountError, OverlayOptions};
 use crate::disk::random_hex;
 use crate::overlay::{Overlay, OverlayError, Upper};
-use crate::state::{Place, StateDir};
+use crate::state::{Place, PlaceError, StateDir};
 
 /// What is local, and where it lasts.
 pub(super) struct Written {
     pub(super) overlay: Arc<Overlay>,
     pub(super) upper: Upper,
     pub(super) throw_away: Option<ThrowAway>,
+    /// The daemon of an earlier mount was busy with it a moment ago: it may have published, and taken in, what was not known then.
+    pub(super) was_busy: bool,
 }
 
 /// A directory in memory that is gone when the mount ends.
@@ -21,6 +24,12 @@ pub(super) struct ThrowAway(PathBuf);
 /// Where such directories lie.
 const MEMORY: &str = "/dev/shm";
 const PREFIX: &str = "parquedb-throw-away-";
+/// A daemon that is unmounted knows of it by then.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// File systems know times to within that.
+const COARSE: Duration = Duration::from_millis(100);
+/// So long the daemon of an earlier mount is waited for.
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 impl ThrowAway {
     /// Makes one, and removes those of daemons that were killed.
@@ -43,17 +52,46 @@ impl ThrowAway {
     }
 }
 
+/// Takes a replica's directory, once the daemon of its last mount has ended; and whether that was waited for.
+fn take_when_free(place: &Place, state_dir: &Path) -> (Result<StateDir, PlaceError>, bool) {
+    let began = Instant::now();
+    let (mut waited, mut said) = (false, false);
+    loop {
+        let taken = place.take(state_dir);
+        match &taken {
+            // It may not have heard yet that it was unmounted.
+            Err(PlaceError::InUse { .. }) if began.elapsed() < HEARD_WITHIN => {}
+            Err(PlaceError::Ending { pid, .. }) if began.elapsed() < ENDS_WITHIN => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!(
+                        pid,
+                        "the daemon of the last mount is still publishing: this one waits until it has ended"
+                    );
+                }
+            }
+            _ => return (taken, waited),
+        }
+        waited = true;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 impl Written {
-    /// Opens a replica's state.
-    pub(super) async fn open(options: &OverlayOptions, place: &Place) -> Result<Self, MountError> {
+    /// Opens a replica's state, of which something has been known since that moment.
+    pub(super) async fn open(
+        options: &OverlayOptions,
+        place: &Place,
+        since: SystemTime,
+    ) -> Result<Self, MountError> {
         let (state_dir, throw_away, place) = (options.state_dir.clone(), options.throw_away, place.clone());
         let opening = tokio::task::spawn_blocking(move || {
             let throw_away = throw_away.then(ThrowAway::make);
-            let dir = match &throw_away {
-                Some(dir) => place.take_at(dir.clone()),
-                None => place.take(&state_dir),
+            let (dir, waited) = match &throw_away {
+                Some(dir) => (place.take_at(dir.clone()), false),
+                None => take_when_free(&place, &state_dir),
             };
             let dir = dir.map_err(OverlayError::from)?;
+            let was_busy = waited || dir.last_held().is_some_and(|held| held > since - COARSE);
             let (overlay, upper, recovered) = Overlay::open(dir)?;
             if recovered.replayed > 0 {
                 tracing::info!(
@@ -75,7 +113,7 @@ impl Written {
                 );
             }
             overlay.start_committing().map_err(OverlayError::from)?;
-            Ok::<_, OverlayError>(Self { overlay, upper, throw_away: throw_away.map(ThrowAway) })
+            Ok::<_, OverlayError>(Self { overlay, upper, throw_away: throw_away.map(ThrowAway), was_busy })
         });
         let opened = opening.await.map_err(std::io::Error::other).map_err(OverlayError::from)?;
         Ok(opened?)

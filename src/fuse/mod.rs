@@ -18,4 +18,7 @@ mod session;
 
 pub use invalidate::Invalidator;
 pub use modes::Passthrough;
-pub use session::{MountedSession, SessionOptions, UnmountError, clear_dead_mount, mounted_type, unmount};
+pub use session::{
+    MountedSession, SessionOptions, UnmountError, clear_dead_mount, is_mountpoint_of_ours, mounted_type,
+    unmount,
+};

@@ -137,6 +137,11 @@ pub fn mounted_type(path: &Path) -> io::Result<Option<String>> {
     Ok(topmost)
 }
 
+/// Whether a mount of ours is just there (absolute, without links in it).
+pub fn is_mountpoint_of_ours(path: &Path) -> bool {
+    mounted_type(path).ok().flatten().is_some_and(|kind| kind == FILE_SYSTEM_TYPE)
+}
+
 /// mountinfo writes blanks, tabs, line ends and backslashes as octal.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
@@ -144,8 +149,7 @@ fn unescape(text: &str) -> String {
 
 /// Clears the mount of a daemon that died, if that is what is at `path`. `false`: nothing dead is there.
 pub fn clear_dead_mount(path: &Path) -> Result<bool, UnmountError> {
-    let ours = mounted_type(path).ok().flatten().is_some_and(|kind| kind == FILE_SYSTEM_TYPE);
-    if !ours || !is_dead(path) {
+    if !is_mountpoint_of_ours(path) || !is_dead(path) {
         return Ok(false);
     }
     unmount(path)?;

@@ -329,6 +329,11 @@ impl Overlay {
         self.dir.path()
     }
 
+    /// It is mounted no more: whoever mounts it next need only wait.
+    pub fn is_ending(&self) {
+        self.dir.is_ending();
+    }
+
     pub(super) fn depends_on_remote(&self, node: NodeId) {
         self.dependent.lock().unwrap_or_else(|e| e.into_inner()).insert(node);
     }

@@ -31,6 +31,8 @@ pub enum RemoteError {
     /// 401.
     #[error("{text}")]
     NotAuthenticated {
+        /// The remote's URL.
+        remote: String,
         /// What the remote said.
         text: String,
     },

@@ -292,7 +292,7 @@ impl Remote {
         let alone = said
             .unwrap_or_else(|| format!("{remote} answers HTTP {}, without an explanation", status.as_u16()));
         match status {
-            StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { text: alone },
+            StatusCode::UNAUTHORIZED => RemoteError::NotAuthenticated { remote, text: alone },
             StatusCode::FORBIDDEN => RemoteError::NotAllowed { text: alone },
             // Gone: what was asked for is not kept any more.
             StatusCode::NOT_FOUND | StatusCode::GONE => RemoteError::NotFound { text: alone },

@@ -3,7 +3,9 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,8 @@ use crate::model::{DbRef, Sha256};
 const FORMAT: u32 = 1;
 /// Given up when the disk is full, so that what was acknowledged, deletions above all, can still be written down.
 const RESERVE: u64 = 8 << 20;
+/// What stands behind a process's number when it is mounted no more.
+const ENDING: &str = "ending";
 
 /// Which boot of the machine it is: what was not synced in an earlier one may be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,17 @@ pub enum PlaceError {
         /// Where.
         dir: String,
     },
+    /// A daemon that is mounted no more has it still.
+    #[error(
+        "process {pid}, the daemon of the last mount of {database}, is still publishing what was written: mount again when \
+         it has ended"
+    )]
+    Ending {
+        /// The database.
+        database: String,
+        /// The process.
+        pid: String,
+    },
     /// It was written by a later version.
     #[error(
         "the local state in {dir} has format {found}, and this version knows {FORMAT}: use a newer parquedb-mount"
@@ -103,7 +118,8 @@ pub enum PlaceError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+    last_held: Option<SystemTime>,
 }
 
 impl Place {
@@ -167,17 +183,19 @@ impl Place {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let _ = lock.read_to_string(&mut pid);
-                let pid = if pid.trim().is_empty() { "that does not say its number" } else { pid.trim() };
-                return Err(PlaceError::InUse {
-                    database: self.database.clone(),
-                    pid: pid.to_owned(),
-                    dir: shown(),
+                let mut text = String::new();
+                let _ = lock.read_to_string(&mut text);
+                let mut words = text.split_whitespace();
+                let pid = words.next().unwrap_or("that does not say its number").to_owned();
+                let database = self.database.clone();
+                return Err(match words.next() {
+                    Some(ENDING) => PlaceError::Ending { database, pid },
+                    _ => PlaceError::InUse { database, pid, dir: shown() },
                 });
             }
             Err(TryLockError::Error(error)) => return Err(disk(error)),
         }
+        let last_held = lock.metadata().and_then(|metadata| metadata.modified()).ok();
         let written = lock.set_len(0).and_then(|()| lock.rewind());
         written.and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(disk)?;
         match Self::read(&path).map_err(disk)? {
@@ -190,7 +208,7 @@ impl Place {
                 replace_file(&path.join("replica.json"), &text, Readers::OwnerOnly).map_err(disk)?;
             }
         }
-        Ok(StateDir { path, _lock: lock })
+        Ok(StateDir { path, lock, last_held })
     }
 }
 
@@ -214,7 +232,19 @@ impl StateDir {
         }
         let mut pid = String::new();
         lock.read_to_string(&mut pid).ok()?;
-        Some(pid.trim().to_owned())
+        Some(pid.split_whitespace().next().unwrap_or_default().to_owned())
+    }
+
+    /// When its last holder took it, or [said](Self::is_ending) that it ends.
+    pub fn last_held(&self) -> Option<SystemTime> {
+        self.last_held
+    }
+
+    /// Says that what was mounted is so no more: who wants to have the directory next need only wait. Said again at the very end.
+    pub fn is_ending(&self) {
+        // Only for what others are told.
+        let text = format!("{} {ENDING}\n", std::process::id());
+        let _ = self.lock.write_all_at(text.as_bytes(), 0);
     }
 
     fn reserve(&self) -> PathBuf {
@@ -254,7 +284,12 @@ mod tests {
         let refused = place("main").take(dir.path()).unwrap_err();
         let pid = std::process::id().to_string();
         assert!(matches!(&refused, PlaceError::InUse { pid: told, .. } if *told == pid), "{refused}");
-        assert_eq!(StateDir::holder(taken.path()), Some(pid));
+        assert_eq!(StateDir::holder(taken.path()).as_ref(), Some(&pid));
+        taken.is_ending();
+        assert_eq!(StateDir::holder(taken.path()).as_ref(), Some(&pid));
+        assert!(
+            matches!(place("main").take(dir.path()), Err(PlaceError::Ending { pid: told, .. }) if told == pid)
+        );
         place("other").take(dir.path()).unwrap();
         let path = taken.path().to_owned();
         drop(taken);

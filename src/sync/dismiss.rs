@@ -7,6 +7,7 @@ use super::SyncError;
 use super::kept::Kept;
 use super::record::{Outcome, Record, Version};
 use super::workdir::{Intent, Workdir};
+use crate::manifest::PRIVATE_DIR;
 use crate::model::DbPath;
 use crate::tree::Root;
 
@@ -27,6 +28,9 @@ pub enum Dismissed<'a> {
 
 /// Removes what is kept of conflicts that are decided. Returns the paths.
 pub fn dismiss(directory: &Path, what: Dismissed<'_>) -> Result<Vec<DbPath>, SyncError> {
+    if !directory.join(PRIVATE_DIR).is_dir() {
+        return Ok(Vec::new());
+    }
     let workdir = Workdir::open(directory, Intent::Work)?;
     let kept = Kept::open(workdir.root())?;
     let mut dismissed = Vec::new();

@@ -125,7 +125,8 @@ pub enum SyncError {
     },
     /// A decision in a directory that nothing was ever synced with.
     #[error(
-        "no sync of this directory has come to its end yet: run 'parquedb sync' first, and decide what is left then"
+        "no sync of this directory has come to its end yet, so nothing in it is to be decided: name the directory, or the \
+         mount, with --directory"
     )]
     NeverSynced,
     /// A decision about nothing.

@@ -17,7 +17,7 @@ use super::near::entry_of;
 use super::noted::Arriving;
 use super::record::{Outcome, Record, Recorded, Version};
 use super::workdir::{Identity, Intent, Log, Reached, Workdir};
-use crate::manifest::Entry;
+use crate::manifest::{Entry, PRIVATE_DIR};
 use crate::model::{ContentHash, DbPath, DbRef};
 use crate::tree::{Applied, Aside, Believed, Durability, Occupant, Root, Staged, Stamp, hash_file};
 use crate::wire::PutEntry;
@@ -35,6 +35,9 @@ pub enum Choice<'a> {
 
 /// Decides the conflict about `path`. What is replaced here is kept beside the database.
 pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<(), SyncError> {
+    if !directory.join(PRIVATE_DIR).is_dir() {
+        return Err(SyncError::NeverSynced);
+    }
     let mut workdir = Workdir::open(directory, Intent::Work)?;
     let mut kept = Kept::open(workdir.root())?;
     if workdir.manifest().is_none_or(|manifest| manifest.owner.is_none() || manifest.slug.is_none()) {

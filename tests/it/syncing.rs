@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod dotdir;
+mod from_inside;
 mod publishing;
 mod service;
 mod storm;

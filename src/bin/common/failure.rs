@@ -1,7 +1,7 @@
 //! A failure as the user meets it: one line, and an exit status.
 
 use parquedb_mount::cache::CacheError;
-use parquedb_mount::config::ConfigError;
+use parquedb_mount::config::{ConfigError, DEFAULT_REMOTE};
 use parquedb_mount::model::ExitCode;
 use parquedb_mount::plain::PlainError;
 use parquedb_mount::remote::RemoteError;
@@ -108,7 +108,11 @@ fn with_remedy(error: &RemoteError) -> String {
     let remedy = match error {
         RemoteError::Unreachable { .. } => "check the network and --remote",
         RemoteError::Trouble { .. } => "try again later",
-        RemoteError::NotAuthenticated { .. } => "log in with: parquedb login --token-file FILE",
+        RemoteError::NotAuthenticated { remote, .. } => {
+            // There, and nowhere else: it is sent the token.
+            let there = if remote == DEFAULT_REMOTE { String::new() } else { format!(" --remote {remote}") };
+            return format!("{error} (log in with: parquedb login{there} --token-file FILE)");
+        }
         RemoteError::NotAllowed { .. } => "ask its owner",
         RemoteError::NotFound { .. } => "check the name, or ask its owner",
         RemoteError::Moved { .. } => "try again",

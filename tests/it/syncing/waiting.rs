@@ -283,3 +283,32 @@ fn x1_a_scan_does_not_read_the_winner_of_one_conflict_and_the_loser_of_another()
     assert_eq!((&after[0], &after[1]), (&"their one".into(), &"their two".into()));
     mount.unmount();
 }
+
+#[test]
+fn who_mounts_again_at_once_waits_for_the_last_daemon_and_shows_what_it_has_published() {
+    let (server, _) = database();
+    let proxy = slow(&server, Duration::from_millis(700));
+    let mounting = through(&proxy, &server, "on-change");
+    let (mut mount, mut earlier) = (mounting.mount(), Vec::new());
+    for (round, gone) in ["one", "two", "dir/x", "dir/y"].into_iter().enumerate() {
+        let text = format!("in round {round}");
+        fs::write(mount.at("new"), &text).unwrap();
+        fs::remove_file(mount.at(gone)).unwrap();
+        until(|| {
+            let path = mount.path();
+            std::process::Command::new("fusermount3").arg("-u").arg(path).status().unwrap().success()
+        });
+        // What watches over it would take away the next one.
+        earlier.push(mount);
+        if round % 2 == 1 {
+            // Who begins while the other one ends must not go by what was so before that.
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        mount = mounting.mount();
+        assert_eq!(published(&server, "new").unwrap(), text.as_bytes());
+        assert_eq!(published(&server, gone), None);
+        assert_eq!(mount.read("new").unwrap(), text.as_bytes());
+        assert!(!mount.at(gone).exists(), "{gone}");
+    }
+    mount.unmount();
+}

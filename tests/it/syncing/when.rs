@@ -236,10 +236,10 @@ fn ctl_says_what_is_wrong() {
     let (server, _) = database();
     let mount = by_hand(&server).mount();
     let nobody = Cli::owner(&server).run(&["ctl", "sync", "/tmp"]).expect(2);
-    assert!(nobody.stderr.contains("is no mount"), "{nobody:?}");
+    assert!(nobody.stderr.contains("is not mounted: name the directory"), "{nobody:?}");
     let read_only = Mounting::owner(&server, "alice/d").arg("--read-only").mount();
     let refused = ctl(&server, &read_only, &["sync"]).expect(2);
-    assert!(refused.stderr.contains("is no mount that can be written to"), "{refused:?}");
+    assert!(refused.stderr.contains("is mounted read-only"), "{refused:?}");
     mount.unmount();
     read_only.unmount();
 }

@@ -47,11 +47,11 @@ fn status_tells_what_is_not_published_with_and_without_the_daemon() {
         "renamed    dir/2  was dir/two",
         "here only  link  a symbolic link",
         "here only  dir/one  its attributes",
-        "here only  empty  an empty directory",
-        "here only  only  an empty directory",
+        "here only  empty  a directory as such",
+        "here only  only  a directory as such",
         "here only  .env  a name that never travels",
         "5 changes are not published.",
-        "5 of these stay here",
+        "5 stay here: the remote has no room for them",
     ];
     for expected in expected {
         assert!(lines.contains(expected), "{expected}: {lines}");

@@ -80,7 +80,7 @@ pub struct SyncArgs {
     parquedb conflicts dismiss"
 )]
 pub struct ConflictsArgs {
-    /// The directory
+    /// The directory, or mount
     #[arg(long, global = true, default_value = ".", value_name = "DIR")]
     pub directory: PathBuf,
     #[command(subcommand)]
@@ -99,14 +99,15 @@ pub enum ConflictsAction {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Nothing is sent: the next sync, or push, publishes what you have decided.\n\nExamples:\n  parquedb resolve \
+    after_help = "In a directory nothing is sent: the next sync, or push, publishes what you have decided. In a mount it is \
+    published at once, with what else was changed there.\n\nExamples:\n  parquedb resolve \
     data/posts/data.parquet --remote\n  parquedb resolve notes.txt --file merged.txt"
 )]
 #[command(group = clap::ArgGroup::new("choice").required(true))]
 pub struct ResolveArgs {
     /// The file in conflict
-    #[arg(value_name = "PATH", value_parser = db_path)]
-    pub path: DbPath,
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
     /// Keep what is here
     #[arg(long, group = "choice")]
     pub local: bool,
@@ -117,7 +118,7 @@ pub struct ResolveArgs {
     /// Put this file in its place
     #[arg(long, value_name = "FILE", group = "choice")]
     pub file: Option<PathBuf>,
-    /// The directory
+    /// The directory, or mount
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub directory: PathBuf,
 }

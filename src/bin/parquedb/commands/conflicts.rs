@@ -9,6 +9,7 @@ use parquedb_mount::sync::{
 use parquedb_mount::wire::PutEntry;
 use serde_json::{Value, json};
 
+use super::mounted::InMount;
 use super::{bytes, files, status, texts};
 use crate::args::{ConflictsAction, ConflictsArgs};
 use crate::common::failure::Failure;
@@ -19,9 +20,13 @@ pub fn run(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
     // A mount's lie beside its state.
-    let directory = status::state_of(&args.directory).unwrap_or_else(|_| args.directory.clone());
+    let mount = InMount::around(&args.directory).map(|mount| mount.mountpoint);
+    let directory = match &mount {
+        Some(mountpoint) => status::state_of(mountpoint)?,
+        None => args.directory.clone(),
+    };
     match &args.action {
-        None => list(&directory, style),
+        None => list(&directory, mount.as_deref(), style),
         Some(ConflictsAction::Dismiss { paths }) => {
             let mut gone = Vec::new();
             if paths.is_empty() {
@@ -37,7 +42,7 @@ pub fn run(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
     }
 }
 
-fn list(directory: &Path, style: Style) -> Result<ExitCode, Failure> {
+fn list(directory: &Path, mount: Option<&Path>, style: Style) -> Result<ExitCode, Failure> {
     let records = conflicts(directory)?;
     let all: Vec<(&Record, &Recorded)> =
         records.iter().flat_map(|record| record.conflicts.iter().map(move |one| (record, one))).collect();
@@ -61,7 +66,12 @@ fn list(directory: &Path, style: Style) -> Result<ExitCode, Failure> {
             Suggestion::KeepRemote => "  the dates say: --remote",
             Suggestion::Manual => "  the dates do not say which",
         };
-        style.line(suggestion);
+        style.line(match one.kind {
+            ConflictKind::FileDirectory | ConflictKind::Names => {
+                "  both cannot stand here: rename or remove what is here"
+            }
+            _ => suggestion,
+        });
     }
     for (record, one) in &decided {
         style.line(format!("{}  {}, {}", one.path, kind(one.kind), outcome(one.outcome)));
@@ -85,10 +95,14 @@ fn list(directory: &Path, style: Style) -> Result<ExitCode, Failure> {
         (0, 0) if !set_aside.is_empty() => "No other conflicts.".to_owned(),
         (0, 0) => "No conflicts.".to_owned(),
         (0, kept) => format!("{} decided: 'parquedb conflicts dismiss' removes what is kept.", files(kept)),
-        (open, _) => format!(
-            "{} to decide: parquedb resolve PATH --local, --remote or --file FILE; then sync.",
-            files(open)
-        ),
+        (open, _) => {
+            let (at, then) = match mount {
+                Some(mount) => (format!(" --directory {}", mount.display()), ""),
+                None => (String::new(), "; then sync"),
+            };
+            let choices = "--local, --remote or --file FILE";
+            format!("{} to decide: parquedb resolve{at} PATH {choices}{then}.", files(open))
+        }
     });
     let object = |(record, one): &(&Record, &Recorded)| as_json(directory, record, one);
     style.json(&json!({

@@ -73,7 +73,5 @@ fn tell(style: Style, request: &Request, counts: Option<Counts>, standing: &Stan
     for held in &standing.held {
         style.line(format!("  waits  {}  {}", held.path, held.why));
     }
-    for path in &standing.conflicts {
-        style.line(format!("  ! {path}  changed on both sides"));
-    }
+    status::tell_conflicts(style, standing);
 }

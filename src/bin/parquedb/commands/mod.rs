@@ -10,6 +10,7 @@ pub mod gc;
 pub mod list;
 pub mod log;
 pub mod login;
+mod mounted;
 pub mod pin;
 pub mod plain;
 pub mod pull;

@@ -5,6 +5,7 @@ use parquedb_mount::remote::RemoteOptions;
 use parquedb_mount::sync::{Direction, Strategy, SyncOptions};
 use serde_json::json;
 
+use super::mounted::refuse_in_mount;
 use super::{files, list_paths, tell_conflicts, texts};
 use crate::args::PullArgs;
 use crate::common::failure::Failure;
@@ -15,6 +16,7 @@ use crate::progress::Narrator;
 pub async fn run(args: &PullArgs, flags: &EverywhereFlags, style: Style) -> Result<ExitCode, Failure> {
     let reference: DbRef = args.database.parse().map_err(|error| Failure::usage(format!("{error}")))?;
     args.run.check()?;
+    refuse_in_mount(&args.directory)?;
     let context = flags.context(Some(&args.directory))?;
     let remote = context.remote(&RemoteOptions::default())?;
     let directory = args.directory.display().to_string();

@@ -5,6 +5,7 @@ use parquedb_mount::remote::RemoteOptions;
 use parquedb_mount::sync::{Direction, NewDatabase, Strategy, SyncOptions};
 use serde_json::json;
 
+use super::mounted::refuse_in_mount;
 use super::runs::OwnDatabase;
 use super::{files, list_paths, tell_conflicts, texts};
 use crate::args::PushArgs;
@@ -18,6 +19,7 @@ pub async fn run(args: &PushArgs, flags: &EverywhereFlags, style: Style) -> Resu
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
     args.run.check()?;
+    refuse_in_mount(&args.directory)?;
     let context = flags.context(Some(&args.directory))?;
     let file = &context.database;
     let own = OwnDatabase::of(&args.directory, file, args.slug.as_ref())?;

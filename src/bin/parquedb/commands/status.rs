@@ -11,10 +11,11 @@ use parquedb_mount::state::{Place, StateDir};
 use serde_json::{Value, json};
 
 use super::bytes;
+use super::mounted::{InMount, is_dead};
 use crate::args::StatusArgs;
 use crate::common::failure::Failure;
 use crate::common::flags::EverywhereFlags;
-use crate::common::output::Style;
+use crate::common::output::{Style, without_controls};
 
 /// So many ranges of a file are told one by one.
 const RANGES: usize = 4;
@@ -30,11 +31,9 @@ pub fn run(args: &StatusArgs, flags: &EverywhereFlags, style: Style) -> Result<E
         Some(dir) => dir.clone(),
         None => Dirs::of_user()?.state,
     };
-    let replicas = if Path::new(&args.of).is_dir() {
-        vec![of_mount(Path::new(&args.of))?]
-    } else {
-        of_database(args, flags, &state_dir)?
-    };
+    let of = Path::new(&args.of);
+    let replicas =
+        if of.is_dir() || is_dead(of) { vec![of_mount(of)?] } else { of_database(args, flags, &state_dir)? };
     let mut report = Vec::new();
     for (n, Replica { place, dir }) in replicas.iter().enumerate() {
         let pending = pending_at(dir).map_err(|error| unreadable(dir, &error))?;
@@ -67,21 +66,37 @@ fn unreadable(dir: &Path, error: &OverlayError) -> Failure {
     Failure::new(ExitCode::Failure, format!("the local state in {}: {error}", dir.display()))
 }
 
-/// Where a mount's state is: it says so itself.
-pub fn state_of(mountpoint: &Path) -> Result<PathBuf, Failure> {
+/// Where the state of the mount is that a path lies in: it says so itself.
+pub fn state_of(path: &Path) -> Result<PathBuf, Failure> {
+    let shown = path.display();
+    if is_dead(path) {
+        let text =
+            format!("the daemon of the mount '{shown}' is gone: mount it again; what was written is kept");
+        return Err(Failure::new(ExitCode::Failure, text));
+    }
+    let Some(InMount { mountpoint, .. }) = InMount::around(path) else {
+        return Err(Failure::usage(format!("'{shown}' is not mounted: name the directory of a mount")));
+    };
     let mut told = vec![0; 4096];
-    let length = rustix::fs::getxattr(mountpoint, "user.parquedb.state", &mut told).map_err(|_| {
-        Failure::usage(format!(
-            "'{}' is no mount that can be written to: name one, or a database as OWNER/SLUG",
-            mountpoint.display()
-        ))
+    let length = rustix::fs::getxattr(&mountpoint, "user.parquedb.state", &mut told);
+    let length = length.map_err(|_| {
+        Failure::usage(format!("'{shown}' is mounted read-only: nothing is written there, or published"))
     })?;
     told.truncate(length);
     Ok(PathBuf::from(String::from_utf8_lossy(&told).into_owned()))
 }
 
 fn of_mount(mountpoint: &Path) -> Result<Replica, Failure> {
-    let dir = state_of(mountpoint)?;
+    let dir = state_of(mountpoint).map_err(|failure| match InMount::around(mountpoint) {
+        None => Failure {
+            message: format!(
+                "{}; without a mount, 'parquedb status OWNER/SLUG' tells the same",
+                failure.message
+            ),
+            ..failure
+        },
+        Some(_) => failure,
+    })?;
     let place = Place::of(&dir).map_err(|error| unreadable(&dir, &error.into()))?;
     Ok(Replica { place, dir })
 }
@@ -117,21 +132,35 @@ fn of_database(
 }
 
 fn tell_sync(style: Style, standing: &Standing) {
+    let Some(trigger) = standing.trigger.as_deref() else {
+        let text =
+            "Sync: this mount publishes nothing. With --overlay memory, what was written goes when it ends.";
+        return style.line(text);
+    };
     let last = standing.last_sync.as_deref().unwrap_or("never");
     let next = match (standing.state, standing.gathering) {
         (SyncPhase::Paused, _) => "not before 'parquedb ctl resume'",
         (_, true) => "not before 'parquedb ctl commit'",
+        _ if trigger == "manual" => "when 'parquedb ctl sync' says so",
         _ => standing.next_sync.as_deref().unwrap_or("when something is changed, or 'parquedb ctl sync'"),
     };
     style.line(format!("Sync: {}; last {last}; next {next}.", standing.state.as_str()));
     for held in &standing.held {
         style.line(format!("  waits  {}  {}", held.path, held.why));
     }
+    tell_conflicts(style, standing);
+    if let Some(error) = &standing.last_error {
+        style.line(format!("  {}: {}", error.time, error.message));
+    }
+}
+
+/// What a person has to decide, and how.
+pub fn tell_conflicts(style: Style, standing: &Standing) {
     for path in &standing.conflicts {
         style.line(format!("  ! {path}  changed on both sides"));
     }
-    if let Some(error) = &standing.last_error {
-        style.line(format!("  {}: {}", error.time, error.message));
+    if !standing.conflicts.is_empty() {
+        style.line("'parquedb conflicts --directory MOUNTPOINT' shows what there is to decide, and how.");
     }
 }
 
@@ -148,12 +177,12 @@ fn tell(style: Style, place: &Place, mounted: Option<&str>, pending: &[Pending])
         count => format!("{count} changes are not published."),
     });
     if !here.is_empty() {
-        style.line(format!("{} of these stay here: the remote has no room for them.", here.len()));
+        style.line(format!("{} stay here: the remote has no room for them.", here.len()));
     }
 }
 
 fn line(pending: &Pending) -> String {
-    let path = pending.path.to_string_lossy();
+    let path = without_controls(&pending.path.to_string_lossy(), "");
     match &pending.what {
         Changed::Created { size } => format!("created    {path}  {}", bytes(*size)),
         Changed::Edited { size, ranges, from, depends_on_remote } => {
@@ -187,7 +216,7 @@ fn told_ranges(ranges: &[ByteRange]) -> String {
 fn reason(why: HereOnly) -> &'static str {
     match why {
         HereOnly::Attributes => "its attributes",
-        HereOnly::EmptyDirectory => "an empty directory",
+        HereOnly::EmptyDirectory => "a directory as such, not what is in it",
         HereOnly::Symlink => "a symbolic link",
         HereOnly::Special => "a fifo, socket or device",
         HereOnly::Name => "a name that cannot be published",

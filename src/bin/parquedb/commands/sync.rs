@@ -7,6 +7,7 @@ use parquedb_mount::sync::{
 };
 use serde_json::{Value, json};
 
+use super::mounted::refuse_in_mount;
 use super::runs::OwnDatabase;
 use super::{files, list_paths, tell_conflicts, texts};
 use crate::args::SyncArgs;
@@ -20,6 +21,7 @@ pub async fn run(args: &SyncArgs, flags: &EverywhereFlags, style: Style) -> Resu
         return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
     }
     args.run.check()?;
+    refuse_in_mount(&args.directory)?;
     let context = flags.context(Some(&args.directory))?;
     let remote = context.remote(&RemoteOptions::default())?;
     style.line("Authenticating...");
