@@ -133,9 +133,7 @@ impl MountError {
             Self::Remote(error) => error.exit_code(),
             Self::Cache(_) => ExitCode::Usage,
             Self::Overlay(OverlayError::Place(PlaceError::Newer { .. })) => ExitCode::Newer,
-            Self::Overlay(OverlayError::Place(PlaceError::InUse { .. } | PlaceError::Ending { .. })) => {
-                ExitCode::Usage
-            }
+            Self::Overlay(OverlayError::Place(PlaceError::InUse { .. })) => ExitCode::Usage,
             Self::Overlay(_) => ExitCode::Failure,
             Self::Sync(error) => error.exit_code(),
             Self::Mount { .. } | Self::Broke(_) => ExitCode::Failure,
@@ -235,6 +233,7 @@ pub async fn run(
                     reason: error.to_string(),
                 });
             }
+            overlay.iter().for_each(|overlay| overlay.is_ending());
             let ended = tokio::time::timeout(GRACE, ended).await;
             if ended.is_ok() {
                 vfs.release_all();
@@ -287,12 +286,10 @@ async fn finish(overlay: Option<Arc<Overlay>>, vfs: &Vfs, throw_away: Option<Thr
         throw_away.remove();
         return;
     }
-    let ending = overlay.clone();
     let synced = tokio::task::spawn_blocking(move || overlay.sync_everything()).await;
     if let Ok(Err(error)) = synced {
         tracing::error!(%error, "not all of what was written could be put on the disk");
     }
-    ending.is_ending();
     let pending = vfs.pending();
     if pending > 0 {
         tracing::info!(

@@ -1,7 +1,7 @@
 //! A mount before it is mounted: what it shows, and all that stands behind it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::follow::Follower;
 use super::mount::{MountError, MountOptions, SyncSettings};
@@ -63,25 +63,29 @@ impl Prepared {
                 None => start(&remote, &options.database, &options.cache_dir, has_pending).await,
             }
         };
-        let mut since = SystemTime::now();
+        let overlay = options.overlay.as_ref().filter(|_| options.at.is_none());
+        let is_held = || {
+            overlay.filter(|overlay| !overlay.throw_away).is_some_and(|overlay| {
+                let (state_dir, replica) = (&overlay.state_dir, &overlay.replica);
+                Place::is_held(state_dir, origin.as_str(), &options.database, replica)
+            })
+        };
+        let mut was_held = is_held();
         let mut started = begin().await?;
-        let written = match options.overlay.as_ref().filter(|_| options.at.is_none()) {
-            Some(overlay) => loop {
-                let place = place(&started.known.id, &overlay.replica);
-                let written = Written::open(overlay, &place, since).await?;
-                if !written.was_busy {
-                    break Some(written);
-                }
-                // What was found out is older than what is local.
-                since = SystemTime::now();
-                let again = begin().await?;
-                let is_same = again.known.id == started.known.id;
-                started = again;
-                if is_same {
-                    break Some(written);
-                }
-            },
-            None => None,
+        let written = loop {
+            let Some(overlay) = overlay else { break None };
+            let written = Written::open(overlay, &place(&started.known.id, &overlay.replica)).await?;
+            if !was_held && !written.waited {
+                break Some(written);
+            }
+            // What was found out may be older than what is local.
+            was_held = false;
+            let id = std::mem::take(&mut started.known.id);
+            drop(started);
+            started = begin().await?;
+            if started.known.id == id {
+                break Some(written);
+            }
         };
         let Started { shown, known, remembered, fresh } = started;
 

@@ -55,6 +55,8 @@ pub(super) enum RoundError {
     NotOurs(#[from] NotOurs),
     #[error(transparent)]
     Local(#[from] VfsError),
+    #[error("'{0}' is open for writing, or not all here: nothing about it is decided before it is closed")]
+    NotReady(DbPath),
     #[error("the daemon is stopping")]
     Stopping,
     #[error("the remote does not say")]
@@ -88,14 +90,12 @@ impl RoundError {
 
     /// Whether a decision was refused: nothing else is wrong.
     pub(super) fn is_refused_decision(&self) -> bool {
-        let Self::Sync(error) = self else { return false };
         matches!(
-            error,
-            SyncError::NoConflict { .. }
-                | SyncError::InTheWay { .. }
-                | SyncError::Together { .. }
-                | SyncError::NotKept { .. }
-                | SyncError::Overtaken { .. }
+            self,
+            Self::NotReady(_)
+                | Self::Sync(
+                    SyncError::NoConflict { .. } | SyncError::InTheWay { .. } | SyncError::Together { .. }
+                )
         )
     }
 
@@ -112,7 +112,7 @@ impl RoundError {
         match self {
             Self::Sync(error) => error.exit_code(),
             Self::NotOurs(NotOurs::Remote(error)) => error.exit_code(),
-            Self::NotOurs(_) => ExitCode::NeedsDecision,
+            Self::NotOurs(_) | Self::NotReady(_) => ExitCode::NeedsDecision,
             Self::Local(_) | Self::Stopping | Self::Silent => ExitCode::Failure,
         }
     }
@@ -128,8 +128,9 @@ impl RoundError {
 
 impl From<Frozen> for LocalSide {
     fn from(frozen: Frozen) -> Self {
-        let Frozen { base, local, remote, revision, places, moved, files, .. } = frozen;
-        Self { base, local, remote, revision, places, moved, files }
+        let Frozen { base, local, remote, revision, places, moved, files, held, .. } = frozen;
+        let held = held.into_iter().map(|(path, _)| path).collect();
+        Self { base, local, remote, revision, places, moved, files, held }
     }
 }
 
@@ -183,6 +184,10 @@ impl Publisher {
                 let agreed: Vec<_> = same.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
                 let _ = keep_in_cache(&follower.vfs, agreed.clone()).await;
                 self.settle(follower, None, Settled { agreed, ..Settled::default() }).await?;
+            }
+            let is_held = |path: &DbPath| frozen.held.iter().any(|(held, _)| held == path);
+            if let Some((path, _)) = decided.filter(|(path, _)| is_held(path)) {
+                return Err(RoundError::NotReady(path.clone()));
             }
             if frozen.is_empty() {
                 let none = |(path, _): &(DbPath, Side)| SyncError::NoConflict { path: path.clone() };

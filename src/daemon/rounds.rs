@@ -238,6 +238,7 @@ impl Rounds {
             return Ok(Counts::default());
         };
         let began = Instant::now();
+        let before = (schedule.clone(), *seen);
         // What is changed from now on is the next round's, or has its part in this one.
         *seen = *stirs.borrow_and_update();
         schedule.begins(scope, began);
@@ -270,12 +271,14 @@ impl Rounds {
                 let remote = error.remote();
                 let in_passing = error.is_in_passing();
                 let asked = remote.and_then(|error| error.retry_after());
-                // What else is local is published all the same.
-                let soon = in_passing || error.is_refused_decision();
-                schedule.failed(Instant::now(), soon, asked, random_below_one());
                 if decided.is_some() && error.is_refused_decision() {
+                    // As if nobody had asked.
+                    (*schedule, *seen) = before;
                     self.told.refused(&error);
-                } else if self.told.failed(&error, in_passing, pending) {
+                    return Err(failed(&error));
+                }
+                schedule.failed(Instant::now(), in_passing, asked, random_below_one());
+                if self.told.failed(&error, in_passing, pending) {
                     tracing::warn!(%error, pending, "local changes are not published yet: they are kept");
                 } else {
                     tracing::debug!(%error, pending, "local changes are still not published");

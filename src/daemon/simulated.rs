@@ -230,7 +230,7 @@ impl SimulatedMount {
         let place = place(&known.id);
         let overlay = OverlayOptions { state_dir, replica: "main".into(), throw_away: false };
         // There may be no room.
-        let written = Written::open(&overlay, &place, std::time::SystemTime::now()).await;
+        let written = Written::open(&overlay, &place).await;
         let Written { overlay, upper, .. } =
             written.inspect_err(|error| tracing::info!(%error, "not mounted")).ok()?;
         let replica = Replica::open(overlay.path(), &known.id).unwrap();

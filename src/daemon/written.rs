@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::mount::{MountError, OverlayOptions};
 use crate::disk::random_hex;
@@ -14,8 +14,8 @@ pub(super) struct Written {
     pub(super) overlay: Arc<Overlay>,
     pub(super) upper: Upper,
     pub(super) throw_away: Option<ThrowAway>,
-    /// The daemon of an earlier mount was busy with it a moment ago: it may have published, and taken in, what was not known then.
-    pub(super) was_busy: bool,
+    /// The daemon of an earlier mount was waited for: it may have published, and taken in, what was not known then.
+    pub(super) waited: bool,
 }
 
 /// A directory in memory that is gone when the mount ends.
@@ -26,10 +26,8 @@ const MEMORY: &str = "/dev/shm";
 const PREFIX: &str = "parquedb-throw-away-";
 /// A daemon that is unmounted knows of it by then.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
-/// File systems know times to within that.
-const COARSE: Duration = Duration::from_millis(100);
 /// So long the daemon of an earlier mount is waited for.
-const ENDS_WITHIN: Duration = Duration::from_secs(120);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 impl ThrowAway {
     /// Makes one, and removes those of daemons that were killed.
@@ -72,17 +70,13 @@ fn take_when_free(place: &Place, state_dir: &Path) -> (Result<StateDir, PlaceErr
             _ => return (taken, waited),
         }
         waited = true;
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 impl Written {
-    /// Opens a replica's state, of which something has been known since that moment.
-    pub(super) async fn open(
-        options: &OverlayOptions,
-        place: &Place,
-        since: SystemTime,
-    ) -> Result<Self, MountError> {
+    /// Opens a replica's state.
+    pub(super) async fn open(options: &OverlayOptions, place: &Place) -> Result<Self, MountError> {
         let (state_dir, throw_away, place) = (options.state_dir.clone(), options.throw_away, place.clone());
         let opening = tokio::task::spawn_blocking(move || {
             let throw_away = throw_away.then(ThrowAway::make);
@@ -91,7 +85,6 @@ impl Written {
                 None => take_when_free(&place, &state_dir),
             };
             let dir = dir.map_err(OverlayError::from)?;
-            let was_busy = waited || dir.last_held().is_some_and(|held| held > since - COARSE);
             let (overlay, upper, recovered) = Overlay::open(dir)?;
             if recovered.replayed > 0 {
                 tracing::info!(
@@ -113,7 +106,7 @@ impl Written {
                 );
             }
             overlay.start_committing().map_err(OverlayError::from)?;
-            Ok::<_, OverlayError>(Self { overlay, upper, throw_away: throw_away.map(ThrowAway), was_busy })
+            Ok::<_, OverlayError>(Self { overlay, upper, throw_away: throw_away.map(ThrowAway), waited })
         });
         let opened = opening.await.map_err(std::io::Error::other).map_err(OverlayError::from)?;
         Ok(opened?)

@@ -19,6 +19,6 @@ mod session;
 pub use invalidate::Invalidator;
 pub use modes::Passthrough;
 pub use session::{
-    MountedSession, SessionOptions, UnmountError, clear_dead_mount, is_mountpoint_of_ours, mounted_type,
-    unmount,
+    MountedSession, SessionOptions, UnmountError, clear_dead_mount, is_dead, mounted_type,
+    mountpoints_of_ours, unmount,
 };

@@ -137,9 +137,14 @@ pub fn mounted_type(path: &Path) -> io::Result<Option<String>> {
     Ok(topmost)
 }
 
-/// Whether a mount of ours is just there (absolute, without links in it).
-pub fn is_mountpoint_of_ours(path: &Path) -> bool {
-    mounted_type(path).ok().flatten().is_some_and(|kind| kind == FILE_SYSTEM_TYPE)
+/// Where mounts of ours are.
+pub fn mountpoints_of_ours() -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let ours = table.lines().filter_map(|line| {
+        let (mount, rest) = line.split_once(" - ")?;
+        (rest.split(' ').next() == Some(FILE_SYSTEM_TYPE)).then(|| mount.split(' ').nth(4))?
+    });
+    Ok(ours.map(|at| PathBuf::from(unescape(at))).collect())
 }
 
 /// mountinfo writes blanks, tabs, line ends and backslashes as octal.
@@ -149,7 +154,8 @@ fn unescape(text: &str) -> String {
 
 /// Clears the mount of a daemon that died, if that is what is at `path`. `false`: nothing dead is there.
 pub fn clear_dead_mount(path: &Path) -> Result<bool, UnmountError> {
-    if !is_mountpoint_of_ours(path) || !is_dead(path) {
+    let ours = mounted_type(path).ok().flatten().is_some_and(|kind| kind == FILE_SYSTEM_TYPE);
+    if !ours || !is_dead(path) {
         return Ok(false);
     }
     unmount(path)?;
@@ -158,7 +164,7 @@ pub fn clear_dead_mount(path: &Path) -> Result<bool, UnmountError> {
 
 /// Whether the daemon behind a mount is gone: then everything the kernel does not remember is ENOTCONN. A daemon
 /// that hangs is not dead, and asking it must not hang us.
-fn is_dead(path: &Path) -> bool {
+pub fn is_dead(path: &Path) -> bool {
     let (tell, hear) = std::sync::mpsc::channel();
     let path = path.to_owned();
     let asking = std::thread::Builder::new().name("mount-probe".into()).spawn(move || {

@@ -5,7 +5,6 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
@@ -119,7 +118,6 @@ pub enum PlaceError {
 pub struct StateDir {
     path: PathBuf,
     lock: File,
-    last_held: Option<SystemTime>,
 }
 
 impl Place {
@@ -152,6 +150,15 @@ impl Place {
         dirs.flatten().filter_map(|entry| read(entry.path())).collect()
     }
 
+    /// Whether a daemon has this user's replica of a database, whatever its id.
+    pub fn is_held(state_dir: &Path, origin: &str, database: &DbRef, replica: &str) -> bool {
+        let database = database.to_string();
+        Self::all(state_dir).iter().any(|(place, dir)| {
+            (place.origin.as_str(), &place.database, place.replica.as_str()) == (origin, &database, replica)
+                && StateDir::holder(dir).is_some()
+        })
+    }
+
     /// What the replica of a directory is known by.
     pub fn of(dir: &Path) -> io::Result<Self> {
         Self::read(dir)?.ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -175,8 +182,6 @@ impl Place {
         let shown = || path.display().to_string();
         let disk = |source| PlaceError::Disk { dir: shown(), source };
         make_private_dirs(&path).map_err(disk)?;
-        // Also those that somebody else has made, or we ourselves just before the power failed. What we may not read is not ours.
-        path.ancestors().skip(1).take(3).for_each(|above| drop(sync_dir(above)));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut lock = options.open(path.join("lock")).map_err(disk)?;
@@ -195,7 +200,8 @@ impl Place {
             }
             Err(TryLockError::Error(error)) => return Err(disk(error)),
         }
-        let last_held = lock.metadata().and_then(|metadata| metadata.modified()).ok();
+        // Also those that somebody else has made, or we ourselves just before the power failed. What we may not read is not ours.
+        path.ancestors().skip(1).take(3).for_each(|above| drop(sync_dir(above)));
         let written = lock.set_len(0).and_then(|()| lock.rewind());
         written.and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(disk)?;
         match Self::read(&path).map_err(disk)? {
@@ -208,7 +214,7 @@ impl Place {
                 replace_file(&path.join("replica.json"), &text, Readers::OwnerOnly).map_err(disk)?;
             }
         }
-        Ok(StateDir { path, lock, last_held })
+        Ok(StateDir { path, lock })
     }
 }
 
@@ -235,12 +241,7 @@ impl StateDir {
         Some(pid.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
-    /// When its last holder took it, or [said](Self::is_ending) that it ends.
-    pub fn last_held(&self) -> Option<SystemTime> {
-        self.last_held
-    }
-
-    /// Says that what was mounted is so no more: who wants to have the directory next need only wait. Said again at the very end.
+    /// Says that what was mounted is so no more: who wants to have the directory next need only wait.
     pub fn is_ending(&self) {
         // Only for what others are told.
         let text = format!("{} {ENDING}\n", std::process::id());

@@ -125,8 +125,7 @@ pub enum SyncError {
     },
     /// A decision in a directory that nothing was ever synced with.
     #[error(
-        "no sync of this directory has come to its end yet, so nothing in it is to be decided: name the directory, or the \
-         mount, with --directory"
+        "no sync of this directory has come to its end yet: run 'parquedb sync' first, and decide what is left then"
     )]
     NeverSynced,
     /// A decision about nothing.

@@ -11,7 +11,6 @@ use super::SyncError;
 use super::changes::Files;
 use super::conflict::{Conflict, Side};
 use super::download::Downloads;
-use super::filter::Filter;
 use super::near::entry_of;
 use super::reconcile::{Plan, same};
 use super::record::{COPY, DIR, FORMAT, Outcome, Record, Recorded, Version};
@@ -318,7 +317,11 @@ impl Kept {
 
     /// Writes down that the conflicts which the plan decides are done with, and that those are over which it has not: the two
     /// sides have changed since, or are the same by now. What the run is not about stays as it is.
-    pub(super) fn carried_out(&mut self, plan: &Plan, filter: &Filter) -> Result<(), SyncError> {
+    pub(super) fn carried_out(
+        &mut self,
+        plan: &Plan,
+        is_about: impl Fn(&DbPath) -> bool,
+    ) -> Result<(), SyncError> {
         self.rewrite(|_, recorded| {
             let now = plan.conflicts.get(&recorded.path);
             match now.filter(|now| Recorded::open(&recorded.path, now).is_same(recorded)) {
@@ -326,7 +329,7 @@ impl Kept {
                     Side::Local => Outcome::KeptLocal,
                     Side::Remote => Outcome::KeptRemote,
                 }),
-                None => filter.takes(&recorded.path).then_some(Outcome::Over),
+                None => is_about(&recorded.path).then_some(Outcome::Over),
             }
         })
     }

@@ -63,6 +63,8 @@ pub struct LocalSide {
     pub moved: Vec<(DbPath, DbPath)>,
     /// How many files the remote has.
     pub files: usize,
+    /// What is not ready: nothing is said of it here.
+    pub held: BTreeSet<DbPath>,
 }
 
 /// A commit that the remote has.
@@ -294,7 +296,7 @@ impl Replica {
             (report.contents_sent, report.bytes_sent) = (sent.contents, sent.bytes);
             report.landed = self.commit(remote, &id, side, &plan).await?;
         }
-        kept.carried_out(&plan, &options.filter)?;
+        kept.carried_out(&plan, |path| options.filter.takes(path) && !side.held.contains(path))?;
         (report.plan, report.stranded, report.torn) = (plan, stranded, torn);
         Ok(report)
     }

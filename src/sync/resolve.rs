@@ -36,7 +36,7 @@ pub enum Choice<'a> {
 /// Decides the conflict about `path`. What is replaced here is kept beside the database.
 pub fn resolve(directory: &Path, path: &DbPath, choice: Choice<'_>) -> Result<(), SyncError> {
     if !directory.join(PRIVATE_DIR).is_dir() {
-        return Err(SyncError::NeverSynced);
+        return Err(SyncError::NoConflict { path: path.clone() });
     }
     let mut workdir = Workdir::open(directory, Intent::Work)?;
     let mut kept = Kept::open(workdir.root())?;

@@ -315,7 +315,7 @@ impl Run<'_> {
         Arriving::forget(&root)?;
         // Whoever changed the directory may have set something aside.
         let mut kept = Kept::open(&root)?;
-        kept.carried_out(&report.plan, &options.filter)?;
+        kept.carried_out(&report.plan, |path| options.filter.takes(path))?;
         if !overtaken.is_empty()
             && let Err(error) = kept.keep_overtaken(&report.plan, keeping).await
         {

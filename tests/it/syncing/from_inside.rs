@@ -24,9 +24,13 @@ fn what_keeps_books_of_its_own_keeps_them_out_of_a_mount() {
             assert!(refused.stderr.contains("parquedb ctl sync /"), "{args:?}: {refused:?}");
         }
     }
-    let pulled = mount.at("dir/new");
-    let refused = Cli::owner(&server).run(&["pull", "alice/d", "--directory", text(&pulled)]).expect(2);
-    assert!(refused.stderr.contains("parquedb ctl sync /"), "{refused:?}");
+    for pulled in ["dir/new", "new/below", "new/../below"] {
+        let pulled = mount.at(pulled);
+        let refused = Cli::owner(&server).run(&["pull", "alice/d", "--directory", text(&pulled)]).expect(2);
+        assert!(refused.stderr.contains("parquedb ctl sync /"), "{refused:?}");
+    }
+    let around = Cli::owner(&server).in_dir(mount.path().parent().unwrap()).run(&["sync"]).expect(2);
+    assert!(around.stderr.contains("has a mount in it"), "{around:?}");
     assert_eq!(names(&mount.at("dir")), ["x", "y"]);
     ctl(&server, &mount, &["sync"]).expect(0);
     assert_eq!(server.revision(&id), revision);
@@ -42,8 +46,8 @@ fn to_look_or_to_decide_leaves_nothing_in_a_directory_that_was_never_synced() {
     let cli = Cli::owner(&server).in_dir(empty.path());
     assert_eq!(cli.run(&["conflicts"]).expect(0).stdout, "No conflicts.\n");
     cli.run(&["conflicts", "dismiss"]).expect(0);
-    let refused = cli.run(&["resolve", "one", "--local"]).expect(3);
-    assert!(refused.stderr.contains("--directory"), "{refused:?}");
+    let refused = cli.run(&["resolve", "one", "--local"]).expect(5);
+    assert!(refused.stderr.contains("no conflict about 'one'"), "{refused:?}");
     assert!(names(empty.path()).is_empty());
 }
 
@@ -105,4 +109,54 @@ fn status_says_how_things_are_where_nothing_is_mounted_any_more() {
     let told = cli.run(&["status", text(&throw_away.path())]).expect(0);
     assert!(told.stdout.contains("this mount publishes nothing"), "{told:?}");
     throw_away.unmount();
+}
+
+#[test]
+fn a_file_that_takes_a_conflicts_place_is_never_half_there_and_what_was_here_is_kept() {
+    let (server, id) = database();
+    let mounting = by_hand(&server).args(&["--strategy", "manual"]);
+    let mount = mounting.mount();
+    let (cli, path) = (Cli::owner(&server), mount.path());
+    let resolve = |path: &str, file: &str| {
+        Cli::owner(&server).in_dir(&mount.path()).run(&["resolve", path, "--file", file])
+    };
+    for name in ["one", "two", "dir/x"] {
+        fs::write(mount.at(name), format!("my {name}")).unwrap();
+    }
+    server.publish(&id, &[("one", b"1 1"), ("two", b"2 2"), ("dir/x", b"x x")]);
+    ctl(&server, &mount, &["sync"]).expect(3);
+
+    // Edited in its place, and said to be it.
+    fs::write(mount.at("one"), "merged in its place").unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    resolve("one", "one").expect(0);
+    assert_eq!(published(&server, "one").unwrap(), b"merged in its place");
+
+    // What is in no conflict is left alone.
+    let merged = mounting.beside().join("merged");
+    fs::write(&merged, "merged").unwrap();
+    fs::write(mount.at("dir/y"), "nobody else's").unwrap();
+    resolve("dir/y", text(&merged)).expect(5);
+    ctl(&server, &mount, &["pause"]).expect(0);
+    resolve("two", text(&merged)).expect(3);
+    assert_eq!(mount.read("two").unwrap(), b"my two");
+    assert_eq!(mount.read("dir/y").unwrap(), b"nobody else's");
+    ctl(&server, &mount, &["resume"]).expect(0);
+
+    // Nor is anything decided about what somebody writes to.
+    let open = fs::File::options().append(true).open(mount.at("two")).unwrap();
+    let refused = cli.run(&["resolve", text(&mount.at("two")), "--local"]).expect(3);
+    assert!(refused.stderr.contains("'two' is open for writing"), "{refused:?}");
+    let listed = || cli.run(&["conflicts", "--directory", text(&path), "--json"]).expect(0).json();
+    ctl(&server, &mount, &["sync"]).expect(3);
+    assert_eq!(listed()["open"].as_array().unwrap().len(), 2, "{}", listed());
+    drop(open);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+
+    resolve("two", text(&merged)).expect(0);
+    assert_eq!(published(&server, "two").unwrap(), b"merged");
+    let told = listed();
+    let two = told["decided"].as_array().unwrap().iter().find(|one| one["path"] == "two").unwrap();
+    assert_eq!(fs::read(two["copies"]["local"].as_str().unwrap()).unwrap(), b"my two", "{told}");
+    mount.unmount();
 }

@@ -233,7 +233,7 @@ fn readers_keep_what_they_have_open_through_a_publish_and_through_the_next_edit(
     let bytes = noise(5, 300_000);
     fs::write(mount.at("f"), &bytes).unwrap();
     // The kernel tells of a close a moment after it; who opens the file before that is taken for somebody who may map it.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(std::time::Duration::from_secs(3));
     let mut reader = File::open(mount.at("f")).unwrap();
     let mut start = vec![0; 1000];
     reader.read_exact(&mut start).unwrap();

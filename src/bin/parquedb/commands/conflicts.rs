@@ -16,14 +16,12 @@ use crate::common::failure::Failure;
 use crate::common::output::Style;
 
 pub fn run(args: &ConflictsArgs, style: Style) -> Result<ExitCode, Failure> {
-    if !args.directory.is_dir() {
-        return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display())));
-    }
     // A mount's lie beside its state.
     let mount = InMount::around(&args.directory).map(|mount| mount.mountpoint);
     let directory = match &mount {
         Some(mountpoint) => status::state_of(mountpoint)?,
-        None => args.directory.clone(),
+        None if args.directory.is_dir() => args.directory.clone(),
+        None => return Err(Failure::usage(format!("'{}' is not a directory", args.directory.display()))),
     };
     match &args.action {
         None => list(&directory, mount.as_deref(), style),

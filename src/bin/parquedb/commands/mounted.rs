@@ -1,9 +1,9 @@
 //! Whether a path lies in a mount of ours: a mount syncs itself, and a directory's commands keep their hands off it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use parquedb_mount::fuse::is_mountpoint_of_ours;
-use rustix::io::Errno;
+use parquedb_mount::fuse::{is_dead, mountpoints_of_ours};
 
 use crate::common::failure::Failure;
 
@@ -18,31 +18,55 @@ pub struct InMount {
 impl InMount {
     /// Finds the mount that a path lies in, if it does. A name that is not there lies where its directory does.
     pub fn around(path: &Path) -> Option<Self> {
-        let full = match path.canonicalize() {
-            Ok(full) => full,
-            Err(_) => {
-                let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-                above.unwrap_or(Path::new(".")).canonicalize().ok()?.join(path.file_name()?)
-            }
-        };
-        let mountpoint = full.ancestors().find(|above| is_mountpoint_of_ours(above))?;
+        let full = without_links(path)?;
+        let mounts = mountpoints_of_ours().ok()?;
+        let mountpoint = full.ancestors().find(|above| mounts.iter().any(|mount| mount == above))?;
         let inside = full.strip_prefix(mountpoint).ok()?.to_owned();
         Some(Self { mountpoint: mountpoint.to_owned(), inside })
     }
+
+    /// The same, if the path is where that is mounted.
+    pub fn at(path: &Path) -> Option<Self> {
+        Self::around(path).filter(|mount| mount.inside.as_os_str().is_empty())
+    }
+
+    /// Whether its daemon is gone.
+    pub fn is_dead(&self) -> bool {
+        is_dead(&self.mountpoint)
+    }
 }
 
-/// Refuses a directory in a mount for what keeps books of its own in it.
+/// A path as the kernel goes it, as far as there is something.
+fn without_links(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let mut rest: Vec<&OsStr> = Vec::new();
+    let mut above = path.as_path();
+    loop {
+        if let Ok(mut full) = above.canonicalize() {
+            full.extend(rest.iter().rev());
+            return Some(full);
+        }
+        rest.push(above.components().next_back()?.as_os_str());
+        above = above.parent()?;
+    }
+}
+
+/// Refuses a directory in a mount, or with one in it, for what keeps books of its own in it.
 pub fn refuse_in_mount(directory: &Path) -> Result<(), Failure> {
-    let Some(InMount { mountpoint, .. }) = InMount::around(directory) else { return Ok(()) };
-    Err(Failure::usage(format!(
-        "'{}' is in a mount, which syncs itself: 'parquedb ctl sync {}' publishes what was changed there",
-        directory.display(),
-        mountpoint.display()
-    )))
-}
-
-/// Whether something was mounted there whose daemon is gone.
-pub fn is_dead(path: &Path) -> bool {
-    // Attributes may be remembered by the kernel; the file system's statistics never are.
-    matches!(rustix::fs::statfs(path), Err(Errno::NOTCONN | Errno::CONNABORTED))
+    let shown = directory.display();
+    if let Some(InMount { mountpoint, .. }) = InMount::around(directory) {
+        return Err(Failure::usage(format!(
+            "'{shown}' is in a mount, which syncs itself: 'parquedb ctl sync {}' publishes what was changed there",
+            mountpoint.display()
+        )));
+    }
+    let full = without_links(directory);
+    let mut mounts = mountpoints_of_ours().unwrap_or_default().into_iter();
+    match mounts.find(|mount| full.as_ref().is_some_and(|full| mount.starts_with(full))) {
+        Some(below) => Err(Failure::usage(format!(
+            "'{shown}' has a mount in it, {}, which syncs itself: unmount it, or name another directory",
+            below.display()
+        ))),
+        None => Ok(()),
+    }
 }

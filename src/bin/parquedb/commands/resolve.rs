@@ -1,10 +1,13 @@
 //! `parquedb resolve`.
 
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use parquedb_mount::control::{Control, Request};
+use parquedb_mount::control::{Control, Request, SyncPhase};
 use parquedb_mount::model::{DbPath, ExitCode};
-use parquedb_mount::sync::{Choice, Outcome, conflicts, resolve};
+use parquedb_mount::sync::{Choice, Outcome, Record, Recorded, SyncError, Version, conflicts, resolve};
 use serde_json::json;
 
 use super::mounted::InMount;
@@ -21,7 +24,7 @@ pub fn run(args: &ResolveArgs, style: Style) -> Result<ExitCode, Failure> {
     };
     // A path that leads into a mount is as good as one from its top.
     let typed = args.directory.join(&args.path);
-    if let Some(mount) = InMount::around(&args.directory).or_else(|| InMount::around(&typed)) {
+    if let Some(mount) = InMount::around(&typed).or_else(|| InMount::around(&args.directory)) {
         return in_mount(args, &mount.mountpoint, choice, told, style);
     }
     let path = &db_path(&args.path)?;
@@ -40,20 +43,35 @@ fn db_path(path: &Path) -> Result<DbPath, Failure> {
     parsed.map_err(|error| Failure::usage(format!("'{}': {error}", path.display())))
 }
 
-/// The path in a mount that somebody means: as `parquedb conflicts` calls it, or as it is called from where he is.
-fn meant(args: &ResolveArgs, state: &Path) -> Result<DbPath, Failure> {
-    let open = conflicts(state)?;
-    let is_open = |path: &DbPath| {
-        let mut all = open.iter().flat_map(|record| &record.conflicts);
-        all.any(|one| one.path == *path && one.outcome == Outcome::Open)
-    };
-    let as_called = db_path(&args.path);
-    if let Some(path) = as_called.as_ref().ok().filter(|path| is_open(path)) {
-        return Ok(path.clone());
+/// The conflict in a mount that somebody means: by the path that `parquedb conflicts` tells, or by that from where he is.
+fn meant(args: &ResolveArgs, mountpoint: &Path, state: &Path) -> Result<(Record, DbPath), Failure> {
+    let mut called = Vec::new();
+    let is_within = InMount::around(&args.directory).is_some_and(|mount| mount.mountpoint == mountpoint);
+    if is_within && args.path.is_relative() {
+        called.push(db_path(&args.path)?);
     }
-    match InMount::around(&args.directory.join(&args.path)) {
-        Some(from_here) => db_path(&from_here.inside),
-        None => as_called,
+    if let Some(from_here) = InMount::around(&args.directory.join(&args.path))
+        && from_here.mountpoint == mountpoint
+    {
+        called.push(db_path(&from_here.inside)?);
+    }
+    called.dedup();
+    let records = conflicts(state)?;
+    let record_of = |path: &DbPath| {
+        let is_it = |one: &Recorded| one.path == *path && one.outcome == Outcome::Open;
+        records.iter().rev().find(|record| record.conflicts.iter().any(is_it))
+    };
+    let mut open = called.iter().filter_map(|path| Some((record_of(path)?.clone(), path.clone())));
+    match (open.next(), open.next()) {
+        (Some(one), None) => Ok(one),
+        (Some((_, one)), Some((_, other))) => Err(Failure::usage(format!(
+            "both '{one}' and '{other}' are in conflict, and either may be meant: say it from {}",
+            mountpoint.display()
+        ))),
+        (None, _) => match called.pop() {
+            Some(path) => Err(SyncError::NoConflict { path }.into()),
+            None => Err(Failure::usage(format!("'{}' is not in the mount", args.path.display()))),
+        },
     }
 }
 
@@ -66,14 +84,20 @@ fn in_mount(
     style: Style,
 ) -> Result<ExitCode, Failure> {
     let state = &status::state_of(mountpoint)?;
-    let path = &meant(args, state)?;
-    let failed = |error: std::io::Error| Failure::new(ExitCode::Failure, format!("{path}: {error}"));
+    let (record, path) = &meant(args, mountpoint, state)?;
     if let Choice::File(file) = choice {
-        std::fs::copy(file, mountpoint.join(path.as_str())).map_err(failed)?;
+        let (_, standing) = reach(state)?.ask(Request::Status).map_err(ctl::failure)?;
+        if standing.state == SyncPhase::Paused || standing.gathering {
+            let text = "syncs are paused, or changes are gathered: 'parquedb ctl resume', or commit, lets them go on";
+            return Err(Failure::new(ExitCode::NeedsDecision, text));
+        }
+        let kept = state.join(record.copy(path, Version::Local).as_str());
+        let replaced = replace(&mountpoint.join(path.as_str()), file, &kept);
+        replaced.map_err(|error| Failure::new(ExitCode::Failure, format!("{path}: {error}")))?;
     }
-    let control = Control::reach(state).map_err(ctl::failure)?;
     let local = !matches!(choice, Choice::Remote);
-    let (_, standing) = control.ask(Request::Resolve { path: path.clone(), local }).map_err(ctl::failure)?;
+    let resolving = Request::Resolve { path: path.clone(), local };
+    let (_, standing) = reach(state)?.ask(resolving).map_err(ctl::failure)?;
     style.line(match choice {
         Choice::Local => format!("{path}: yours is published; theirs is kept: parquedb conflicts"),
         Choice::Remote => format!("{path}: theirs is here; what was here is kept: parquedb conflicts"),
@@ -81,4 +105,30 @@ fn in_mount(
     });
     style.json(&json!({ "path": path, "resolved": told, "status": standing }));
     Ok(ExitCode::Done)
+}
+
+fn reach(state: &Path) -> Result<Control, Failure> {
+    Control::reach(state).map_err(ctl::failure)
+}
+
+/// Puts a file in the place of what is here, which is kept; in one step, so that it is never half there.
+fn replace(here: &Path, file: &Path, kept: &Path) -> io::Result<()> {
+    let found = here.metadata().ok();
+    let is_it = |found: &Metadata, file: Metadata| (found.dev(), found.ino()) == (file.dev(), file.ino());
+    if let Some(found) = &found {
+        if is_it(found, file.metadata()?) {
+            // It was edited in its place.
+            return Ok(());
+        }
+        if found.is_file() && !kept.exists() {
+            fs::create_dir_all(kept.parent().unwrap_or(kept))?;
+            fs::copy(here, kept)?;
+        }
+    }
+    let directory = here.parent().unwrap_or(here);
+    fs::create_dir_all(directory)?;
+    // A name that never travels.
+    let beside = directory.join(format!(".{}.conflict", std::process::id()));
+    let replaced = fs::copy(file, &beside).and_then(|_| fs::rename(&beside, here));
+    replaced.inspect_err(|_| drop(fs::remove_file(&beside)))
 }

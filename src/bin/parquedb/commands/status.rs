@@ -11,7 +11,7 @@ use parquedb_mount::state::{Place, StateDir};
 use serde_json::{Value, json};
 
 use super::bytes;
-use super::mounted::{InMount, is_dead};
+use super::mounted::InMount;
 use crate::args::StatusArgs;
 use crate::common::failure::Failure;
 use crate::common::flags::EverywhereFlags;
@@ -32,8 +32,11 @@ pub fn run(args: &StatusArgs, flags: &EverywhereFlags, style: Style) -> Result<E
         None => Dirs::of_user()?.state,
     };
     let of = Path::new(&args.of);
-    let replicas =
-        if of.is_dir() || is_dead(of) { vec![of_mount(of)?] } else { of_database(args, flags, &state_dir)? };
+    let replicas = if of.is_dir() || InMount::at(of).is_some() {
+        vec![of_mount(of)?]
+    } else {
+        of_database(args, flags, &state_dir)?
+    };
     let mut report = Vec::new();
     for (n, Replica { place, dir }) in replicas.iter().enumerate() {
         let pending = pending_at(dir).map_err(|error| unreadable(dir, &error))?;
@@ -69,16 +72,19 @@ fn unreadable(dir: &Path, error: &OverlayError) -> Failure {
 /// Where the state of the mount is that a path lies in: it says so itself.
 pub fn state_of(path: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
-    if is_dead(path) {
-        let text =
-            format!("the daemon of the mount '{shown}' is gone: mount it again; what was written is kept");
-        return Err(Failure::new(ExitCode::Failure, text));
-    }
-    let Some(InMount { mountpoint, .. }) = InMount::around(path) else {
+    let Some(mount) = InMount::around(path) else {
         return Err(Failure::usage(format!("'{shown}' is not mounted: name the directory of a mount")));
     };
+    let mountpoint = &mount.mountpoint;
+    if mount.is_dead() {
+        let text = format!(
+            "the daemon of the mount '{}' is gone: mount it again; what was written is kept",
+            mountpoint.display()
+        );
+        return Err(Failure::new(ExitCode::Failure, text));
+    }
     let mut told = vec![0; 4096];
-    let length = rustix::fs::getxattr(&mountpoint, "user.parquedb.state", &mut told);
+    let length = rustix::fs::getxattr(mountpoint, "user.parquedb.state", &mut told);
     let length = length.map_err(|_| {
         Failure::usage(format!("'{shown}' is mounted read-only: nothing is written there, or published"))
     })?;
