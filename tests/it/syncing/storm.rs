@@ -78,6 +78,8 @@ struct Player {
     /// What was acknowledged last, path by path, as far as nothing here has taken its place.
     wrote: Mutex<BTreeMap<String, String>>,
     done: AtomicU32,
+    /// What was done, in order, and with which files: told when something is lost.
+    diary: Mutex<Vec<String>>,
 }
 
 impl Player {
@@ -106,7 +108,8 @@ impl Player {
         let mount = Mutex::new(Some(mounting.clone().env("PARQUEDB_TEST_BOOT", "boot-0").mount()));
         let (mounted, wrote) = (RwLock::default(), Mutex::default());
         let (boots, done) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { mounting, _proxy: proxy, weather, disk, boots, mount, mounted, wrote, done }
+        let diary = Mutex::default();
+        Self { mounting, _proxy: proxy, weather, disk, boots, mount, mounted, wrote, done, diary }
     }
 
     /// One thing after the other, until the storm is over. What fails may have been done.
@@ -132,6 +135,7 @@ impl Player {
                 _ => self.write(&root, &path, &text, what < 10),
             };
             drop(mounted);
+            self.note(format!("{n}: {what} {path} {to} {done:?}"));
             let mut wrote = self.wrote.lock().unwrap();
             let before = wrote.remove(&path);
             match (done, what) {
@@ -169,6 +173,21 @@ impl Player {
         Ok(())
     }
 
+    fn note(&self, text: String) {
+        let time = jiff::Timestamp::now();
+        self.diary.lock().unwrap().push(format!("{time} {text}"));
+    }
+
+    /// What was done with a path, and with the one it was called before.
+    fn tells_of(&self, path: &str) -> String {
+        let diary = self.diary.lock().unwrap();
+        let named = |line: &&String| line.split(' ').any(|word| word == path);
+        let before = diary.iter().find(named).and_then(|line| line.split(' ').nth(3)).unwrap_or(path);
+        let is_about =
+            |line: &&String| line.split(' ').any(|word| [path, before, "killed,", "mounted"].contains(&word));
+        diary.iter().filter(is_about).cloned().collect::<Vec<_>>().join("\n")
+    }
+
     fn mount(&self) {
         let _alone = self.mounted.write().unwrap();
         let mut mount = self.mount.lock().unwrap();
@@ -182,11 +201,13 @@ impl Player {
             *mount = Some(mounting.mount());
             self.weather.one_in.store(one_in, Ordering::SeqCst);
         }
+        self.note("mounted".to_owned());
     }
 
     fn kill(&self) {
         if let Some(mount) = self.mount.lock().unwrap().take() {
             mount.kill9();
+            self.note("killed, and so is what it was doing".to_owned());
         }
     }
 }
@@ -340,6 +361,7 @@ fn a_storm_loses_nothing_and_brings_nothing_back() {
     let done: Vec<u32> = players.iter().map(|player| player.done.load(Ordering::SeqCst)).collect();
     let wrong: u32 = players.iter().map(|player| player.weather.fired.load(Ordering::SeqCst)).sum();
     let published = history(&server, &id);
+    let all_published = published.clone();
     println!(
         "seed {seed}, {strategy}: {done:?} operations, {} published, {wrong} requests went wrong, {raged:?}",
         published.len()
@@ -380,7 +402,11 @@ fn a_storm_loses_nothing_and_brings_nothing_back() {
             let hash = sha256(text.as_bytes());
             assert!(
                 ever.contains(&hash) || kept.contains(&hash),
-                "seed {seed}: what {who} wrote to {path} is lost: {text}"
+                "seed {seed}: what {who} wrote to {path} is lost: {text}; there is {:?} now\n{}\npublished: {:?}\n{}",
+                now.get(path),
+                player.tells_of(path),
+                all_published.iter().filter(|(one, _)| one == path).collect::<Vec<_>>(),
+                player.mount.lock().unwrap().as_ref().map(Mount::log).unwrap_or_default(),
             );
         }
     }
