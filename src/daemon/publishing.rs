@@ -17,7 +17,7 @@ use crate::remote::RemoteError;
 use crate::sync::{
     Conflict, Filter, Landed, LocalSide, PublishReport, Replica, ReplicaOptions, Side, SyncError,
 };
-use crate::vfs::{Frozen, Held, Settled, Vfs, VfsError};
+use crate::vfs::{Frozen, GivenUp, Held, Settled, Vfs, VfsError};
 
 /// How often a round plans again because others publish.
 const MAX_PLANS: usize = 5;
@@ -324,11 +324,14 @@ impl Round {
 }
 
 /// Of conflicts that are decided for the remote, what is here goes.
-fn given_up<'a>(
-    conflicts: impl IntoIterator<Item = (&'a DbPath, &'a Conflict)>,
-) -> Vec<(DbPath, Option<Entry>)> {
+fn given_up<'a>(conflicts: impl IntoIterator<Item = (&'a DbPath, &'a Conflict)>) -> Vec<GivenUp> {
     let lost = conflicts.into_iter().filter(|(_, conflict)| conflict.keeps == Some(Side::Remote));
-    lost.map(|(path, conflict)| (path.clone(), conflict.local.clone())).collect()
+    let given_up = |(path, conflict): (&DbPath, &Conflict)| GivenUp {
+        path: path.clone(),
+        local: conflict.local.clone(),
+        base: conflict.base.clone(),
+    };
+    lost.map(given_up).collect()
 }
 
 /// What is here of what is being published.

@@ -213,6 +213,7 @@ impl Merged {
 
     /// Takes changes in, as they were recorded.
     pub fn apply(&mut self, changes: &[Change]) {
+        let mut uncovered = Vec::new();
         for change in changes {
             self.upper.apply(change);
             match change {
@@ -220,11 +221,16 @@ impl Merged {
                 Change::CoverGone(path) => {
                     if let Some(ino) = self.base.find_path(path) {
                         self.base.uncover(ino);
+                        uncovered.push(ino);
                     }
                 }
                 Change::NodeGone(id) => self.forget_number(*id),
                 _ => {}
             }
+        }
+        // Its number went with what was local there, wherever that is now: one number is one file.
+        for ino in uncovered.into_iter().filter(|ino| self.by_base_number.contains_key(ino)) {
+            self.base.renumber(ino);
         }
     }
 

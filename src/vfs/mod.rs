@@ -30,5 +30,5 @@ pub use read::{Locality, Opened, Totals, Vfs};
 pub use renames::Rename;
 pub use revisions::{Next, Shown, nanoseconds};
 pub use scans::{Pid, Turn};
-pub use settling::Settled;
+pub use settling::{GivenUp, Settled};
 pub use write::SetIds;

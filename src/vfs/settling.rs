@@ -29,9 +29,20 @@ pub struct Settled {
     /// The revision in which they have it; if it is none, the one shown then.
     pub agreed_in: Option<Revision>,
     /// Where the remote's version stays and the local one goes. It has been kept elsewhere.
-    pub given_up: Vec<(DbPath, Option<Entry>)>,
+    pub given_up: Vec<GivenUp>,
     /// The revision to show: the one that this mount has published, or one that follows it.
     pub published: Option<(Difference, Revision)>,
+}
+
+/// What is local of a path and goes, as it was when it was frozen.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// The path.
+    pub path: DbPath,
+    /// What was there; if nothing, the remote's file was removed.
+    pub local: Option<Entry>,
+    /// What had been changed, or removed.
+    pub base: Option<Entry>,
 }
 
 impl Vfs {
@@ -51,10 +62,10 @@ impl Vfs {
             });
         }
         let (mut besides, mut left) = (Vec::new(), Vec::new());
-        for (path, entry) in &settled.given_up {
-            if let Some((id, gone)) = shown.without(path, entry.as_ref(), overlay)? {
+        for given_up in &settled.given_up {
+            if let Some((id, gone)) = shown.without(given_up, overlay)? {
                 changes.extend(gone);
-                besides.push(path.clone());
+                besides.push(given_up.path.clone());
                 left.push(id);
             }
         }
@@ -305,18 +316,19 @@ type LetGo = (Option<NodeId>, Vec<Change>);
 impl Shown {
     /// What lets go of the local version of a path, and whose it was; none where it has been changed since it was frozen, or
     /// somebody may change it any moment.
-    fn without(
-        &self,
-        path: &DbPath,
-        local: Option<&Entry>,
-        overlay: &Overlay,
-    ) -> Result<Option<LetGo>, VfsError> {
+    fn without(&self, given_up: &GivenUp, overlay: &Overlay) -> Result<Option<LetGo>, VfsError> {
+        let GivenUp { path, local, base } = given_up;
         let gone = Change::CoverGone(path.clone());
         let found =
             self.leads_to_local(path).and_then(|id| Some((id, self.tree.upper.node(id)?.file.as_ref()?)));
         let (id, file, local) = match (found, local) {
-            // Something that is no file may stand in its place, and stays.
-            (None, None) => return Ok(Some((None, vec![gone]))),
+            // Something that is no file may stand in its place, and stays. Another version that has come there, and was removed
+            // or moved away since, is another matter.
+            (None, None) => {
+                let cover = self.tree.upper.cover(path).map(|cover| (cover.size, cover.hash));
+                let base = base.as_ref().map(|base| (base.size, base.hash));
+                return Ok((cover.is_none() || cover == base).then(|| (None, vec![gone])));
+            }
             (Some((id, file)), Some(local)) => (id, file, local),
             _ => return Ok(None),
         };

@@ -312,3 +312,30 @@ fn who_mounts_again_at_once_waits_for_the_last_daemon_and_shows_what_it_has_publ
     }
     mount.unmount();
 }
+
+#[test]
+fn what_comes_to_a_removed_files_place_during_a_round_and_is_moved_away_keeps_what_was_written() {
+    let (server, id) = database();
+    let proxy = slow(&server, Duration::from_millis(1500));
+    let mount = through(&proxy, &server, "manual").mount();
+    // Removed here, edited there: the edit stays.
+    fs::remove_file(mount.at("one")).unwrap();
+    fs::write(mount.at("other"), "other").unwrap();
+    server.publish(&id, &[("one", b"theirs")]);
+    crate::harness::until(|| mount.read("one").is_ok_and(|read| read == b"theirs"));
+    let path = mount.path();
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| ctl(&server, &mount, &["sync"]));
+        std::thread::sleep(Duration::from_millis(1000));
+        fs::write(path.join("one"), "mine").unwrap();
+        fs::rename(path.join("one"), path.join("moved")).unwrap();
+        syncing.join().unwrap().expect(0);
+    });
+    assert!(!mount.at("one").exists(), "it was moved away");
+    fs::write(mount.at("one"), "another one").unwrap();
+    assert_eq!(mount.read("moved").unwrap(), b"mine");
+    sync(&server, &mount);
+    assert_eq!(published(&server, "moved").unwrap(), b"mine");
+    assert_eq!(published(&server, "one").unwrap(), b"another one");
+    mount.unmount();
+}
