@@ -356,8 +356,8 @@ impl Publishing {
     }
 }
 
-/// What somebody is writing to, of what is published. The kernel tells of a close a moment after it, and whoever has just closed a file means it to be
-/// published.
+/// What somebody is writing to, of what is published. The kernel tells of a close a moment after it, and whoever has just closed a
+/// file means it to be published.
 async fn still_written(vfs: &Vfs, filter: &Filter) -> Vec<DbPath> {
     let patience = Instant::now() + CLOSES_WITHIN;
     // A database waits for what belongs with it.

@@ -322,7 +322,7 @@ fn what_comes_to_a_removed_files_place_during_a_round_and_is_moved_away_keeps_wh
     fs::remove_file(mount.at("one")).unwrap();
     fs::write(mount.at("other"), "other").unwrap();
     server.publish(&id, &[("one", b"theirs")]);
-    crate::harness::until(|| mount.read("one").is_ok_and(|read| read == b"theirs"));
+    until(|| mount.read("one").is_ok_and(|read| read == b"theirs"));
     let path = mount.path();
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| ctl(&server, &mount, &["sync"]));
