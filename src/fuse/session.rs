@@ -128,23 +128,25 @@ pub fn unmount(mountpoint: &Path) -> Result<(), UnmountError> {
 
 /// The type of what is mounted just at `path` (absolute, without links in it), if anything is.
 pub fn mounted_type(path: &Path) -> io::Result<Option<String>> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let topmost = table.lines().rev().find_map(|line| {
-        let (mount, rest) = line.split_once(" - ")?;
-        let at = mount.split(' ').nth(4)?;
-        (Path::new(&unescape(at)) == path).then(|| rest.split(' ').next().unwrap_or_default().to_owned())
-    });
-    Ok(topmost)
+    let topmost = mounts()?.into_iter().rev().find(|(at, _)| at == path);
+    Ok(topmost.map(|(_, kind)| kind))
 }
 
 /// Where mounts of ours are.
 pub fn mountpoints_of_ours() -> io::Result<Vec<PathBuf>> {
+    let ours = mounts()?.into_iter().filter(|(_, kind)| kind == FILE_SYSTEM_TYPE);
+    Ok(ours.map(|(at, _)| at).collect())
+}
+
+/// All that is mounted: where, and its type; what hides another comes later.
+fn mounts() -> io::Result<Vec<(PathBuf, String)>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let ours = table.lines().filter_map(|line| {
+    let mount = |line: &str| {
         let (mount, rest) = line.split_once(" - ")?;
-        (rest.split(' ').next() == Some(FILE_SYSTEM_TYPE)).then(|| mount.split(' ').nth(4))?
-    });
-    Ok(ours.map(|at| PathBuf::from(unescape(at))).collect())
+        let at = PathBuf::from(unescape(mount.split(' ').nth(4)?));
+        Some((at, rest.split(' ').next().unwrap_or_default().to_owned()))
+    };
+    Ok(table.lines().filter_map(mount).collect())
 }
 
 /// mountinfo writes blanks, tabs, line ends and backslashes as octal.

@@ -91,12 +91,3 @@ fn remote(server: &Server, id: &str) -> std::collections::BTreeMap<String, u64> 
     let files = manifest["files"].as_object().unwrap().iter();
     files.map(|(path, entry)| (path.clone(), entry["size"].as_u64().unwrap())).collect()
 }
-
-/// The names in a directory, sorted.
-fn names(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}

@@ -79,6 +79,16 @@ impl TempTree {
     }
 }
 
+/// The names in a directory, sorted.
+#[track_caller]
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -28,8 +28,8 @@ pub use api::{describe_entry, put_entry};
 pub use breaking::Breaking;
 pub use cli::{Cli, Outcome};
 pub use files::{
-    Snapshot, TempTree, bytes_of, copy_tree, data_files, noise, sample, set_modified, sha256, snapshot, text,
-    write_files,
+    Snapshot, TempTree, bytes_of, copy_tree, data_files, names, noise, sample, set_modified, sha256,
+    snapshot, text, write_files,
 };
 pub use forgetful::{Forgetful, Tearing};
 pub use http::{Request, Response, exchange, get, head, request};

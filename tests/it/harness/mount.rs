@@ -110,13 +110,19 @@ impl Mount {
     /// Unmounts it as a user does, and waits for the daemon's end.
     #[track_caller]
     pub fn unmount(mut self) {
+        self.take_away();
+        self.gone();
+    }
+
+    /// Unmounts it as a user does; the daemon may still be at work then.
+    #[track_caller]
+    pub fn take_away(&self) {
         until(|| {
             let ended = run_to_end(Command::new("fusermount3").arg("-u").arg(self.path()), b"");
             // A program that another test starts just then holds our files until it has become that program.
             assert!(ended.code == 0 || ended.stderr.contains("busy"), "{}\n{}", ended.stderr, self.log());
             ended.code == 0
         });
-        self.gone();
     }
 
     /// SIGTERM, and waits for the daemon's end.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{database_of, errno, slice};
-use crate::harness::{Mount, Mounting, Responder, Server, get, noise, put_entry, until};
+use crate::harness::{Mount, Mounting, Responder, Server, get, names, noise, put_entry, until};
 
 const MIB: usize = 1 << 20;
 
@@ -31,13 +31,6 @@ fn publish(server: &Server, files: &[(&str, &[u8])], delete: &[&str]) -> u64 {
     let put: Vec<_> = files.iter().map(|(name, bytes)| put_entry(name, bytes)).collect();
     server.commit(&id, &format!("commit-{base}"), base, &put, delete).expect(200);
     base + 1
-}
-
-pub(super) fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = entries.collect();
-    names.sort();
-    names
 }
 
 #[track_caller]

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::following::{id_of, names, quick};
+use super::following::{id_of, quick};
 use super::modes::{Mapped, by_the_kernel_alone, forget_cached, forget_pages, until_by_the_kernel_alone};
 use super::{assert_right, database_of, errno, read_elsewhere};
-use crate::harness::{Cli, Mount, Mounting, Server, noise, put_entry, text, until};
+use crate::harness::{Cli, Mount, Mounting, Server, names, noise, put_entry, text, until};
 
 const MIB: usize = 1 << 20;
 

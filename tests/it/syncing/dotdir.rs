@@ -7,14 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{by_hand, ctl, database, sync};
-use crate::harness::{Mounting, errno, noise, python, until, xattr};
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use crate::harness::{Mounting, errno, names, noise, python, until, xattr};
 
 fn status(dir: &Path) -> Value {
     serde_json::from_slice(&fs::read(dir.join(".parquedb/status.json")).unwrap()).unwrap()

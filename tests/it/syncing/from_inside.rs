@@ -1,17 +1,9 @@
 //! Commands about a directory, said in a mount or of a place in one.
 
 use std::fs;
-use std::path::Path;
 
 use super::{by_hand, ctl, database, published, standing};
-use crate::harness::{Cli, text, until};
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use crate::harness::{Cli, names, text, until};
 
 #[test]
 fn what_keeps_books_of_its_own_keeps_them_out_of_a_mount() {

@@ -361,7 +361,6 @@ fn a_storm_loses_nothing_and_brings_nothing_back() {
     let done: Vec<u32> = players.iter().map(|player| player.done.load(Ordering::SeqCst)).collect();
     let wrong: u32 = players.iter().map(|player| player.weather.fired.load(Ordering::SeqCst)).sum();
     let published = history(&server, &id);
-    let all_published = published.clone();
     println!(
         "seed {seed}, {strategy}: {done:?} operations, {} published, {wrong} requests went wrong, {raged:?}",
         published.len()
@@ -369,7 +368,7 @@ fn a_storm_loses_nothing_and_brings_nothing_back() {
     assert!(done.iter().all(|done| *done > 0) && wrong > 0 && !raged.is_empty());
     let (mut now, mut ever) = (BTreeMap::new(), BTreeSet::new());
     let mut brought = BTreeSet::new();
-    for (path, hash) in published {
+    for (path, hash) in published.iter().cloned() {
         match hash {
             Some(hash) => {
                 // An empty file is what is left of a write that failed.
@@ -405,7 +404,7 @@ fn a_storm_loses_nothing_and_brings_nothing_back() {
                 "seed {seed}: what {who} wrote to {path} is lost: {text}; there is {:?} now\n{}\npublished: {:?}\n{}",
                 now.get(path),
                 player.tells_of(path),
-                all_published.iter().filter(|(one, _)| one == path).collect::<Vec<_>>(),
+                published.iter().filter(|(one, _)| one == path).collect::<Vec<_>>(),
                 player.mount.lock().unwrap().as_ref().map(Mount::log).unwrap_or_default(),
             );
         }

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use super::{database, mounting, names};
-use crate::harness::{Forgetful, Tearing, noise};
+use super::{database, mounting};
+use crate::harness::{Forgetful, Tearing, names, noise};
 
 #[test]
 fn rule_18_what_was_not_synced_is_given_up_and_told_and_never_shown_as_zeros() {

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
-use super::{complete, database, mounting, names, open_again};
-use crate::harness::{until, xattr};
+use super::{complete, database, mounting, open_again};
+use crate::harness::{names, until, xattr};
 
 #[test]
 fn a_newcomer_in_the_place_of_what_was_removed_is_emptied_by_who_writes_it_anew() {

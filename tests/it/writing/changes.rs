@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
-use super::{complete, database, mounting, names, remote};
-use crate::harness::{noise, until, write_files};
+use super::{complete, database, mounting, remote};
+use crate::harness::{names, noise, until, write_files};
 
 #[test]
 fn f07_what_is_written_stays_here() {

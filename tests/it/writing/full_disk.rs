@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
-use super::{database, mounting, names};
-use crate::harness::{Forgetful, Tearing, Tmpfs, errno, noise, text};
+use super::{database, mounting};
+use crate::harness::{Forgetful, Tearing, Tmpfs, errno, names, noise, text};
 
 #[test]
 fn rule_25_a_full_disk_is_said_at_the_write_and_what_was_written_stays() {

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Mode};
 
-use super::{database, mounting, names};
-use crate::harness::{Mount, until};
+use super::{database, mounting};
+use crate::harness::{Mount, names, until};
 
 fn change(mount: &Mount) {
     fs::write(mount.at("new"), "new").unwrap();

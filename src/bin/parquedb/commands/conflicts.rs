@@ -59,16 +59,13 @@ fn list(directory: &Path, mount: Option<&Path>, style: Style) -> Result<ExitCode
                 style.line(format!("  {:<6}  {copy}", which.as_str()));
             }
         }
-        let suggestion = match one.suggestion {
-            Suggestion::KeepLocal => "  the dates say: --local",
-            Suggestion::KeepRemote => "  the dates say: --remote",
-            Suggestion::Manual => "  the dates do not say which",
-        };
-        style.line(match one.kind {
-            ConflictKind::FileDirectory | ConflictKind::Names => {
+        style.line(match (one.kind, one.suggestion) {
+            (ConflictKind::FileDirectory | ConflictKind::Names, _) => {
                 "  both cannot stand here: rename or remove what is here"
             }
-            _ => suggestion,
+            (_, Suggestion::KeepLocal) => "  the dates say: --local",
+            (_, Suggestion::KeepRemote) => "  the dates say: --remote",
+            (_, Suggestion::Manual) => "  the dates do not say which",
         });
     }
     for (record, one) in &decided {

@@ -24,7 +24,7 @@ pub fn run(args: &CtlArgs, style: Style) -> Result<ExitCode, Failure> {
         CtlAction::Begin { mount } => (mount, Request::Begin),
         CtlAction::Events { mount } => (mount, Request::Events),
     };
-    let control = reach(mount)?;
+    let control = reach(&status::state_of(mount)?)?;
     if request == Request::Events {
         let mut out = std::io::stdout();
         control.events(|line| writeln!(out, "{line}").and_then(|()| out.flush())).map_err(failure)?;
@@ -37,8 +37,9 @@ pub fn run(args: &CtlArgs, style: Style) -> Result<ExitCode, Failure> {
     Ok(if undecided { ExitCode::NeedsDecision } else { ExitCode::Done })
 }
 
-pub fn reach(mount: &Path) -> Result<Control, Failure> {
-    Control::reach(&status::state_of(mount)?).map_err(failure)
+/// The daemon that has a state.
+pub fn reach(state: &Path) -> Result<Control, Failure> {
+    Control::reach(state).map_err(failure)
 }
 
 pub fn failure(error: ControlError) -> Failure {

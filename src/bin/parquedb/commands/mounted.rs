@@ -18,8 +18,11 @@ pub struct InMount {
 impl InMount {
     /// Finds the mount that a path lies in, if it does. A name that is not there lies where its directory does.
     pub fn around(path: &Path) -> Option<Self> {
-        let full = without_links(path)?;
-        let mounts = mountpoints_of_ours().ok()?;
+        Self::of(&without_links(path)?, &mountpoints_of_ours().ok()?)
+    }
+
+    /// The same of a path without links, among these mounts.
+    fn of(full: &Path, mounts: &[PathBuf]) -> Option<Self> {
         let mountpoint = full.ancestors().find(|above| mounts.iter().any(|mount| mount == above))?;
         let inside = full.strip_prefix(mountpoint).ok()?.to_owned();
         Some(Self { mountpoint: mountpoint.to_owned(), inside })
@@ -54,15 +57,14 @@ fn without_links(path: &Path) -> Option<PathBuf> {
 /// Refuses a directory in a mount, or with one in it, for what keeps books of its own in it.
 pub fn refuse_in_mount(directory: &Path) -> Result<(), Failure> {
     let shown = directory.display();
-    if let Some(InMount { mountpoint, .. }) = InMount::around(directory) {
+    let (Some(full), Ok(mounts)) = (without_links(directory), mountpoints_of_ours()) else { return Ok(()) };
+    if let Some(InMount { mountpoint, .. }) = InMount::of(&full, &mounts) {
         return Err(Failure::usage(format!(
             "'{shown}' is in a mount, which syncs itself: 'parquedb ctl sync {}' publishes what was changed there",
             mountpoint.display()
         )));
     }
-    let full = without_links(directory);
-    let mut mounts = mountpoints_of_ours().unwrap_or_default().into_iter();
-    match mounts.find(|mount| full.as_ref().is_some_and(|full| mount.starts_with(full))) {
+    match mounts.iter().find(|mount| mount.starts_with(&full)) {
         Some(below) => Err(Failure::usage(format!(
             "'{shown}' has a mount in it, {}, which syncs itself: unmount it, or name another directory",
             below.display()

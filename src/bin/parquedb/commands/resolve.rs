@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use parquedb_mount::control::{Control, Request, SyncPhase};
+use parquedb_mount::control::{Request, SyncPhase};
 use parquedb_mount::model::{DbPath, ExitCode};
 use parquedb_mount::sync::{Choice, Outcome, Record, Recorded, SyncError, Version, conflicts, resolve};
 use serde_json::json;
@@ -86,7 +86,7 @@ fn in_mount(
     let state = &status::state_of(mountpoint)?;
     let (record, path) = &meant(args, mountpoint, state)?;
     if let Choice::File(file) = choice {
-        let (_, standing) = reach(state)?.ask(Request::Status).map_err(ctl::failure)?;
+        let (_, standing) = ctl::reach(state)?.ask(Request::Status).map_err(ctl::failure)?;
         if standing.state == SyncPhase::Paused || standing.gathering {
             let text = "syncs are paused, or changes are gathered: 'parquedb ctl resume', or commit, lets them go on";
             return Err(Failure::new(ExitCode::NeedsDecision, text));
@@ -97,7 +97,7 @@ fn in_mount(
     }
     let local = !matches!(choice, Choice::Remote);
     let resolving = Request::Resolve { path: path.clone(), local };
-    let (_, standing) = reach(state)?.ask(resolving).map_err(ctl::failure)?;
+    let (_, standing) = ctl::reach(state)?.ask(resolving).map_err(ctl::failure)?;
     style.line(match choice {
         Choice::Local => format!("{path}: yours is published; theirs is kept: parquedb conflicts"),
         Choice::Remote => format!("{path}: theirs is here; what was here is kept: parquedb conflicts"),
@@ -107,11 +107,7 @@ fn in_mount(
     Ok(ExitCode::Done)
 }
 
-fn reach(state: &Path) -> Result<Control, Failure> {
-    Control::reach(state).map_err(ctl::failure)
-}
-
-/// Puts a file in the place of what is here, which is kept; in one step, so that it is never half there.
+/// Puts a file in the place of what is here, which is kept.
 fn replace(here: &Path, file: &Path, kept: &Path) -> io::Result<()> {
     let found = here.metadata().ok();
     let is_it = |found: &Metadata, file: Metadata| (found.dev(), found.ino()) == (file.dev(), file.ino());
@@ -121,14 +117,18 @@ fn replace(here: &Path, file: &Path, kept: &Path) -> io::Result<()> {
             return Ok(());
         }
         if found.is_file() && !kept.exists() {
-            fs::create_dir_all(kept.parent().unwrap_or(kept))?;
-            fs::copy(here, kept)?;
+            put(here, kept)?;
         }
     }
-    let directory = here.parent().unwrap_or(here);
+    put(file, here)
+}
+
+/// Copies a file to a place, where it is as a whole or not at all.
+fn put(file: &Path, place: &Path) -> io::Result<()> {
+    let directory = place.parent().unwrap_or(place);
     fs::create_dir_all(directory)?;
     // A name that never travels.
     let beside = directory.join(format!(".{}.conflict", std::process::id()));
-    let replaced = fs::copy(file, &beside).and_then(|_| fs::rename(&beside, here));
-    replaced.inspect_err(|_| drop(fs::remove_file(&beside)))
+    let placed = fs::copy(file, &beside).and_then(|_| fs::rename(&beside, place));
+    placed.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
