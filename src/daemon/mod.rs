@@ -15,9 +15,7 @@ mod recheck;
 mod rounds;
 mod schedule;
 #[cfg(test)]
-mod simulated;
-#[cfg(test)]
-mod simulation_tests;
+mod simulation;
 mod start;
 mod supervised;
 mod told;

@@ -13,8 +13,8 @@ use crate::model::{ByteRange, ContentHash, DbPath, DbRef, Revision};
 use crate::remote::{ContentBody, ContentKey, Remote, RemoteError};
 use crate::tree::{Durability, Hasher, Root, Staged};
 
-/// Downloads under way at once.
-const AT_ONCE: usize = 8;
+/// Downloads under way at once; one in the simulation, which numbers requests.
+const AT_ONCE: usize = if cfg!(test) { 1 } else { 8 };
 /// How often one file is asked for without getting on.
 const MAX_ATTEMPTS: usize = 4;
 /// So many bytes are worth another request, however often it breaks off.

@@ -1,24 +1,16 @@
-//! What a simulation is made of: a server in this process, a network to it that fails as a seed says, and mounts without a kernel,
-//! with the real engine, overlay and cache.
+//! A mount without a kernel, with the real engine, overlay and cache.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::Rng;
-use proptest::test_runner::{RngAlgorithm, TestRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-
-use super::follow::{Follower, remember};
-use super::mount::OverlayOptions;
-use super::publishing::Publisher;
-use super::start::{Started, start};
-use super::written::Written;
 use crate::cache::{Cache, CacheOptions, Scope};
+use crate::daemon::follow::{Follower, remember};
+use crate::daemon::mount::OverlayOptions;
+use crate::daemon::publishing::Publisher;
+use crate::daemon::start::{Started, start};
+use crate::daemon::written::Written;
 use crate::fetch::{FetchOptions, Fetcher, MemoryBudget, ReaderThread};
 use crate::fuse::Invalidator;
 use crate::metrics::MountCounters;
@@ -29,179 +21,21 @@ use crate::state::{Place, PlaceError};
 use crate::sync::{Brake, Filter, Replica, ReplicaOptions, Strategy};
 use crate::vfs::{Create, HandleId, Maker, Pid, Rename, SetIds, Setting, Vfs, VfsError};
 
-/// Numbers that follow from a seed.
-pub(super) struct Dice(TestRng);
-
-impl Dice {
-    pub(super) fn of(seed: u64) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
-    }
-
-    /// One below `limit`.
-    pub(super) fn below(&mut self, limit: u32) -> u32 {
-        self.0.next_u32() % limit
-    }
-}
-
-/// What happens to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It never arrives.
-    Lost,
-    /// It is carried out, and nobody hears of it.
-    Unheard,
-    /// It is carried out twice.
-    Twice,
-    /// It is carried out, and no answer comes for as long as anybody waits: the daemon is killed then.
-    Killed,
-    /// It waits for ever before it arrives.
-    KilledBefore,
-}
-
-/// The way from one mount to the server.
-#[derive(Default)]
-pub(super) struct Network {
-    /// What happens to the requests that come next, counted from 1.
-    faults: Mutex<BTreeMap<u32, Fault>>,
-    asked: Mutex<u32>,
-    /// Nothing gets through.
-    parted: Mutex<bool>,
-    /// A request waits for ever.
-    pub(super) hangs: Notify,
-    /// How often each fault was met.
-    pub(super) fired: Mutex<BTreeMap<String, u32>>,
-    /// How many connections are neither over nor waiting for ever.
-    under_way: Mutex<u32>,
-    /// Requests are carried out one after the other, so that the server's store meets its faults in the same order.
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl Network {
-    /// From now on, these happen to the requests of these numbers; nothing to others.
-    pub(super) fn plan(&self, faults: BTreeMap<u32, Fault>) {
-        *self.faults.lock().unwrap() = faults;
-        *self.asked.lock().unwrap() = 0;
-    }
-
-    pub(super) fn part(&self, parted: bool) {
-        *self.parted.lock().unwrap() = parted;
-    }
-
-    fn next(&self) -> Option<Fault> {
-        let mut asked = self.asked.lock().unwrap();
-        *asked += 1;
-        let parted = *self.parted.lock().unwrap();
-        let fault = match parted {
-            true => Some(Fault::Lost),
-            false => self.faults.lock().unwrap().remove(&asked),
-        };
-        if let Some(fault) = fault {
-            let name = if parted { "Parted".to_owned() } else { format!("{fault:?}") };
-            *self.fired.lock().unwrap().entry(name).or_default() += 1;
-        }
-        fault
-    }
-
-    /// A port that leads to the server at `address`, over this network. One request a connection.
-    pub(super) async fn lead_to(self: &Arc<Self>, address: String) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let network = self.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (network, address) = (network.clone(), address.clone());
-                *network.under_way.lock().unwrap() += 1;
-                tokio::spawn(async move {
-                    let waits = network.carry(client, &address).await;
-                    *network.under_way.lock().unwrap() -= 1;
-                    if let Ok(Some(client)) = waits {
-                        network.hangs.notify_one();
-                        std::future::pending::<()>().await;
-                        drop(client);
-                    }
-                });
-            }
-        });
-        url
-    }
-
-    /// All that was sent has arrived, or never will.
-    pub(super) async fn calms_down(&self) {
-        loop {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if *self.under_way.lock().unwrap() == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Carries one request there, and its answer back. Gives a connection back that is to wait for ever.
-    async fn carry(&self, mut client: TcpStream, address: &str) -> std::io::Result<Option<TcpStream>> {
-        let request = read_request(&mut client).await?;
-        if request.is_empty() {
-            return Ok(None);
-        }
-        let fault = self.next();
-        match fault {
-            Some(Fault::Lost) => return Ok(None),
-            Some(Fault::KilledBefore) => return Ok(Some(client)),
-            _ => {}
-        }
-        let answer = {
-            let _ours = self.turn.lock().await;
-            let answer = send(&request, address).await?;
-            if fault == Some(Fault::Twice) { send(&request, address).await? } else { answer }
-        };
-        match fault {
-            Some(Fault::Unheard) => Ok(None),
-            Some(Fault::Killed) => Ok(Some(client)),
-            _ => client.write_all(&answer).await.map(|()| None),
-        }
-    }
-}
-
-async fn read_request(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
-    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let read = client.read(&mut buffer).await?;
-        request.extend_from_slice(&buffer[..read]);
-        let head = request.windows(4).position(|window| window == b"\r\n\r\n");
-        if let Some(head) = head {
-            let text = String::from_utf8_lossy(&request[..head]).to_ascii_lowercase();
-            let length =
-                text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-            if request.len() >= head + 4 + length.unwrap_or(0) {
-                // It closes the connection when it has answered.
-                let mut closing = request[..head].to_vec();
-                closing.extend_from_slice(b"\r\nConnection: close");
-                closing.extend_from_slice(&request[head..]);
-                return Ok(closing);
-            }
-        }
-        if read == 0 {
-            return Ok(Vec::new());
-        }
-    }
-}
-
-async fn send(request: &[u8], address: &str) -> std::io::Result<Vec<u8>> {
-    let mut server = TcpStream::connect(address).await?;
-    server.write_all(request).await?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer).await?;
-    Ok(answer)
-}
-
 fn place(id: &str) -> Place {
     Place::new("simulated", &"alice/d".parse().unwrap(), id, "main")
 }
 
-/// A mount that no kernel knows of.
-pub(super) struct SimulatedMount {
+/// What follows the remote for a mount, and publishes.
+pub(super) struct Daemon {
     pub(super) follower: Follower,
     pub(super) publisher: Publisher,
+}
+
+/// A mount that no kernel knows of.
+pub(super) struct SimulatedMount {
+    /// None while a round is under way.
+    pub(super) daemon: Option<Daemon>,
+    place: Place,
     vfs: Arc<Vfs>,
     /// Every operation is another process's: nobody is in the middle of a scan.
     next: u32,
@@ -257,14 +91,23 @@ impl SimulatedMount {
         if let Err(error) = publisher.resolve(&mut follower).await {
             tracing::info!(%error, "what became of a commit is not known yet");
         }
-        Some(Self { follower, publisher, vfs, next: 1 << 23, known: Vec::new() })
+        let daemon = Some(Daemon { follower, publisher });
+        Some(Self { daemon, place, vfs, next: 1 << 23, known: Vec::new() })
     }
 
     /// Ends without a last word. What its threads are in the middle of is finished; a kill would let them finish a call.
     pub(super) async fn kill(self, dir: &Path) {
-        let place = place(&self.follower.known.id);
+        let place = self.place.clone();
         drop(self);
         while matches!(place.take(&dir.join("state")), Err(PlaceError::InUse { .. })) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Everything that is done beside its round, on other threads, is done: the same always comes before what comes then.
+    pub(super) async fn is_quiet(&self) {
+        // The round's own, and this.
+        while Arc::strong_count(&self.vfs) > 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -345,6 +188,23 @@ impl SimulatedMount {
         let written = self.vfs.write(handle, at, text.as_bytes(), SetIds::Keep);
         self.vfs.release(handle);
         written
+    }
+
+    /// Writes behind what is there, as `echo text >>path` does.
+    pub(super) fn append(&mut self, path: &str, text: &str) -> Result<(), VfsError> {
+        let appended = self.try_append(path, text);
+        self.done(appended)
+    }
+
+    fn try_append(&mut self, path: &str, text: &str) -> Result<(), VfsError> {
+        let (ino, pid) = (self.find(path)?, self.maker().pid);
+        let opened = self.vfs.open_to_write(ino, pid)?;
+        let appended = self
+            .vfs
+            .attr(ino)
+            .and_then(|attr| self.vfs.write(opened.handle, attr.size, text.as_bytes(), SetIds::Keep));
+        self.vfs.release(opened.handle);
+        appended
     }
 
     /// The hash of what is at a path, if it is the remote's.
