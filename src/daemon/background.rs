@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use daemonize::{Daemonize, Outcome};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::model::ExitCode;
 
@@ -49,9 +50,10 @@ impl Readiness {
 }
 
 /// Runs `daemon` in the background, its standard error going to `log`. In the process that was started, returns
-/// what the daemon said; the daemon itself never returns from here.
+/// what the daemon said, and calls `not_yet` if that takes long; the daemon itself never returns from here.
 pub fn in_background(
     log: &Path,
+    not_yet: impl FnOnce(&Path),
     daemon: impl FnOnce(Readiness) -> std::process::ExitCode,
 ) -> Result<(ExitCode, String), BackgroundError> {
     let failed = |error: io::Error| BackgroundError(error.to_string());
@@ -62,7 +64,7 @@ pub fn in_background(
     match Daemonize::new().working_directory("/").umask(0o077).stderr(log_file).execute() {
         Outcome::Parent(Ok(_)) => {
             drop(writer);
-            Ok(hear(reader, log))
+            Ok(hear(reader, log, not_yet))
         }
         Outcome::Child(Ok(_)) => {
             drop(reader);
@@ -89,7 +91,13 @@ fn close_inherited(keep: &PipeWriter) {
     }
 }
 
-fn hear(mut pipe: PipeReader, log: &Path) -> (ExitCode, String) {
+/// Whoever started a daemon wonders by then.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+fn hear(mut pipe: PipeReader, log: &Path, not_yet: impl FnOnce(&Path)) -> (ExitCode, String) {
+    if rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&PATIENCE)) == Ok(0) {
+        not_yet(log);
+    }
     let mut message = Vec::new();
     let heard = pipe.read_to_end(&mut message);
     match (heard, message.split_first()) {

@@ -22,7 +22,7 @@ use crate::cache::CacheError;
 use crate::control::{Door, bind, listen};
 use crate::dotdir::DotDir;
 use crate::fetch::MemoryBudget;
-use crate::fuse::{MountedSession, Passthrough, SessionOptions, unmount};
+use crate::fuse::{MountFlag, MountedSession, Passthrough, SessionOptions, unmount};
 use crate::model::{DbRef, ExitCode, Revision};
 use crate::overlay::{Overlay, OverlayError};
 use crate::remote::{Remote, RemoteError};
@@ -60,12 +60,10 @@ pub struct MountOptions {
     pub read_deadline: Duration,
     /// What reading may take in memory.
     pub memory: MemoryBudget,
-    /// Let other users in.
-    pub allow_other: bool,
     /// Whether the kernel is given complete cached files to read by itself.
     pub passthrough: Passthrough,
-    /// Further mount options for the kernel.
-    pub mount_options: Vec<String>,
+    /// What `-o` has asked for.
+    pub flags: Vec<MountFlag>,
 }
 
 /// Where local changes lie.
@@ -313,10 +311,9 @@ fn start_session(
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
     let session = SessionOptions {
         name: options.database.to_string(),
-        allow_other: options.allow_other,
         passthrough: options.passthrough,
         read_only: options.overlay.is_none() || options.at.is_some(),
-        extra: options.mount_options.clone(),
+        flags: options.flags.clone(),
         threads,
     };
     MountedSession::start(vfs, dotdir, &options.mountpoint, &session, tokio::runtime::Handle::current())

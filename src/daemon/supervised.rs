@@ -13,9 +13,18 @@ use crate::control::Standing;
 /// A mount that does not answer a question that needs nothing but itself has hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
+/// What the start may take after that: a remote that does not answer is given up by then.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
 /// Says that the mount answers.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
+}
+
+/// Says what the mount waits for before it can answer, and how long that may take.
+pub(super) fn waiting(what: &str, patience: Duration) {
+    let more = u32::try_from((patience + STARTS_WITHIN).as_micros()).unwrap_or(u32::MAX);
+    tell(&[NotifyState::Status(what), NotifyState::ExtendTimeoutUsec(more)]);
 }
 
 /// Says that the mount is being taken away; what is left to publish may take so long.

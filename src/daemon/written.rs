@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::mount::{MountError, OverlayOptions};
+use super::supervised::waiting;
 use crate::disk::random_hex;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::state::{Place, PlaceError, StateDir};
@@ -65,6 +66,7 @@ fn take_when_free(place: &Place, state_dir: &Path) -> (Result<StateDir, PlaceErr
                         pid,
                         "the daemon of the last mount is still publishing: this one waits until it has ended"
                     );
+                    waiting("the daemon of the last mount is still publishing", ENDS_WITHIN);
                 }
             }
             _ => return (taken, waited),

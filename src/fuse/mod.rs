@@ -13,11 +13,13 @@ mod invalidate;
 mod kept;
 mod modes;
 mod opening;
+mod options;
 mod reading;
 mod session;
 
 pub use invalidate::Invalidator;
 pub use modes::Passthrough;
+pub use options::{MountFlag, UnknownMountFlag};
 pub use session::{
     MountedSession, SessionOptions, UnmountError, clear_dead_mount, is_dead, mounted_type,
     mountpoints_of_ours, unmount,

@@ -13,6 +13,7 @@ use super::filesystem::MountedFs;
 use super::invalidate::Invalidator;
 use super::kept::{self, Kept};
 use super::modes::{Modes, Passthrough};
+use super::options::MountFlag;
 use crate::dotdir::DotDir;
 use crate::vfs::Vfs;
 
@@ -27,14 +28,12 @@ const PROBE: Duration = Duration::from_secs(3);
 pub struct SessionOptions {
     /// Shown as the mount's source.
     pub name: String,
-    /// Let other users in (`user_allow_other` in fuse.conf, for a plain user).
-    pub allow_other: bool,
     /// Whether the kernel is given complete cached files to read by itself.
     pub passthrough: Passthrough,
     /// Refuse writes.
     pub read_only: bool,
-    /// Further mount options for the kernel, as `-o` takes them.
-    pub extra: Vec<String>,
+    /// What `-o` has asked for. Other users are let in (`user_allow_other` in fuse.conf, for a plain user).
+    pub flags: Vec<MountFlag>,
     /// Threads that take the kernel's requests.
     pub threads: usize,
 }
@@ -69,8 +68,9 @@ impl MountedSession {
             MountOption::NoDev,
             MountOption::NoSuid,
         ];
-        config.mount_options.extend(options.extra.iter().map(|option| MountOption::CUSTOM(option.clone())));
-        config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+        config.mount_options.extend(options.flags.iter().filter_map(MountFlag::for_kernel));
+        let lets_in = options.flags.contains(&MountFlag::AllowOther);
+        config.acl = if lets_in { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads);
         config.clone_fd = true;
         let session = Session::new(filesystem, mountpoint, &config)?;

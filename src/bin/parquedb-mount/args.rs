@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use parquedb_mount::daemon::Trigger;
 use parquedb_mount::fetch::MemoryBudget;
+use parquedb_mount::fuse::MountFlag;
 use parquedb_mount::sync::Strategy;
 
 use crate::common::flags::EverywhereFlags;
@@ -93,9 +94,9 @@ pub struct MountArgs {
     /// Do not let the kernel read complete cached files by itself, which it does for root
     #[arg(long)]
     pub no_passthrough: bool,
-    /// Mount options, for example allow_other
+    /// Mount options, as mount(8) has them: allow_other, ro, noexec
     #[arg(short = 'o', value_name = "OPTION,…", value_delimiter = ',')]
-    pub options: Vec<String>,
+    pub options: Vec<MountFlag>,
     #[command(flatten)]
     pub everywhere: EverywhereFlags,
 }

@@ -4,7 +4,8 @@ mod args;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use parquedb_mount::daemon::{
     prepare_mountpoint, run,
 };
 use parquedb_mount::disk::make_private_dirs;
-use parquedb_mount::fuse::Passthrough;
+use parquedb_mount::fuse::{MountFlag, Passthrough};
 use parquedb_mount::model::{DbRef, ExitCode as Exit, Revision};
 use parquedb_mount::remote::{Remote, RemoteOptions};
 use parquedb_mount::sync::Filter;
@@ -56,7 +57,8 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     let mountpoint = prepare_mountpoint(&args.mountpoint).map_err(|error| usage(&error))?;
     let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|error| usage(&error));
     let state_dir = absolute(args.state_dir.clone().unwrap_or(dirs.state))?;
-    let overlay = (!args.read_only && args.at.is_none()).then(|| OverlayOptions {
+    let read_only = args.read_only || args.options.contains(&MountFlag::ReadOnly);
+    let overlay = (!read_only && args.at.is_none()).then(|| OverlayOptions {
         state_dir: state_dir.clone(),
         replica: args.replica.clone(),
         throw_away: args.overlay == OverlayPlace::Memory,
@@ -85,8 +87,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
         read_deadline: args.read_timeout,
         memory: args.memory.unwrap_or_default(),
         passthrough: if args.no_passthrough { Passthrough::Never } else { Passthrough::Try },
-        allow_other: args.options.iter().any(|option| option == "allow_other"),
-        mount_options: args.options.iter().filter(|option| *option != "allow_other").cloned().collect(),
+        flags: args.options.clone(),
     };
     if args.foreground {
         return serve(remote, &options, &mut Readiness::nobody(), style);
@@ -94,7 +95,17 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     make_private_dirs(&state_dir)
         .map_err(|error| Failure::usage(format!("{}: {error}", state_dir.display())))?;
     let log = state_dir.join(format!("mount-{}-{}.log", options.database.owner(), options.database.slug()));
-    let heard = in_background(&log, |mut readiness| {
+    let not_yet = |log: &Path| {
+        let mut terminal = std::io::stderr().lock();
+        if style == Style::Text && terminal.is_terminal() {
+            let _ = writeln!(
+                terminal,
+                "The mount does not answer yet: {} says what it waits for.",
+                log.display()
+            );
+        }
+    };
+    let heard = in_background(&log, not_yet, |mut readiness| {
         common::logging::init("info");
         match serve(remote, &options, &mut readiness, Style::Quiet) {
             Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{assert_right, database_of, errno};
-use crate::harness::{Mounting, run_to_end, until};
+use crate::harness::{Mounting, Responder, run_to_end, until};
 
 const FILES: &[(&str, usize)] = &[("dir/x", 100_000), ("y", 10)];
 
@@ -47,6 +47,47 @@ fn f01_it_tells_how_to_unmount_and_says_nothing_when_quiet() {
         (&"alice/d".into(), &mounting.path().to_str().into())
     );
     end();
+}
+
+#[test]
+fn f01_at_a_terminal_it_says_where_to_look_when_it_takes_long() {
+    let (server, _) = database_of(FILES);
+    let address = server.address.clone();
+    let slow = Responder::start(move |incoming| {
+        std::thread::sleep(Duration::from_secs(6));
+        incoming.forward(&address).into()
+    });
+    let mounting = Mounting::at(&slow.url(), "alice/d");
+    let command = mounting.command(&["sh", "-c", r#"exec script -qec "$*" /dev/null"#, "sh"]);
+    let ended = run_to_end(&mut { command }, b"");
+    assert_eq!(ended.code, 0, "{}", ended.stdout);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(
+        matches!(lines[..], [early, mounted] if early.contains("does not answer yet")
+            && early.contains(mounting.state().join("mount-alice-d.log").to_str().unwrap())
+            && mounted.contains("is mounted")),
+        "{lines:?}"
+    );
+    assert!(Command::new("fusermount3").arg("-u").arg(mounting.path()).status().unwrap().success());
+    until(|| mounting.serving().is_empty());
+}
+
+#[test]
+fn mount_options_are_what_mount_8_has() {
+    let (server, _) = database_of(FILES);
+    // As a table of mounts has them.
+    let options = "rw,noexec,noatime,nosuid,nodev,relatime,_netdev,nofail,x-systemd.automount";
+    let mount = Mounting::at(&server.url(), "alice/d").args(&["-o", options]).mount();
+    let of_mount = mount.entry().unwrap()[5].clone();
+    for option in ["rw", "noexec", "noatime", "nosuid", "nodev"] {
+        assert!(of_mount.split(',').any(|one| one == option), "{option}: {of_mount}");
+    }
+    fs::write(mount.at("new"), "new").unwrap();
+    assert_eq!(mount.read("new").unwrap(), b"new");
+    mount.unmount();
+    let mount = Mounting::at(&server.url(), "alice/d").args(&["-o", "ro"]).mount();
+    assert_eq!(errno(fs::write(mount.at("new"), "new")), Some(libc::EROFS));
+    mount.unmount();
 }
 
 #[test]

@@ -58,9 +58,13 @@ fn f01_what_is_typed_wrong_is_wrong_usage() {
         refused(&Mounting::at(url, "alice/d"), 2, &[]);
     }
     let mounting = || Mounting::at(&server.url(), "alice/d");
-    for args in
-        [["--cache-size", "ten"], ["--read-timeout", "0"], ["--read-timeout", "soon"], ["--no-such", "x"]]
-    {
+    for args in [
+        ["--cache-size", "ten"],
+        ["--read-timeout", "0"],
+        ["--read-timeout", "soon"],
+        ["--no-such", "x"],
+        ["-o", "rw,noatim"],
+    ] {
         refused(&mounting().args(&args), 2, &[args[0]]);
     }
     let blocked = mounting();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Responder, Server};
+use crate::harness::{Cli, Responder, Server};
 
 /// Begins a `systemd --user`, in `unshare`d namespaces, and then runs the rest of the script.
 const BEGIN: &str = r#"
@@ -77,6 +77,17 @@ mountpoint -q "$HOME/mnt" && { echo 'still mounted' >&2; exit 1; }
 ls "$XDG_CONFIG_HOME/systemd/user"
 echo ended
 "#;
+
+#[test]
+fn f24_without_systemd_no_service_is_installed_and_nothing_is_left() {
+    // There is no such program, or nobody whom it could ask.
+    for programs in ["/nonexistent", "/usr/bin:/bin"] {
+        let cli = Cli::new().env("PATH", programs);
+        let said = cli.run(&["service", "install", "alice/d"]).expect(1).stderr;
+        assert!(said.contains("systemctl"), "{said}");
+        assert!(!cli.config_dir().with_file_name("systemd").exists(), "{said}");
+    }
+}
 
 #[test]
 fn f24_a_service_starts_stops_survives_its_death_and_a_hung_remote() {

@@ -108,6 +108,8 @@ fn install(
     if !program.is_file() {
         return Err(failed(format!("there is no {} beside this program", program.display())));
     }
+    // Where systemd does not answer, nothing is left behind.
+    systemctl(&["daemon-reload"])?;
     let start = format!("ExecStart={} ", quoted(&program.display().to_string())?);
     write(&units.join(TEMPLATE), &UNIT.replace("ExecStart=parquedb-mount ", &start))?;
     let mut settings = String::from("[Service]\n");
