@@ -71,6 +71,7 @@ impl Prepared {
             })
         };
         let mut was_held = is_held();
+        tracing::info!(database = %options.database, remote = %origin.as_str(), "asking the remote");
         let mut started = begin().await?;
         let written = loop {
             let Some(overlay) = overlay else { break None };

@@ -13,8 +13,8 @@ use crate::control::Standing;
 /// A mount that does not answer a question that needs nothing but itself has hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
-/// What the start may take after that: a remote that does not answer is given up by then.
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
+/// What a start takes at most, once it need not wait any more: a remote that does not answer is asked several times.
+const STARTS_WITHIN: Duration = Duration::from_secs(150);
 
 /// Says that the mount answers.
 pub(super) fn ready() {

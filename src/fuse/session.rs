@@ -32,7 +32,7 @@ pub struct SessionOptions {
     pub passthrough: Passthrough,
     /// Refuse writes.
     pub read_only: bool,
-    /// What `-o` has asked for. Other users are let in (`user_allow_other` in fuse.conf, for a plain user).
+    /// What `-o` has asked for. With `allow_other`, other users are let in (a plain user needs `user_allow_other` in fuse.conf).
     pub flags: Vec<MountFlag>,
     /// Threads that take the kernel's requests.
     pub threads: usize,
@@ -68,7 +68,7 @@ impl MountedSession {
             MountOption::NoDev,
             MountOption::NoSuid,
         ];
-        config.mount_options.extend(options.flags.iter().filter_map(MountFlag::for_kernel));
+        config.mount_options.extend(MountFlag::for_kernel(&options.flags));
         let lets_in = options.flags.contains(&MountFlag::AllowOther);
         config.acl = if lets_in { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads);

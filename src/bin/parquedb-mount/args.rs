@@ -94,7 +94,7 @@ pub struct MountArgs {
     /// Do not let the kernel read complete cached files by itself, which it does for root
     #[arg(long)]
     pub no_passthrough: bool,
-    /// Mount options, as mount(8) has them: allow_other, ro, noexec
+    /// Mount options, for example allow_other, ro or noexec
     #[arg(short = 'o', value_name = "OPTION,…", value_delimiter = ',')]
     pub options: Vec<MountFlag>,
     #[command(flatten)]

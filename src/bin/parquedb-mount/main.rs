@@ -57,7 +57,7 @@ fn mount(args: &MountArgs, style: Style) -> Result<(), Failure> {
     let mountpoint = prepare_mountpoint(&args.mountpoint).map_err(|error| usage(&error))?;
     let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|error| usage(&error));
     let state_dir = absolute(args.state_dir.clone().unwrap_or(dirs.state))?;
-    let read_only = args.read_only || args.options.contains(&MountFlag::ReadOnly);
+    let read_only = args.read_only || MountFlag::holds(&args.options, MountFlag::ReadOnly);
     let overlay = (!read_only && args.at.is_none()).then(|| OverlayOptions {
         state_dir: state_dir.clone(),
         replica: args.replica.clone(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::Fired;
-use super::world::{PATHS, World};
+use super::world::{PATHS, World, path_of};
 use crate::model::{DbPath, Revision, Sha256};
 
 impl World {
@@ -73,7 +73,7 @@ impl World {
                 assert_eq!(Sha256::of(read.as_bytes()), *hash, "seed {seed}: {path} on {who} is {read}");
             }
             for n in 0..PATHS {
-                let path = if n < 3 { format!("d{n}/f{n}") } else { format!("f{n}") };
+                let path = path_of(n);
                 let there = now.contains_key(&DbPath::parse(&path).unwrap());
                 assert_eq!(mount.has(&path), there, "seed {seed}: {path} on {who}");
             }

@@ -89,5 +89,5 @@ fn mounts_converge_lose_nothing_and_bring_nothing_back() {
         }
     }
     println!("{seeds} seeds: {fired:?}");
-    assert!(fired.network.len() == 7 && fired.store > 0 && fired.disk > 0, "{fired:?}");
+    assert!(fired.network.len() == 9 && fired.store > 0 && fired.disk > 0, "{fired:?}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -38,7 +39,7 @@ type Waiting = mpsc::UnboundedSender<oneshot::Sender<()>>;
 /// What happens to the requests of a round.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// What goes wrong with them, counted from 1. Reads of contents are not: they are made anew as time passes.
+    /// What goes wrong with them, counted from 1. Reads of contents are not counted: how often they are made anew depends on time.
     pub(super) faults: BTreeMap<u32, Fault>,
     /// Which of them wait while somebody works.
     pub(super) work: BTreeMap<u32, Meanwhile>,
@@ -71,6 +72,8 @@ impl Network {
     /// From now on, this happens. Gives those requests that wait.
     pub(super) fn plan(&self, plan: Plan) -> mpsc::UnboundedReceiver<oneshot::Sender<()>> {
         let (waiting, waits) = mpsc::unbounded_channel();
+        // Several may have been left to wait by the last one.
+        let _ = self.hangs.notified().now_or_never();
         *self.plan.lock().unwrap() = plan;
         *self.waiting.lock().unwrap() = Some(waiting);
         *self.asked.lock().unwrap() = 0;
@@ -93,20 +96,21 @@ impl Network {
         if plan.is_over {
             return (Some(Fault::KilledBefore), None);
         }
-        let (mut fault, mut work) = (plan.no_reads.then_some(Fault::Lost), None);
+        let (mut fault, mut work) = (None, None);
         if !reads {
             *asked += 1;
             (fault, work) = (plan.faults.remove(&asked), plan.work.remove(&asked));
         }
         let parted = *self.parted.lock().unwrap();
-        if parted {
+        let mut name = fault.map(|fault| format!("{fault:?}"));
+        if parted || reads && plan.no_reads {
             fault = Some(Fault::Lost);
+            name = Some(if parted { "Parted" } else { "NoReads" }.to_owned());
         }
         plan.is_over = matches!(fault, Some(Fault::Killed | Fault::KilledBefore));
         let line = request.lines().next().unwrap_or_default();
         tracing::debug!(line, number = *asked, ?fault, ?work, parted, "asked");
-        if let Some(fault) = fault {
-            let name = if parted { "Parted".to_owned() } else { format!("{fault:?}") };
+        if let Some(name) = name {
             self.has_fired(name);
         }
         (fault, work)
@@ -117,11 +121,11 @@ impl Network {
     }
 
     /// Waits until somebody has worked.
-    async fn wait(&self) {
+    async fn wait(&self, when: Meanwhile) {
         let (waits, over) = oneshot::channel();
         let told = self.waiting.lock().unwrap().as_ref().is_some_and(|waiting| waiting.send(waits).is_ok());
         if told {
-            self.has_fired("Meanwhile".to_owned());
+            self.has_fired(format!("{when:?}"));
             // It is dropped, and says nothing.
             let _ = over.await;
         }
@@ -156,7 +160,7 @@ impl Network {
 
     /// All that was sent has arrived, or never will, and what somebody is about to send, too.
     pub(super) async fn calms_down(&self) {
-        // From a wish to its arrival here it takes fewer turns than that, however slow the machine is.
+        // From a wish to its arrival here it takes fewer turns than that, unless the machine is very busy.
         let mut calm = 0;
         while calm < 8 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -173,7 +177,7 @@ impl Network {
         let _ours = self.turn.lock().await;
         let (fault, work) = self.next(&String::from_utf8_lossy(&request));
         if work == Some(Meanwhile::Before) {
-            self.wait().await;
+            self.wait(Meanwhile::Before).await;
         }
         match fault {
             Some(Fault::Lost) => return Ok(None),
@@ -183,7 +187,7 @@ impl Network {
         let answer = send(&request, address).await?;
         let answer = if fault == Some(Fault::Twice) { send(&request, address).await? } else { answer };
         if work == Some(Meanwhile::After) {
-            self.wait().await;
+            self.wait(Meanwhile::After).await;
         }
         match fault {
             Some(Fault::Unheard) => Ok(None),

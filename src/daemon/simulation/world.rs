@@ -25,7 +25,7 @@ pub(super) struct Player {
     pub(super) mount: Option<SimulatedMount>,
     /// What was written here last, path by path, as far as nothing here has taken its place.
     pub(super) wrote: BTreeMap<String, String>,
-    /// What is about to be changed is being read, perhaps, beside all else.
+    /// Something was appended to: what was there before may be being read beside all else.
     pub(super) reads: bool,
     /// A file that is being written: where, and what is there so far.
     pub(super) open: Option<(HandleId, String, String)>,
@@ -53,6 +53,11 @@ pub(super) struct World {
     pub(super) removals: BTreeMap<String, u32>,
     /// What files were in the middle of being written by those who came to an end with it.
     pub(super) halves: Vec<Sha256>,
+}
+
+/// The path of that number, below [`PATHS`].
+pub(super) fn path_of(n: u32) -> String {
+    if n < 3 { format!("d{n}/f{n}") } else { format!("f{n}") }
 }
 
 impl World {
@@ -152,8 +157,7 @@ impl World {
     }
 
     fn path(&mut self) -> String {
-        let n = self.dice.below(PATHS);
-        if n < 3 { format!("d{n}/f{n}") } else { format!("f{n}") }
+        path_of(self.dice.below(PATHS))
     }
 
     fn change(&mut self, who: usize) {
@@ -192,7 +196,10 @@ impl World {
                 let appended = mount.append(&path, &more);
                 player.reads = true;
                 tracing::debug!(who, path, there, more, ?appended, "appended");
-                if appended.is_ok() {
+                if appended.is_err() {
+                    // It is there, perhaps, and nobody was told so.
+                    player.wrote.remove(&path);
+                } else {
                     let text = format!("{there}{more}");
                     self.texts.insert(Sha256::of(text.as_bytes()), text.clone());
                     player.wrote.insert(path.clone(), text);
@@ -203,6 +210,10 @@ impl World {
                 let shown = mount.hash(&path).or(wrote);
                 // Names are used once, so that nothing comes back by a rename.
                 let above = path.split_once('/').filter(|_| what > 10);
+                if above.is_some() && !mount.has(&path) {
+                    // A directory with nothing in it.
+                    return;
+                }
                 let to = match above {
                     Some((_, name)) => Some(format!("moved-{number}-{who}/{name}")),
                     None => (what > 9).then(|| format!("moved-{number}-{who}")),
@@ -329,8 +340,8 @@ impl World {
         };
         if ended {
             self.has_read(who).await;
+            network.calm();
         }
-        network.calm();
         if let Some(mount) = &mut self.players[who].mount {
             mount.daemon = Some(daemon);
         }
@@ -366,6 +377,7 @@ impl World {
             mount.kill(player.dir.path()).await;
         }
         player.network.calms_down().await;
+        player.network.calm();
         tracing::debug!(who, "begins anew");
         player.mount = SimulatedMount::open(player.dir.path(), &player.url, &self.token, self.strategy).await;
     }

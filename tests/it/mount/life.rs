@@ -68,6 +68,8 @@ fn f01_at_a_terminal_it_says_where_to_look_when_it_takes_long() {
             && mounted.contains("is mounted")),
         "{lines:?}"
     );
+    let log = fs::read_to_string(mounting.state().join("mount-alice-d.log")).unwrap();
+    assert!(log.contains("asking the remote") && log.contains(&slow.url()), "{log}");
     assert!(Command::new("fusermount3").arg("-u").arg(mounting.path()).status().unwrap().success());
     until(|| mounting.serving().is_empty());
 }
@@ -85,9 +87,15 @@ fn mount_options_are_what_mount_8_has() {
     fs::write(mount.at("new"), "new").unwrap();
     assert_eq!(mount.read("new").unwrap(), b"new");
     mount.unmount();
-    let mount = Mounting::at(&server.url(), "alice/d").args(&["-o", "ro"]).mount();
-    assert_eq!(errno(fs::write(mount.at("new"), "new")), Some(libc::EROFS));
-    mount.unmount();
+    for (options, is_read_only) in
+        [("ro", true), ("max_read=131072,rw,ro,", true), ("ro,noexec,exec,rw", false)]
+    {
+        let mount = Mounting::at(&server.url(), "alice/d").args(&["-o", options]).mount();
+        let written = fs::write(mount.at("new"), "new");
+        assert_eq!(errno(written), is_read_only.then_some(libc::EROFS), "{options}");
+        assert!(!mount.entry().unwrap()[5].contains("noexec"), "{options}");
+        mount.unmount();
+    }
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn f01_what_is_typed_wrong_is_wrong_usage() {
         ["--read-timeout", "soon"],
         ["--no-such", "x"],
         ["-o", "rw,noatim"],
+        ["-o", "sync"],
     ] {
         refused(&mounting().args(&args), 2, &[args[0]]);
     }

@@ -111,7 +111,6 @@ fn install(
     // Where systemd does not answer, nothing is left behind.
     systemctl(&["daemon-reload"])?;
     let start = format!("ExecStart={} ", quoted(&program.display().to_string())?);
-    write(&units.join(TEMPLATE), &UNIT.replace("ExecStart=parquedb-mount ", &start))?;
     let mut settings = String::from("[Service]\n");
     if let Some(mountpoint) = mountpoint {
         let absolute = std::path::absolute(mountpoint).map_err(failed)?;
@@ -128,6 +127,7 @@ fn install(
         settings.push_str(&format!("Environment={value}\n"));
     }
     let unit = unit_of(database);
+    write(&units.join(TEMPLATE), &UNIT.replace("ExecStart=parquedb-mount ", &start))?;
     write(&units.join(format!("{unit}.d")).join("mount.conf"), &settings)?;
     systemctl(&["daemon-reload"])?;
     systemctl(&["enable", &unit])?;
