@@ -79,7 +79,7 @@ fn stays_within(budget: Option<usize>, relay: &Relay, files: &[(String, Vec<u8>)
     // What was fetched ahead may still be coming.
     until(|| mount.stats().memory_in_use == 0);
     let stats = mount.stats();
-    assert!(taken <= budget, "{taken} bytes");
+    assert!(taken <= budget, "{taken} bytes, of which {} were handed out", stats.memory_most);
     assert!(stats.memory_most <= budget as u64);
     mount.unmount();
     format!(
