@@ -60,6 +60,17 @@ pub(super) fn path_of(n: u32) -> String {
     if n < 3 { format!("d{n}/f{n}") } else { format!("f{n}") }
 }
 
+/// Notes a text that is at a path as a whole by now.
+fn note(
+    texts: &mut BTreeMap<Sha256, String>,
+    wrote: &mut BTreeMap<String, String>,
+    path: &str,
+    text: String,
+) {
+    texts.insert(Sha256::of(text.as_bytes()), text.clone());
+    wrote.insert(path.to_owned(), text);
+}
+
 impl World {
     pub(super) async fn of(seed: u64, room: Arc<TestRoom>) -> Self {
         let mut dice = Dice::of(seed);
@@ -184,8 +195,7 @@ impl World {
                     // Emptied, perhaps, and no more.
                     player.wrote.remove(&path);
                 } else {
-                    self.texts.insert(Sha256::of(text.as_bytes()), text.clone());
-                    player.wrote.insert(path.clone(), text);
+                    note(&mut self.texts, &mut player.wrote, &path, text);
                     let _ = mount.date(&path, seconds);
                 }
             }
@@ -201,8 +211,7 @@ impl World {
                     player.wrote.remove(&path);
                 } else {
                     let text = format!("{there}{more}");
-                    self.texts.insert(Sha256::of(text.as_bytes()), text.clone());
-                    player.wrote.insert(path.clone(), text);
+                    note(&mut self.texts, &mut player.wrote, &path, text);
                     let _ = mount.date(&path, seconds);
                 }
             }
@@ -214,14 +223,11 @@ impl World {
                     // A directory with nothing in it.
                     return;
                 }
-                let to = match above {
-                    Some((_, name)) => Some(format!("moved-{number}-{who}/{name}")),
-                    None => (what > 9).then(|| format!("moved-{number}-{who}")),
-                };
-                let done = match (&to, above) {
-                    (None, _) => mount.remove(&path),
-                    (Some(to), None) => mount.rename(&path, to),
-                    (Some(_), Some((above, _))) => mount.rename(above, &format!("moved-{number}-{who}")),
+                let moved = format!("moved-{number}-{who}");
+                let (done, to) = match above {
+                    Some((above, name)) => (mount.rename(above, &moved), Some(format!("{moved}/{name}"))),
+                    None if what > 9 => (mount.rename(&path, &moved), Some(moved)),
+                    None => (mount.remove(&path), None),
                 };
                 tracing::debug!(who, path, ?to, ?shown, ?done, "removed or moved");
                 if matches!(done, Err(VfsError::NotFound)) {
@@ -281,9 +287,7 @@ impl World {
         }
         self.halves.push(Sha256::of(half.as_bytes()));
         if is_there {
-            let whole = half + ", and whole";
-            self.texts.insert(Sha256::of(whole.as_bytes()), whole.clone());
-            player.wrote.insert(path.clone(), whole);
+            note(&mut self.texts, &mut player.wrote, &path, half + ", and whole");
             let _ = mount.date(&path, 1_700_000_000 + i64::from(number));
         }
     }

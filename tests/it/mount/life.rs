@@ -13,6 +13,12 @@ use crate::harness::{Mounting, Responder, run_to_end, until};
 
 const FILES: &[(&str, usize)] = &[("dir/x", 100_000), ("y", 10)];
 
+/// Unmounts it, and waits until its daemon has ended.
+fn end(mounting: &Mounting) {
+    assert!(Command::new("fusermount3").arg("-u").arg(mounting.path()).status().unwrap().success());
+    until(|| mounting.serving().is_empty());
+}
+
 #[test]
 fn f01_status_0_means_that_the_mount_answers() {
     let (server, files) = database_of(FILES);
@@ -23,8 +29,7 @@ fn f01_status_0_means_that_the_mount_answers() {
         let ended = run_to_end(&mut { command }, b"");
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         assert!(ended.stdout == String::from_utf8_lossy(&files[1].1));
-        assert!(Command::new("fusermount3").arg("-u").arg(mounting.path()).status().unwrap().success());
-        until(|| mounting.serving().is_empty());
+        end(&mounting);
     }
 }
 
@@ -32,21 +37,17 @@ fn f01_status_0_means_that_the_mount_answers() {
 fn f01_it_tells_how_to_unmount_and_says_nothing_when_quiet() {
     let (server, _) = database_of(FILES);
     let mounting = Mounting::at(&server.url(), "alice/d");
-    let end = || {
-        assert!(Command::new("fusermount3").arg("-u").arg(mounting.path()).status().unwrap().success());
-        until(|| mounting.serving().is_empty());
-    };
     let told = mounting.run().expect(0).stdout;
     assert!(told.contains(&format!("fusermount3 -u {}", mounting.path().display())), "{told}");
-    end();
+    end(&mounting);
     assert_eq!(mounting.clone().arg("--quiet").run().expect(0).stdout, "");
-    end();
+    end(&mounting);
     let json = mounting.clone().arg("--json").run().expect(0).json();
     assert_eq!(
         (&json["database"], &json["mountpoint"]),
         (&"alice/d".into(), &mounting.path().to_str().into())
     );
-    end();
+    end(&mounting);
 }
 
 #[test]
@@ -70,8 +71,7 @@ fn f01_at_a_terminal_it_says_where_to_look_when_it_takes_long() {
     );
     let log = fs::read_to_string(mounting.state().join("mount-alice-d.log")).unwrap();
     assert!(log.contains("asking the remote") && log.contains(&slow.url()), "{log}");
-    assert!(Command::new("fusermount3").arg("-u").arg(mounting.path()).status().unwrap().success());
-    until(|| mounting.serving().is_empty());
+    end(&mounting);
 }
 
 #[test]
